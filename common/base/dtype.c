@@ -1,0 +1,126 @@
+#include "common/base/dtype.h"
+
+#include <assert.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    size_t block_values, block_bytes;
+} types[DTYPE_COUNT] = {
+    [DTYPE_F32] = {"F32", 1, 4},    [DTYPE_F16] = {"F16", 1, 2},    [DTYPE_BF16] = {"BF16", 1, 2},
+    [DTYPE_Q8_0] = {"Q8_0", 32, 34}, [DTYPE_Q4_0] = {"Q4_0", 32, 18}, [DTYPE_Q4_1] = {"Q4_1", 32, 20},
+};
+
+const char *dtype_name(dtype type) {
+    assert(type < DTYPE_COUNT);
+    return types[type].name;
+}
+
+size_t dtype_block_values(dtype type) {
+    assert(type < DTYPE_COUNT);
+    return types[type].block_values;
+}
+
+size_t dtype_block_bytes(dtype type) {
+    assert(type < DTYPE_COUNT);
+    return types[type].block_bytes;
+}
+
+size_t dtype_row_bytes(dtype type, size_t values) {
+    assert(values % dtype_block_values(type) == 0);
+    return values / types[type].block_values * types[type].block_bytes;
+}
+
+static float from_bits(uint32_t bits) {
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static uint32_t to_bits(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
+
+float dtype_f16_to_f32(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 0x1f, mantissa = h & 0x3ff;
+    if (exponent == 0x1f) return from_bits(sign | 0x7f800000 | mantissa << 13);
+    if (exponent == 0) { // subnormal: mantissa * 2^-24, exact in a float
+        float magnitude = (float)mantissa * 0x1.0p-24f;
+        return sign ? -magnitude : magnitude;
+    }
+    return from_bits(sign | (exponent + 112) << 23 | mantissa << 13);
+}
+
+uint16_t dtype_f32_to_f16(float value) {
+    uint32_t bits = to_bits(value), sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+    if (rest > 0x7f800000) return (uint16_t)(sign | 0x7e00);
+    if (rest >= 0x477ff000) return (uint16_t)(sign | 0x7c00); // rounds to 65536 or above
+    if (rest < 0x38800000) { // below 2^-14: let the addition round at the subnormal's last place
+        float shifted = from_bits(rest) + 0.5f;
+        return (uint16_t)(sign | (to_bits(shifted) - to_bits(0.5f)));
+    }
+    uint32_t rounded = rest + 0xfff + (rest >> 13 & 1);
+    return (uint16_t)(sign | (rounded - (112u << 23)) >> 13);
+}
+
+float dtype_bf16_to_f32(uint16_t bits) {
+    return from_bits((uint32_t)bits << 16);
+}
+
+uint16_t dtype_f32_to_bf16(float value) {
+    uint32_t bits = to_bits(value);
+    if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static uint16_t load_u16(const uint8_t *p) {
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+
+static void q8_0_block(const uint8_t *block, float *out) {
+    float d = dtype_f16_to_f32(load_u16(block));
+    for (int i = 0; i < 32; i++) out[i] = d * (float)(int8_t)block[2 + i];
+}
+
+static void q4_0_block(const uint8_t *block, float *out) {
+    float d = dtype_f16_to_f32(load_u16(block));
+    for (int i = 0; i < 16; i++) {
+        out[i] = d * (float)((block[2 + i] & 15) - 8);
+        out[i + 16] = d * (float)((block[2 + i] >> 4) - 8);
+    }
+}
+
+static void q4_1_block(const uint8_t *block, float *out) {
+    float d = dtype_f16_to_f32(load_u16(block)), m = dtype_f16_to_f32(load_u16(block + 2));
+    for (int i = 0; i < 16; i++) {
+        out[i] = d * (float)(block[4 + i] & 15) + m;
+        out[i + 16] = d * (float)(block[4 + i] >> 4) + m;
+    }
+}
+
+void dtype_to_f32(dtype type, const void *data, size_t values, float *out) {
+    const uint8_t *bytes = data;
+    assert(values % dtype_block_values(type) == 0);
+    switch (type) {
+    case DTYPE_F32: memcpy(out, data, values * sizeof(float)); return;
+    case DTYPE_F16:
+        for (size_t i = 0; i < values; i++) out[i] = dtype_f16_to_f32(load_u16(bytes + 2 * i));
+        return;
+    case DTYPE_BF16:
+        for (size_t i = 0; i < values; i++) out[i] = dtype_bf16_to_f32(load_u16(bytes + 2 * i));
+        return;
+    case DTYPE_Q8_0:
+        for (size_t i = 0; i < values / 32; i++) q8_0_block(bytes + 34 * i, out + 32 * i);
+        return;
+    case DTYPE_Q4_0:
+        for (size_t i = 0; i < values / 32; i++) q4_0_block(bytes + 18 * i, out + 32 * i);
+        return;
+    case DTYPE_Q4_1:
+        for (size_t i = 0; i < values / 32; i++) q4_1_block(bytes + 20 * i, out + 32 * i);
+        return;
+    case DTYPE_COUNT: break;
+    }
+    assert(!"unknown dtype");
+}
