@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Installs what is missing of the Debian 12 / Ubuntu 24.04 packages that Octant needs, and says what it does.
+#   deploy/packages.sh           to build and run
+#   deploy/packages.sh --tests   what the tests need beside that
+set -euo pipefail
+
+build=(build-essential cmake ninja-build pkg-config python3 unzip ca-certificates
+  libopenmpi-dev openmpi-bin openssh-client libgrpc-dev protobuf-compiler libprotobuf-c-dev protobuf-c-compiler
+  libmicrohttpd-dev libjansson-dev libpcre2-dev libyaml-dev libssl-dev python3-pip)
+tests=(clang libcmocka-dev python3-venv curl procps iproute2 git)
+
+wanted=("${build[@]}")
+if [ "${1:-}" = --tests ]; then
+  wanted+=("${tests[@]}")
+  # libFuzzer and the sanitizers' runtime follow clang's version: 14 on Debian 12, 18 on Ubuntu 24.04.
+  if apt-cache show libclang-rt-dev >/dev/null 2>&1; then wanted+=(libclang-rt-dev); fi
+fi
+
+missing=()
+for package in "${wanted[@]}"; do
+  dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+  echo "packages.sh: no apt-get here; install by hand: ${missing[*]}" >&2
+  exit 1
+fi
+root=()
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo >/dev/null || { echo "packages.sh: run as root, or install sudo; missing: ${missing[*]}" >&2; exit 1; }
+  root=(sudo)
+fi
+echo "installing ${#missing[@]} packages: ${missing[*]}" >&2
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export DEBIAN_FRONTEND=noninteractive
+if ! { "${root[@]}" apt-get update -q && "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+  tail -n 20 "$log" >&2
+  echo "packages.sh: apt-get failed; its last lines are above" >&2
+  exit 1
+fi
