@@ -77,8 +77,9 @@ static void handle_event(bench *b, client *c, const char *data) {
     if (!text) text = json_object_get(choice, "text");
     if (json_string_length(text) > 0) {
         int64_t now = clock_now_ns();
-        stats_add(c->tokens++ ? &b->itl_ms : &b->ttft_ms,
-                  (double)(now - (c->tokens > 1 ? c->last_token_ns : c->sent_ns)) / 1e6);
+        bool first = c->tokens++ == 0;
+        int64_t since = first ? c->sent_ns : c->last_token_ns;
+        stats_add(first ? &b->ttft_ms : &b->itl_ms, (double)(now - since) / 1e6);
         c->last_token_ns = now;
         b->events++;
     }
