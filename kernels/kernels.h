@@ -1,8 +1,11 @@
-// kernels: the operators that a transformer step is made of, behind one table, for one device of one rank.
+// kernels: the operators that a transformer step is made of, behind one table, for one device of
+// one rank.
 //
-// Knows tensors; knows nothing of models, ranks or requests. May be included by worker, bench and tests.
+// Knows tensors; knows nothing of models, ranks or requests. May be included by worker, bench and
+// tests.
 //
-// Dimension letters, fixed here for all of Octant (sizes are those of this rank's shard unless said otherwise):
+// Dimension letters, fixed here for all of Octant (sizes are those of this rank's shard unless said
+// otherwise):
 //   T  tokens in this step, all sequences together      D  model width (never sharded)
 //   H  query heads     G  KV heads     C  head_dim      F  FFN columns
 //   V  vocabulary rows                 S  sequences in the step
@@ -10,13 +13,19 @@
 // (X, Y) after a name is a row-major array of X rows and Y columns, rows contiguous.
 //
 // Contract of every operator:
-// - Pointers are device memory of this backend (plain memory for cpu): from kernels_alloc, or mapped weights.
-// - Activations are float. How a backend holds them inside a product (8-bit blocks, BF16) is its own affair.
-// - Calls are ordered; kernels_sync waits until all are done. The cpu backend has finished when a call returns.
-// - Shapes are checked by assert: they come from our own plan. Sizes of 0 tokens are allowed and do nothing.
-// - Batch-invariant: the numbers of a token's row depend on that token's inputs alone, bit by bit, never on how many
-//   other rows are in the call, on its row index, on the chunk boundaries of its prompt, or on the number of threads.
-//   Hence a request gives the same answer alone, in a crowd, and after a preemption.
+// - Pointers are device memory of this backend (plain memory for cpu): from kernels_alloc, or
+// mapped weights.
+// - Activations are float. How a backend holds them inside a product (8-bit blocks, BF16) is its
+// own affair.
+// - Calls are ordered; kernels_sync waits until all are done. The cpu backend has finished when a
+// call returns.
+// - Shapes are checked by assert: they come from our own plan. Sizes of 0 tokens are allowed and do
+// nothing.
+// - Batch-invariant: the numbers of a token's row depend on that token's inputs alone, bit by bit,
+// never on how many
+//   other rows are in the call, on its row index, on the chunk boundaries of its prompt, or on the
+//   number of threads. Hence a request gives the same answer alone, in a crowd, and after a
+//   preemption.
 // - No allocation after kernels_create and kernels_reserve.
 #ifndef OCTANT_KERNELS_KERNELS_H
 #define OCTANT_KERNELS_KERNELS_H
@@ -28,9 +37,9 @@
 #include "common/base/dtype.h"
 #include "common/base/status.h"
 
-// A matrix of weights, (rows, cols), `cols` being the dimension that is summed over. A column slice of a
-// larger matrix is a kernels_weight whose row_stride is the larger row. Row r starts at data + r * row_stride.
-// data may be at any alignment (safetensors promises none).
+// A matrix of weights, (rows, cols), `cols` being the dimension that is summed over. A column slice
+// of a larger matrix is a kernels_weight whose row_stride is the larger row. Row r starts at data +
+// r * row_stride. data may be at any alignment (safetensors promises none).
 typedef struct kernels_weight {
     const void *data;
     size_t row_stride; // bytes
@@ -43,100 +52,113 @@ typedef enum kernels_rope_style {
     KERNELS_ROPE_INTERLEAVED // pairs (2i, 2i + 1): the paper's layout, GGUF "llama" files
 } kernels_rope_style;
 
-// The paged KV cache of one layer. Layout inside is the backend's own; blocks are addressed by number.
+// The paged KV cache of one layer. Layout inside is the backend's own; blocks are addressed by
+// number.
 typedef struct kernels_kv {
-    void *k, *v;     // kernels_kv_bytes() each
-    dtype type;      // DTYPE_F32, DTYPE_F16 or DTYPE_BF16
-    int blocks;      // N
-    int block_tokens; // B
-    int heads;       // G
-    int head_dim;    // C
+    void *k, *v;      // kernels_kv_bytes() each
+    dtype type;       // DTYPE_F32, DTYPE_F16 or DTYPE_BF16
+    int blocks;       // N
+    int block_tokens; // B, at most KERNELS_BLOCK_TOKENS_MAX
+    int heads;        // G
+    int head_dim;     // C, at most KERNELS_HEAD_DIM_MAX
 } kernels_kv;
+
+enum { KERNELS_HEAD_DIM_MAX = 512, KERNELS_BLOCK_TOKENS_MAX = 256 };
 
 // One sequence's rows in the step. Its tokens are consecutive rows and consecutive positions.
 typedef struct kernels_seq {
-    int row;              // first row in the (T, ...) arrays
-    int tokens;           // rows: 1 in decode, a chunk of the prompt in prefill
-    int position;         // position of the first of them; positions before it are in the cache already
+    int row;      // first row in the (T, ...) arrays
+    int tokens;   // rows: 1 in decode, a chunk of the prompt in prefill
+    int position; // position of the first of them; positions before it are in the cache already
     const int32_t *blocks; // host memory: block table; entry p / B holds position p
 } kernels_seq;
 
 typedef struct kernels kernels;
 
-// `threads` >= 1 includes the caller. `first_core` >= 0 pins thread i to the i-th core of this process's
-// affinity mask from there on (modulo its size); -1 leaves them unpinned.
-// `isa` is NULL (best that this processor has), or "portable", "avx2", "avx512" to force one;
-// UNIMPLEMENTED if this processor lacks it.
+// `threads` >= 1 includes the caller. `first_core` >= 0 pins thread i to the i-th core of this
+// process's affinity mask from there on (modulo its size); -1 leaves them unpinned. `isa` is NULL
+// (best that this processor has), or "portable", "avx2", "avx512" to force one, or "reference": the
+// plain single-threaded operators that the others are compared with. UNIMPLEMENTED if this
+// processor lacks it, INVALID_ARGUMENT for another name.
 status kernels_create_cpu(int threads, int first_core, const char *isa, kernels **out);
 void kernels_destroy(kernels *k); // NULL is allowed
 
 const char *kernels_name(const kernels *k); // "cpu-avx2", ...
 
-// Scratch for steps of up to `tokens` rows, matrices of up to `cols` columns, contexts of up to `context` positions, `heads` local
-// query heads of `head_dim`. Call once, before the first operator. RESOURCE_EXHAUSTED when memory is short.
+// Scratch for steps of up to `tokens` rows, matrices of up to `cols` columns, contexts of up to
+// `context` positions, `heads` local query heads of `head_dim`. Call once, before the first
+// operator. RESOURCE_EXHAUSTED when memory is short.
 typedef struct kernels_limits {
     int tokens, cols, context, heads, head_dim;
 } kernels_limits;
 status kernels_reserve(kernels *k, kernels_limits limits);
 
-status kernels_alloc(kernels *k, size_t bytes, void **out); // aligned to 64, zeroed; RESOURCE_EXHAUSTED
+status kernels_alloc(kernels *k, size_t bytes,
+                     void **out); // aligned to 64, zeroed; RESOURCE_EXHAUSTED
 void kernels_free(kernels *k, void *memory);
 status kernels_upload(kernels *k, void *device, const void *host, size_t bytes);
 status kernels_download(kernels *k, void *host, const void *device, size_t bytes);
 status kernels_sync(kernels *k); // INTERNAL with the device's error
 
-// out (T, D) = rows ids[t] - first_row of the table (rows, D); zeros where the id is outside [first_row, first_row + rows).
-// `ids` is host memory.
-void kernels_embed(kernels *k, const kernels_weight *table, int first_row, const int32_t *ids, int tokens,
-                   float *out);
+// out (T, D) = rows ids[t] - first_row of the table (rows, D); zeros where the id is outside
+// [first_row, first_row + rows). `ids` is host memory.
+void kernels_embed(kernels *k, const kernels_weight *table, int first_row, const int32_t *ids,
+                   int tokens, float *out);
 
-// For each i: outs[i] (T, weights[i].rows) = x (T, cols) * weights[i]^T (+ biases[i], NULL for none; NULL `biases` for none
-// at all). All weights share cols. 1 <= count <= KERNELS_MATMUL_MAX. One call for Q, K and V, or gate and up:
-// x is prepared once.
+// For each i: outs[i] (T, weights[i].rows) = x (T, cols) * weights[i]^T (+ biases[i], NULL for
+// none; NULL `biases` for none at all). All weights share cols. 1 <= count <= KERNELS_MATMUL_MAX.
+// One call for Q, K and V, or gate and up: x is prepared once.
 enum { KERNELS_MATMUL_MAX = 4 };
-void kernels_matmul(kernels *k, int count, const kernels_weight *const weights[], const float *const biases[],
-                    const float *x, int tokens, float *const outs[]);
+void kernels_matmul(kernels *k, int count, const kernels_weight *const weights[],
+                    const float *const biases[], const float *x, int tokens, float *const outs[]);
 
 // out (T, D) = x / sqrt(mean(x^2) + epsilon) * weight (D). out may be x. Zhang and Sennrich 2019.
-void kernels_rmsnorm(kernels *k, const float *x, const float *weight, float epsilon, int tokens, int width, float *out);
+void kernels_rmsnorm(kernels *k, const float *x, const float *weight, float epsilon, int tokens,
+                     int width, float *out);
 
 // x (T, D) += delta (T, D), then out = rmsnorm(x). The residual stream's usual pair, in one pass.
-void kernels_add_rmsnorm(kernels *k, float *x, const float *delta, const float *weight, float epsilon, int tokens,
-                         int width, float *out);
+void kernels_add_rmsnorm(kernels *k, float *x, const float *delta, const float *weight,
+                         float epsilon, int tokens, int width, float *out);
 
 // x (T, D) += delta (T, D).
 void kernels_add(kernels *k, float *x, const float *delta, int tokens, int width);
 
-// Rotates q (T, H, C) in place, rotates k (T, G, C) and writes it and v (T, G, C) into the cache at each row's place.
-// inv_freq is (rope_dims / 2): the angle of pair i at position p is p * inv_freq[i] (Su et al. 2021); attention_scale multiplies
-// cos and sin (1 for most models). Channels from rope_dims to C pass through.
+// Rotates q (T, H, C) in place, rotates k (T, G, C) and writes it and v (T, G, C) into the cache at
+// each row's place. inv_freq is (rope_dims / 2): the angle of pair i at position p is p *
+// inv_freq[i] (Su et al. 2021); attention_scale multiplies cos and sin (1 for most models).
+// Channels from rope_dims to C pass through.
 typedef struct kernels_rope {
     const float *inv_freq; // device memory
     int rope_dims;         // even, <= C
     float scale;
     kernels_rope_style style;
 } kernels_rope;
-void kernels_rope_kv_write(kernels *k, const kernels_rope *rope, int seqs, const kernels_seq *seq, int heads, float *q,
-                           float *key, const float *value, kernels_kv *kv);
+void kernels_rope_kv_write(kernels *k, const kernels_rope *rope, int seqs, const kernels_seq *seq,
+                           int heads, float *q, float *key, const float *value, kernels_kv *kv);
 
-// Causal attention of every row over its own sequence's cache, positions 0 to its own: out (T, H, C).
-// kv_head_of[h] (H, host memory) is the local KV head that local query head h reads (grouped-query attention with
-// any remainder). scale multiplies q.k, usually 1/sqrt(C).
-void kernels_attention(kernels *k, int seqs, const kernels_seq *seq, int heads, const int32_t *kv_head_of, float scale,
-                       const float *q, const kernels_kv *kv, float *out);
+// Causal attention of every row over its own sequence's cache, positions 0 to its own: out (T, H,
+// C). kv_head_of[h] (H, host memory) is the local KV head that local query head h reads
+// (grouped-query attention with any remainder). scale multiplies q.k, usually 1/sqrt(C).
+void kernels_attention(kernels *k, int seqs, const kernels_seq *seq, int heads,
+                       const int32_t *kv_head_of, float scale, const float *q, const kernels_kv *kv,
+                       float *out);
 
 // gate (T, F) = silu(gate) * up. Shazeer 2020.
 void kernels_swiglu(kernels *k, float *gate, const float *up, int tokens, int width);
 
 // out (count, D) = rows[i] of x: the rows that are sampled. `rows` is host memory.
-void kernels_gather_rows(kernels *k, const float *x, const int32_t *rows, int count, int width, float *out);
+void kernels_gather_rows(kernels *k, const float *x, const int32_t *rows, int count, int width,
+                         float *out);
 
-// For each of `count` rows of logits (count, V): the largest value and its column, the lowest such column on a tie.
-// `best` and `value` are host memory, valid after the call returns (this one waits).
-void kernels_argmax(kernels *k, const float *logits, int count, int width, int32_t *best, float *value);
+// For each of `count` rows of logits (count, V): the largest value and its column, the lowest such
+// column on a tie. `best` and `value` are host memory, valid after the call returns (this one
+// waits).
+void kernels_argmax(kernels *k, const float *logits, int count, int width, int32_t *best,
+                    float *value);
 
 // Bytes of one of the two arrays of a KV layer, and of one block in it.
-size_t kernels_kv_bytes(const kernels *k, dtype type, int blocks, int block_tokens, int heads, int head_dim);
+size_t kernels_kv_bytes(const kernels *k, dtype type, int blocks, int block_tokens, int heads,
+                        int head_dim);
 
 // What an operator moves and computes at least, for benches and traces: weights and KV read once,
 // activations read and written once.
@@ -144,6 +166,7 @@ typedef struct kernels_cost {
     double bytes, flops;
 } kernels_cost;
 kernels_cost kernels_cost_matmul(const kernels_weight *w, int tokens);
-kernels_cost kernels_cost_attention(int heads, int kv_heads, int head_dim, dtype kv_type, int query_tokens, int context);
+kernels_cost kernels_cost_attention(int heads, int kv_heads, int head_dim, dtype kv_type,
+                                    int query_tokens, int context);
 
 #endif
