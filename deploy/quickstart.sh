@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# From nothing to an answer: installs packages that are missing, builds, gets a model, starts a coordinator and one group of ranks.
+# On a terminal it then opens a chat; otherwise it streams one answer, prints tokens/s and stops all that it started.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+  cat <<'TXT'
+usage: deploy/quickstart.sh [options]
+  --model PATH     a GGUF file or a Hugging Face folder (default: SmolLM2-135M-Instruct, fetched)
+  --ranks N        tensor-parallel ranks (default 2)
+  --prompt TEXT    answer this one prompt instead of opening a chat
+  --keep           leave the cluster serving in front until Ctrl-C
+TXT
+}
+
+model='' ranks=2 prompt='' keep=false
+while [ $# -gt 0 ]; do
+  case $1 in
+    --model | --ranks | --prompt)
+      [ $# -ge 2 ] || { echo "quickstart.sh: $1 needs a value" >&2; exit 2; }
+      case $1 in --model) model=$2 ;; --ranks) ranks=$2 ;; --prompt) prompt=$2 ;; esac
+      shift 2 ;;
+    --keep) keep=true; shift ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "quickstart.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
+  esac
+done
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+[ -t 2 ] || say() { printf '==> %s\n' "$*" >&2; }
+
+say "packages"
+deploy/packages.sh
+say "build"
+deploy/build.sh build -DOCTANT_TESTS=OFF
+say "model"
+[ -n "$model" ] || model=$(deploy/get-model.sh smollm2-135m)
+say "$ranks rank(s) of $model"
+
+# exec: Ctrl-C and SIGTERM reach the program that owns the cluster.
+if $keep; then
+  exec build/bin/octant up "$model" --ranks "$ranks"
+elif [ -n "$prompt" ]; then
+  exec build/bin/octant run --up "$model" --ranks "$ranks" --stats --max-tokens 256 "$prompt"
+elif [ -t 0 ] && [ -t 1 ]; then
+  exec build/bin/octant chat --up "$model" --ranks "$ranks"
+else
+  exec build/bin/octant run --up "$model" --ranks "$ranks" --stats --max-tokens 256 "What is tensor parallelism? Answer in three sentences."
+fi

@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Holds the tree to its own rules: includes point downwards, third parties stay behind their wrapper, files stay small.
+
+    tests/structure/check.py        prints each breach; the last line is 'N passed, M failed'"""
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FOLDERS = ["common", "proto", "kernels", "worker", "coordinator", "client", "bench", "tests"]
+
+# What a folder may include beside itself. coordinator and worker never include each other.
+MAY_INCLUDE = {
+    "common/base": set(),
+    "common/model": {"common/base"},
+    "proto": {"common/base", "common/model"},
+    "kernels": {"common/base"},
+    "worker": {"common/base", "common/model", "proto", "kernels"},
+    "coordinator/core": {"common/base", "common/model", "proto"},
+    "coordinator": {"common/base", "common/model", "proto"},
+    "client": {"common/base", "proto"},
+    "bench": {"common/base", "common/model", "kernels", "worker", "client"},
+    "tests": set(FOLDERS) | {"common/base", "common/model"},
+}
+# Which files may name a third party's header.
+ONLY_IN = {
+    r"mpi\.h": r"worker/comm\w*\.[ch]",
+    r"grpc/.*": r"proto/rpc_\w+\.[ch]",
+    r"protobuf-c/.*|.*\.pb-c\.h": r"proto/.*",
+    r"microhttpd\.h": r"coordinator/ingress/.*",
+    r"curl/.*": r"coordinator/upstream/.*|bench/serve\.c",
+    r"sqlite3\.h": r"coordinator/(ledger|batch)/.*",
+    r"pcre2\.h": r"common/model/.*",
+    r"yaml\.h": r"common/base/config\w*\.[ch]",
+    r"jansson\.h": r"common/.*|coordinator/(?!core/).*|tests/.*|bench/.*",
+}
+LINES_MAX = 800
+
+
+def folder_of(path):
+    for prefix in ("common/base", "common/model", "coordinator/core"):
+        if path.startswith(prefix + "/"):
+            return prefix
+    return path.split("/")[0]
+
+
+def allowed(source, target):
+    if source == target:
+        return True
+    if source == "coordinator" and target == "coordinator/core":
+        return True
+    # The core is pure: it sees only itself, common and the messages.
+    return target in MAY_INCLUDE[source] or source == "tests"
+
+
+def breaches(path):
+    text = path.read_text(errors="replace")
+    name = str(path.relative_to(ROOT))
+    own = folder_of(name)
+    for number, line in enumerate(text.splitlines(), 1):
+        match = re.match(r'\s*#\s*include\s*([<"])([^>"]+)[>"]', line)
+        if not match:
+            continue
+        quoted, header = match.group(1) == '"', match.group(2)
+        if quoted and header.split("/")[0] in FOLDERS and not header.endswith(".pb-c.h"):
+            if not allowed(own, folder_of(header)):
+                yield f"{name}:{number}: {own} may not include {header}"
+        if own == "tests":
+            continue
+        for pattern, where in ONLY_IN.items():
+            if re.fullmatch(pattern, header) and not re.fullmatch(where, name):
+                yield f"{name}:{number}: <{header}> is only for {where}"
+    lines = text.count("\n")
+    if lines > LINES_MAX:
+        yield f"{name}: {lines} lines; past {LINES_MAX} a file is split by meaning"
+
+
+def main():
+    files = [p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*")) if p.suffix in (".c", ".h", ".cu")]
+    found = [breach for path in files for breach in breaches(path)]
+    print("\n".join(found))
+    bad = {breach.split(":")[0] for breach in found}
+    print(f"{len(files) - len(bad)} passed, {len(bad)} failed")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
