@@ -1,0 +1,135 @@
+// prepare: from what a client asked, in whatever protocol, to requests that the core can schedule.
+// The edges (HTTP, gRPC) parse their own bytes into a `generate_request`; from here on there is one
+// way:
+//
+//   generate_prepare   who are you, which model, render the template, tokenise, defaults, limits
+//   (the edge makes its sink_stream: prepared->prompt_count sinks)
+//   generate_submit    one core request per prompt into the core's bounded queue
+//   generate_cancel    client gone
+//
+// Runs on ingress threads, never on the core's: tokenising a long prompt takes milliseconds.
+#ifndef OCTANT_COORDINATOR_INGRESS_PREPARE_H
+#define OCTANT_COORDINATOR_INGRESS_PREPARE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/arena.h"
+#include "common/base/status.h"
+#include "common/model/sampling.h"
+#include "coordinator/ingress/api_keys.h"
+#include "coordinator/ingress/sink.h"
+#include "coordinator/model_registry.h"
+
+struct core_request; // coordinator/core/core.h
+struct metrics;      // coordinator/observe/metrics.h
+
+enum {
+    GENERATE_STOP_MAX = 16,
+    GENERATE_STOP_BYTES_MAX = 256, // of one stop text
+    GENERATE_N_MAX = 16,
+    GENERATE_CLIENT_MAX = 63, // bytes of a client's name; longer names are hashed
+    GENERATE_PARAM_MAX = 63,
+};
+
+// Why a request was refused: the status (its code decides HTTP's and gRPC's), the parameter at
+// fault, and a machine-readable reason.
+typedef struct refusal {
+    status why;                         // STATUS_OK: not refused
+    char param[GENERATE_PARAM_MAX + 1]; // "messages[2].content"; empty: none
+    const char *code;       // "context_length_exceeded", "model_not_found", ...; NULL: none
+    int64_t retry_after_ms; // 0: not said
+} refusal;
+
+// Fills *r (param may be NULL) and returns false, for `return refuse(...)`.
+bool refuse(refusal *r, status_code code, const char *param, const char *reason, const char *format,
+            ...) __attribute__((format(printf, 5, 6)));
+
+typedef struct text_span {
+    const char *bytes;
+    size_t size;
+} text_span;
+
+typedef struct prompt_input {
+    text_span text; // bytes NULL: tokens
+    const int32_t *tokens;
+    int token_count;
+} prompt_input;
+
+// One request as the client meant it. Pointers live in `memory`, which the request owns, as it owns
+// `messages`.
+typedef struct generate_request {
+    arena *memory;
+    const char *model; // "" or NULL: the only one there is
+    json_t *messages;  // a conversation (checked array of {role, content, ...}, content a string),
+                       // or NULL
+    const prompt_input *prompts; // texts to continue, when messages is NULL
+    int prompt_count;
+    sampling sampling;
+    bool seed_given; // else a random one is drawn
+    int n;           // 1 to GENERATE_N_MAX
+    int max_tokens;  // -1: what is left of the context; 0 is allowed with echo only
+    text_span stop[GENERATE_STOP_MAX];
+    int stop_count;
+    bool echo; // the answer starts with the prompt; with logprobs, those of the prompt too
+    bool ignore_eos;
+    const char *client;  // what fairness counts by, when no key names the client: "user" or the
+                         // peer's address
+    const char *api_key; // as sent, or NULL
+    int64_t deadline_ns; // monotonic; 0: the configured default
+} generate_request;
+
+// n 1, max_tokens -1, sampling_default(), a fresh arena. False when memory is short.
+bool generate_request_init(generate_request *r);
+void generate_request_free(generate_request *r);
+
+// How requests reach the core; a seam for tests. Both may be called from any thread.
+typedef struct core_port {
+    void *core;
+    // Takes the request over, or false when the queue is full or closed (the caller keeps it).
+    bool (*submit)(void *core, struct core_request *request);
+    void (*cancel)(void *core, uint64_t id); // of a submitted request; unknown ids are ignored.
+                                             // Never lost, never blocks long
+} core_port;
+
+// What every edge needs; made once at start, outlives the edges.
+typedef struct ingress {
+    model_registry *models;
+    const api_keys *keys; // NULL: anybody may ask
+    struct metrics *metrics;
+    core_port core;
+    int max_context;            // 0: the model's own
+    int64_t default_timeout_ns; // of a request without a deadline
+    int64_t max_timeout_ns;     // no deadline is later than this from now
+} ingress;
+
+typedef struct prepared {
+    served_model *model;       // held
+    int prompt_count, answers; // answers: n of each prompt
+    struct core_request *requests[SINK_PER_STREAM_MAX];
+    uint64_t ids[SINK_PER_STREAM_MAX]; // unique in this process, also after submit
+    int prompt_tokens;                 // of all prompts together
+    char id[40]; // "chatcmpl-..." or "cmpl-...": what the client sees, and logs
+} prepared;
+
+// False: *why says what to tell the client, nothing is left to free. `r` is only read.
+bool generate_prepare(const ingress *in, const generate_request *r, prepared *out, refusal *why);
+
+// Gives the echo texts (if any) and the sinks to the stream's requests and sends them. A request
+// that finds the queue full gets its end here, so that the stream hears it in the way of all other
+// errors. Call once; the stream must have prompt_count sinks.
+void generate_submit(const ingress *in, prepared *p, sink_stream *stream);
+
+// Tells the core that nobody listens. Any number of times, from any thread.
+void generate_cancel(const ingress *in, const prepared *p);
+
+// Frees what was not submitted and lets go of the model.
+void prepared_free(prepared *p);
+
+// Authentication and tokens only, for Tokenize and count_tokens. `out` is appended to.
+bool generate_tokenize(const ingress *in, const generate_request *r, token_list *out,
+                       served_model **model, refusal *why);
+
+#endif
