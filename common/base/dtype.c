@@ -7,8 +7,11 @@ static const struct {
     const char *name;
     size_t block_values, block_bytes;
 } types[DTYPE_COUNT] = {
-    [DTYPE_F32] = {"F32", 1, 4},    [DTYPE_F16] = {"F16", 1, 2},    [DTYPE_BF16] = {"BF16", 1, 2},
-    [DTYPE_Q8_0] = {"Q8_0", 32, 34}, [DTYPE_Q4_0] = {"Q4_0", 32, 18}, [DTYPE_Q4_1] = {"Q4_1", 32, 20},
+    [DTYPE_F32] = {"F32", 1, 4},       [DTYPE_F16] = {"F16", 1, 2},
+    [DTYPE_BF16] = {"BF16", 1, 2},     [DTYPE_Q8_0] = {"Q8_0", 32, 34},
+    [DTYPE_Q4_0] = {"Q4_0", 32, 18},   [DTYPE_Q4_1] = {"Q4_1", 32, 20},
+    [DTYPE_Q5_0] = {"Q5_0", 32, 22},   [DTYPE_Q4_K] = {"Q4_K", 256, 144},
+    [DTYPE_Q6_K] = {"Q6_K", 256, 210},
 };
 
 const char *dtype_name(dtype type) {
@@ -100,11 +103,50 @@ static void q4_1_block(const uint8_t *block, float *out) {
     }
 }
 
+static void q5_0_block(const uint8_t *block, float *out) {
+    float d = dtype_f16_to_f32(load_u16(block));
+    uint32_t high = (uint32_t)load_u16(block + 2) | (uint32_t)load_u16(block + 4) << 16;
+    const uint8_t *q = block + 6;
+    for (int i = 0; i < 32; i++) {
+        int nibble = i < 16 ? q[i] & 15 : q[i - 16] >> 4;
+        out[i] = d * (float)((nibble | (int)(high >> i & 1) << 4) - 16);
+    }
+}
+
+static void q4_k_block(const uint8_t *block, float *out) {
+    float d = dtype_f16_to_f32(load_u16(block)), m = dtype_f16_to_f32(load_u16(block + 2));
+    const uint8_t *s = block + 4, *q = block + 16;
+    for (int j = 0; j < 8; j++) {
+        int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
+        int min = j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | (s[j] >> 6) << 4;
+        for (int i = 0; i < 32; i++) {
+            uint8_t byte = q[32 * (j / 2) + i];
+            int nibble = j % 2 ? byte >> 4 : byte & 15;
+            out[32 * j + i] = d * (float)scale * (float)nibble - m * (float)min;
+        }
+    }
+}
+
+static void q6_k_block(const uint8_t *block, float *out) {
+    const uint8_t *low = block, *high = block + 128;
+    const int8_t *s = (const int8_t *)(block + 192);
+    float d = dtype_f16_to_f32(load_u16(block + 208));
+    for (int i = 0; i < 256; i++) {
+        int n = i / 128, r = i % 128;
+        uint8_t byte = low[64 * n + r % 64];
+        int nibble = r < 64 ? byte & 15 : byte >> 4;
+        int bits = high[32 * n + r % 32] >> (2 * (r / 32)) & 3;
+        out[i] = d * (float)s[i / 16] * (float)((nibble | bits << 4) - 32);
+    }
+}
+
 void dtype_to_f32(dtype type, const void *data, size_t values, float *out) {
     const uint8_t *bytes = data;
     assert(values % dtype_block_values(type) == 0);
     switch (type) {
-    case DTYPE_F32: memcpy(out, data, values * sizeof(float)); return;
+    case DTYPE_F32:
+        memcpy(out, data, values * sizeof(float));
+        return;
     case DTYPE_F16:
         for (size_t i = 0; i < values; i++) out[i] = dtype_f16_to_f32(load_u16(bytes + 2 * i));
         return;
@@ -120,7 +162,17 @@ void dtype_to_f32(dtype type, const void *data, size_t values, float *out) {
     case DTYPE_Q4_1:
         for (size_t i = 0; i < values / 32; i++) q4_1_block(bytes + 20 * i, out + 32 * i);
         return;
-    case DTYPE_COUNT: break;
+    case DTYPE_Q5_0:
+        for (size_t i = 0; i < values / 32; i++) q5_0_block(bytes + 22 * i, out + 32 * i);
+        return;
+    case DTYPE_Q4_K:
+        for (size_t i = 0; i < values / 256; i++) q4_k_block(bytes + 144 * i, out + 256 * i);
+        return;
+    case DTYPE_Q6_K:
+        for (size_t i = 0; i < values / 256; i++) q6_k_block(bytes + 210 * i, out + 256 * i);
+        return;
+    case DTYPE_COUNT:
+        break;
     }
     assert(!"unknown dtype");
 }
