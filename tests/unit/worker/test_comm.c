@@ -1,0 +1,195 @@
+// The collectives, exactly: alone, and under mpirun with any number of ranks:
+//
+//   mpirun -n 3 --oversubscribe test_comm shm|mpi|auto
+//
+// Sums of small integers have one right answer; sums of random floats have one right answer in rank
+// order. Both are compared bit by bit. The last line of rank 0 is the latency of the allreduce that
+// a decode step makes.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/base/clock.h"
+#include "common/base/rng.h"
+#include "worker/comm.h"
+
+enum { COUNT_MAX = 200003 };
+static const size_t counts[] = {1, 7, 576, 4096, 4097, 8192, 24000, 65536, 65537, COUNT_MAX};
+enum { COUNTS = sizeof counts / sizeof counts[0] };
+
+static comm *group;
+
+static int64_t soon(void) {
+    return clock_now_ns() + 60 * CLOCK_SECOND;
+}
+
+static void ok(status s) {
+    if (!status_is_ok(&s)) fail_msg("rank %d: %s", comm_rank(group), s.message);
+}
+
+static void sums_of_integers_are_exact(void **state) {
+    (void)state;
+    float *x = malloc(COUNT_MAX * sizeof *x);
+    int n = comm_size(group), rank = comm_rank(group);
+    for (int c = 0; c < COUNTS; c++) {
+        for (size_t i = 0; i < counts[c]; i++) x[i] = (float)(rank * 1000 + (int)(i % 997));
+        ok(comm_allreduce_sum(group, x, counts[c], soon()));
+        for (size_t i = 0; i < counts[c]; i++)
+            if (x[i] != (float)(1000 * n * (n - 1) / 2 + n * (int)(i % 997)))
+                fail_msg("count %zu, element %zu: %g", counts[c], i, (double)x[i]);
+    }
+    free(x);
+}
+
+static float value_of(int rank, size_t i) {
+    double u = rng_draw((uint64_t)rank, i) - 0.5;
+    return (float)(u * (i % 3 == 0 ? 1e6 : i % 3 == 1 ? 1.0 : 1e-5));
+}
+
+static void sums_are_in_rank_order_bit_by_bit(void **state) {
+    (void)state;
+    float *x = malloc(COUNT_MAX * sizeof *x);
+    for (int c = 0; c < COUNTS; c++) {
+        for (size_t i = 0; i < counts[c]; i++) x[i] = value_of(comm_rank(group), i);
+        ok(comm_allreduce_sum(group, x, counts[c], soon()));
+        for (size_t i = 0; i < counts[c]; i++) {
+            float sum = value_of(0, i);
+            for (int rank = 1; rank < comm_size(group); rank++) sum += value_of(rank, i);
+            if (memcmp(&sum, &x[i], sizeof sum) != 0)
+                fail_msg("count %zu, element %zu: %a, not %a", counts[c], i, (double)x[i],
+                         (double)sum);
+        }
+    }
+    free(x);
+}
+
+static void broadcast_and_gather_move_every_byte(void **state) {
+    (void)state;
+    int n = comm_size(group), rank = comm_rank(group);
+    uint8_t *mine = malloc(4 * COUNT_MAX), *all = malloc((size_t)n * 4 * COUNT_MAX);
+    for (int c = 0; c < COUNTS; c++) {
+        size_t size = counts[c] * 4 - 1;
+        for (size_t i = 0; i < size; i++) mine[i] = rank == 0 ? (uint8_t)(i * 7 + (size_t)c) : 0xEE;
+        ok(comm_broadcast(group, mine, size, soon()));
+        for (size_t i = 0; i < size; i++) assert_int_equal(mine[i], (uint8_t)(i * 7 + (size_t)c));
+        memset(mine, rank + 1, size);
+        ok(comm_gather(group, mine, size, rank == 0 ? all : NULL, soon()));
+        for (size_t i = 0; rank == 0 && i < (size_t)n * size; i++)
+            if (all[i] != i / size + 1) fail_msg("gather of %zu: byte %zu is %d", size, i, all[i]);
+    }
+    free(mine);
+    free(all);
+}
+
+// The order of operations is the same on all ranks, the pauses are not: a slot that is written too
+// early shows.
+static void a_random_sequence_with_uneven_ranks_keeps_its_data(void **state) {
+    (void)state;
+    rng order = rng_make(42), pauses = rng_make(1000 + (uint64_t)comm_rank(group));
+    int n = comm_size(group);
+    float x[3000], all[3000 * 16];
+    for (int op = 0; op < 1500; op++) {
+        uint64_t kind = rng_below(&order, 3), count = 1 + rng_below(&order, 3000);
+        if (rng_below(&pauses, 40) == 0)
+            clock_sleep_until(clock_now_ns() + (int64_t)rng_below(&pauses, 300000));
+        float base = (float)(op * 16);
+        for (uint64_t i = 0; i < count; i++) x[i] = base + (float)comm_rank(group);
+        if (kind == 0) {
+            ok(comm_allreduce_sum(group, x, count, soon()));
+            for (uint64_t i = 0; i < count; i++)
+                assert_true(x[i] == (float)n * base + (float)(n * (n - 1) / 2));
+        } else if (kind == 1) {
+            ok(comm_broadcast(group, x, count * sizeof *x, soon()));
+            for (uint64_t i = 0; i < count; i++) assert_true(x[i] == base);
+        } else {
+            ok(comm_gather(group, x, count * sizeof *x, all, soon()));
+            for (uint64_t i = 0; comm_rank(group) == 0 && i < (uint64_t)n * count; i++)
+                assert_true(all[i] == base + (float)(i / count));
+        }
+    }
+}
+
+static void a_barrier_waits_for_the_last(void **state) {
+    (void)state;
+    int64_t start = clock_now_ns();
+    if (comm_rank(group) == comm_size(group) - 1) clock_sleep_until(start + 50 * CLOCK_MS);
+    ok(comm_barrier(group, soon()));
+    assert_true(clock_now_ns() - start > 25 * CLOCK_MS || comm_size(group) == 1);
+}
+
+static double processor_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void waiting_costs_next_to_nothing(void **state) {
+    (void)state;
+    char byte = 1;
+    double before = processor_seconds();
+    if (comm_rank(group) == 0) clock_sleep_until(clock_now_ns() + 500 * CLOCK_MS);
+    ok(comm_broadcast(group, &byte, 1, soon()));
+    double spent = processor_seconds() - before;
+    if (spent > 0.15) fail_msg("rank %d burnt %.3f s of 0.5 s", comm_rank(group), spent);
+}
+
+static void latency_of_a_decode_allreduce(void **state) {
+    (void)state;
+    enum { WIDTH = 576, ROUNDS = 2000 };
+    float x[WIDTH] = {0};
+    ok(comm_barrier(group, soon()));
+    comm_take_time(group);
+    int64_t start = clock_now_ns();
+    for (int i = 0; i < ROUNDS; i++) ok(comm_allreduce_sum(group, x, WIDTH, soon()));
+    double us = (double)(clock_now_ns() - start) / ROUNDS / 1000;
+    if (comm_rank(group) == 0)
+        printf("allreduce ranks=%d transport=%s floats=%d us=%.2f\n", comm_size(group),
+               comm_name(group), WIDTH, us);
+}
+
+// Last: a group that has missed a deadline is broken. MPI cannot take its call back, so this one is
+// for shm.
+static void a_rank_that_does_not_come_is_named(void **state) {
+    (void)state;
+    if (strcmp(comm_name(group), "shm") != 0) return;
+    if (comm_rank(group) == comm_size(group) - 1) return;
+    float x = 1;
+    status s = comm_allreduce_sum(group, &x, 1, clock_now_ns() + 100 * CLOCK_MS);
+    assert_int_equal(s.code, STATUS_DEADLINE_EXCEEDED);
+    if (comm_size(group) == 2) assert_non_null(strstr(s.message, "rank 1"));
+}
+
+int main(int argc, char **argv) {
+    comm_transport transport = argc > 1 && !strcmp(argv[1], "shm")   ? COMM_SHM
+                               : argc > 1 && !strcmp(argv[1], "mpi") ? COMM_MPI
+                                                                     : COMM_AUTO;
+    status s = comm_open(&argc, &argv, transport, &group);
+    if (!status_is_ok(&s)) {
+        fprintf(stderr, "%s\n", s.message);
+        return 1;
+    }
+    comm_set_spin(group, comm_size(group) <= 2);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sums_of_integers_are_exact),
+        cmocka_unit_test(sums_are_in_rank_order_bit_by_bit),
+        cmocka_unit_test(broadcast_and_gather_move_every_byte),
+        cmocka_unit_test(a_random_sequence_with_uneven_ranks_keeps_its_data),
+        cmocka_unit_test(a_barrier_waits_for_the_last),
+        cmocka_unit_test(waiting_costs_next_to_nothing),
+        cmocka_unit_test(latency_of_a_decode_allreduce),
+        cmocka_unit_test(a_rank_that_does_not_come_is_named),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    // A failed assertion leaves the other ranks waiting for this one: end them.
+    if (failed) comm_abort(group, 1);
+    comm_close(group);
+    return 0;
+}

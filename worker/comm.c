@@ -1,0 +1,94 @@
+// comm: the verbs, without what moves the bytes: time accounting, and the sum that all transports
+// share.
+#include "worker/comm.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "worker/comm_transport.h"
+
+int comm_rank(const comm *c) {
+    return c->rank;
+}
+
+int comm_size(const comm *c) {
+    return c->size;
+}
+
+const char *comm_name(const comm *c) {
+    return c->ops->name;
+}
+
+const char *comm_host(const comm *c) {
+    return c->host;
+}
+
+int comm_local_rank(const comm *c) {
+    return c->local_rank;
+}
+
+int comm_local_size(const comm *c) {
+    return c->local_size;
+}
+
+bool comm_cores_shared(const comm *c) {
+    return c->cores_shared;
+}
+
+void comm_set_spin(comm *c, bool spin) {
+    c->ops->set_spin(c->state, spin);
+}
+
+status comm_allreduce_sum(comm *c, float *x, size_t count, int64_t deadline_ns) {
+    if (c->size == 1 || count == 0) return status_ok();
+    int64_t start = clock_now_ns();
+    status s = c->ops->allreduce_sum(c->state, x, count, deadline_ns);
+    c->spent_ns += clock_now_ns() - start;
+    return s;
+}
+
+status comm_broadcast(comm *c, void *bytes, size_t count, int64_t deadline_ns) {
+    if (c->size == 1 || count == 0) return status_ok();
+    return c->ops->broadcast(c->state, bytes, count, deadline_ns);
+}
+
+status comm_gather(comm *c, const void *mine, size_t count, void *all, int64_t deadline_ns) {
+    if (count == 0) return status_ok();
+    if (c->size == 1) {
+        memmove(all, mine, count);
+        return status_ok();
+    }
+    int64_t start = clock_now_ns();
+    status s = c->ops->gather(c->state, mine, count, all, deadline_ns);
+    c->spent_ns += clock_now_ns() - start;
+    return s;
+}
+
+status comm_barrier(comm *c, int64_t deadline_ns) {
+    char mine = 0, all[SHARD_RANKS_MAX];
+    assert(c->size <= SHARD_RANKS_MAX);
+    TRY(comm_gather(c, &mine, 1, all, deadline_ns));
+    return comm_broadcast(c, &mine, 1, deadline_ns);
+}
+
+int64_t comm_take_time(comm *c) {
+    int64_t spent = c->spent_ns;
+    c->spent_ns = 0;
+    return spent;
+}
+
+void comm_sum_in_order(const float *first, size_t stride, int size, size_t count, float *out) {
+    // In pieces that stay in the first-level cache while the ranks are added to them.
+    enum { PIECE = 1024 };
+    for (size_t at = 0; at < count; at += PIECE) {
+        size_t n = count - at < PIECE ? count - at : PIECE;
+        float sum[PIECE];
+        memcpy(sum, first + at, n * sizeof *sum);
+        for (int rank = 1; rank < size; rank++) {
+            const float *x = first + (size_t)rank * stride + at;
+            for (size_t i = 0; i < n; i++) sum[i] += x[i];
+        }
+        memcpy(out + at, sum, n * sizeof *sum);
+    }
+}

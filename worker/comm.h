@@ -1,0 +1,78 @@
+// comm: how the ranks of one group talk to each other. Few verbs, all collective: every rank calls
+// the same ones in the same order, from one thread. A group of one rank does nothing and costs
+// nothing.
+//
+// Sums are exact in this sense: every element is added in rank order 0, 1, ... n-1, whatever the
+// message's length, the transport or the number of hosts. So all ranks hold the same bits, and a
+// row gives the same bits alone and in a crowd. MPI_Allreduce promises neither (it changes its
+// algorithm with the size), so it is not used.
+//
+// Transports: local (one rank), shm (all ranks on one host: a shared segment, futexes), mpi
+// (several hosts). NCCL will be one more. Every wait has a deadline; an error means that the group
+// cannot go on: report it and comm_abort.
+#ifndef OCTANT_WORKER_COMM_H
+#define OCTANT_WORKER_COMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/status.h"
+#include "common/model/shard_plan.h"
+
+enum { COMM_HOST_MAX = 255 };
+
+typedef struct comm comm;
+
+typedef enum comm_transport {
+    COMM_AUTO, // local for one rank, shm where all ranks share a host, else mpi
+    COMM_SHM,  // FAILED_PRECONDITION where it cannot work
+    COMM_MPI,
+} comm_transport;
+
+// A group of one rank without MPI, for tests and benches.
+status comm_open_local(comm **out);
+
+// Starts MPI and joins the group that mpirun or srun started; a process started without either is a
+// group of one. Call once, from the thread that will make all other calls.
+status comm_open(int *argc, char ***argv, comm_transport transport, comm **out);
+
+// Leaves the group in order; all ranks call it. NULL is allowed.
+void comm_close(comm *c);
+
+// Ends the processes of all ranks now, with this exit code. Does not return.
+void comm_abort(comm *c, int exit_code) __attribute__((noreturn));
+
+int comm_rank(const comm *c);
+int comm_size(const comm *c);
+const char *comm_name(const comm *c); // "local", "shm", "mpi"
+const char *comm_host(const comm *c); // this rank's host name
+
+// Where this rank stands among those on its host. cores_shared: the ranks of this host may run on
+// the same set of cores (mpirun --bind-to none), as opposed to one set each.
+int comm_local_rank(const comm *c);
+int comm_local_size(const comm *c);
+bool comm_cores_shared(const comm *c);
+
+// Whether waits may spin for a short while before they sleep: true when every thread of every rank
+// has a core.
+void comm_set_spin(comm *c, bool spin);
+
+// x[count] = the sum over ranks, in rank order, on every rank.
+status comm_allreduce_sum(comm *c, float *x, size_t count, int64_t deadline_ns);
+
+// bytes[count] of rank 0, on every rank. Waiting for it costs next to no processor time: this is
+// where idle ranks stand.
+status comm_broadcast(comm *c, void *bytes, size_t count, int64_t deadline_ns);
+
+// all[size][count] on rank 0 = mine[count] of every rank; `all` is not touched elsewhere and may be
+// NULL there.
+status comm_gather(comm *c, const void *mine, size_t count, void *all, int64_t deadline_ns);
+
+status comm_barrier(comm *c, int64_t deadline_ns);
+
+// Time spent in collectives since the last call [ns], waiting for other ranks included. For
+// StepResult.comm_us.
+int64_t comm_take_time(comm *c);
+
+#endif

@@ -1,0 +1,284 @@
+// comm_mpi: starting and ending MPI, finding out who shares a host, and the collectives of ranks on
+// several hosts.
+//
+// Only non-blocking MPI calls, completed by a test loop with back-off: a blocking MPI call burns
+// its core while it waits and has no deadline. Sums are made here, in rank order, from an allgather
+// (short messages) or an all-to-all and an allgather (long ones: each rank sums one slice); see
+// comm.h for why MPI_Allreduce is not used.
+#include <assert.h>
+#include <errno.h>
+#include <mpi.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "worker/comm_transport.h"
+
+enum {
+    CHUNK_FLOATS = 64 << 10,    // longest piece of an allreduce
+    ONE_PHASE_FLOATS = 4 << 10, // up to here one allgather is faster than two phases
+    MESSAGE_BYTES = 1 << 24,    // longest piece of a broadcast or gather
+    SPIN_NS = 50 * 1000,
+    YIELD_NS = 1000 * 1000, // from here on sleeps
+    SLEEP_MIN_NS = 50 * 1000,
+    SLEEP_MAX_NS = 500 * 1000,
+};
+
+typedef struct mpi {
+    int rank, size;
+    bool spin;
+    float *parts;   // (size, ONE_PHASE_FLOATS), or (size, slice) in two phases
+    float *slices;  // (size, slice)
+    float *reduced; // (slice)
+} mpi;
+
+static size_t slice_floats(int size) {
+    return (CHUNK_FLOATS + (size_t)size - 1) / (size_t)size;
+}
+
+static status check(int code, const char *what) {
+    if (code == MPI_SUCCESS) return status_ok();
+    char text[MPI_MAX_ERROR_STRING];
+    int length = 0;
+    MPI_Error_string(code, text, &length);
+    return status_error(STATUS_UNAVAILABLE, "MPI %s: %.*s", what, length, text);
+}
+
+static void back_off(const mpi *c, int64_t waited_ns, int64_t *sleep_ns) {
+    if (c->spin && waited_ns < SPIN_NS) return;
+    if (waited_ns < YIELD_NS) {
+        sched_yield();
+        return;
+    }
+    clock_sleep_until(clock_now_ns() + *sleep_ns);
+    if (*sleep_ns < SLEEP_MAX_NS) *sleep_ns += SLEEP_MIN_NS;
+}
+
+static status complete(const mpi *c, MPI_Request *request, const char *what, int64_t deadline_ns) {
+    int64_t start = clock_now_ns(), sleep_ns = SLEEP_MIN_NS;
+    for (;;) {
+        int done = 0;
+        TRY(check(MPI_Test(request, &done, MPI_STATUS_IGNORE), what));
+        if (done) return status_ok();
+        int64_t now = clock_now_ns();
+        if (now > deadline_ns)
+            return status_error(STATUS_DEADLINE_EXCEEDED,
+                                "MPI %s has waited %.1f s for the other ranks", what,
+                                (double)(now - start) / (double)CLOCK_SECOND);
+        back_off(c, now - start, &sleep_ns);
+    }
+}
+
+static status allgather(mpi *c, const float *mine, size_t count, float *all, int64_t deadline_ns) {
+    MPI_Request request;
+    int n = (int)count;
+    TRY(check(MPI_Iallgather(mine, n, MPI_FLOAT, all, n, MPI_FLOAT, MPI_COMM_WORLD, &request),
+              "allgather"));
+    return complete(c, &request, "allgather", deadline_ns);
+}
+
+// Rank r sums slice r of everybody; then everybody gets all slices. The last slice is padded with
+// what lies behind it.
+static status allreduce_two_phases(mpi *c, float *x, size_t count, int64_t deadline_ns) {
+    size_t slice = (count + (size_t)c->size - 1) / (size_t)c->size;
+    assert(slice <= slice_floats(c->size));
+    memcpy(c->slices, x, count * sizeof *x);
+    memset(c->slices + count, 0, ((size_t)c->size * slice - count) * sizeof *x);
+    MPI_Request request;
+    int n = (int)slice;
+    TRY(check(
+        MPI_Ialltoall(c->slices, n, MPI_FLOAT, c->parts, n, MPI_FLOAT, MPI_COMM_WORLD, &request),
+        "alltoall"));
+    TRY(complete(c, &request, "alltoall", deadline_ns));
+    comm_sum_in_order(c->parts, slice, c->size, slice, c->reduced);
+    TRY(allgather(c, c->reduced, slice, c->slices, deadline_ns));
+    memcpy(x, c->slices, count * sizeof *x);
+    return status_ok();
+}
+
+static status mpi_allreduce_sum(void *state, float *x, size_t count, int64_t deadline_ns) {
+    mpi *c = state;
+    for (size_t at = 0; at < count; at += CHUNK_FLOATS) {
+        size_t n = count - at < CHUNK_FLOATS ? count - at : CHUNK_FLOATS;
+        if (n > ONE_PHASE_FLOATS) {
+            TRY(allreduce_two_phases(c, x + at, n, deadline_ns));
+            continue;
+        }
+        TRY(allgather(c, x + at, n, c->parts, deadline_ns));
+        comm_sum_in_order(c->parts, n, c->size, n, x + at);
+    }
+    return status_ok();
+}
+
+static status mpi_broadcast(void *state, void *bytes, size_t count, int64_t deadline_ns) {
+    mpi *c = state;
+    for (size_t at = 0; at < count; at += MESSAGE_BYTES) {
+        int n = (int)(count - at < MESSAGE_BYTES ? count - at : MESSAGE_BYTES);
+        MPI_Request request;
+        TRY(check(MPI_Ibcast((char *)bytes + at, n, MPI_BYTE, 0, MPI_COMM_WORLD, &request),
+                  "broadcast"));
+        TRY(complete(c, &request, "broadcast", deadline_ns));
+    }
+    return status_ok();
+}
+
+static status mpi_gather(void *state, const void *mine, size_t count, void *all,
+                         int64_t deadline_ns) {
+    mpi *c = state;
+    assert(count <= INT32_MAX); // logits of a few rows; the whole lies in one receive buffer
+    MPI_Request request;
+    int n = (int)count;
+    TRY(check(MPI_Igather(mine, n, MPI_BYTE, all, n, MPI_BYTE, 0, MPI_COMM_WORLD, &request),
+              "gather"));
+    return complete(c, &request, "gather", deadline_ns);
+}
+
+static void mpi_set_spin(void *state, bool spin) {
+    ((mpi *)state)->spin = spin;
+}
+
+static void mpi_close(void *state) {
+    mpi *c = state;
+    free(c->parts);
+    free(c->slices);
+    free(c->reduced);
+    free(c);
+}
+
+const comm_ops comm_mpi_ops = {
+    .name = "mpi",
+    .allreduce_sum = mpi_allreduce_sum,
+    .broadcast = mpi_broadcast,
+    .gather = mpi_gather,
+    .set_spin = mpi_set_spin,
+    .close = mpi_close,
+};
+
+static status mpi_state(int rank, int size, void **out) {
+    mpi *c = calloc(1, sizeof *c);
+    if (!c) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a communicator");
+    size_t slice = slice_floats(size), parts = slice > ONE_PHASE_FLOATS ? slice : ONE_PHASE_FLOATS;
+    *c = (mpi){.rank = rank, .size = size};
+    c->parts = calloc((size_t)size * parts, sizeof(float));
+    c->slices = calloc((size_t)size * slice, sizeof(float));
+    c->reduced = calloc(slice, sizeof(float));
+    *out = c;
+    if (c->parts && c->slices && c->reduced) return status_ok();
+    mpi_close(c);
+    return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the buffers of %d ranks", size);
+}
+
+// Whether the ranks of this host have the same set of cores: the least and the greatest hash agree.
+static bool cores_are_shared(MPI_Comm host) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    sched_getaffinity(0, sizeof set, &set);
+    uint64_t hash = UINT64_C(0xcbf29ce484222325); // FNV-1a
+    for (int i = 0; i < CPU_SETSIZE; i++)
+        hash = (hash ^ (uint64_t)(CPU_ISSET(i, &set) != 0)) * UINT64_C(0x100000001b3);
+    uint64_t low = hash, high = hash;
+    MPI_Allreduce(&hash, &low, 1, MPI_UINT64_T, MPI_MIN, host);
+    MPI_Allreduce(&hash, &high, 1, MPI_UINT64_T, MPI_MAX, host);
+    return low == high;
+}
+
+static void find_host_mates(comm *c) {
+    MPI_Comm host;
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
+    MPI_Comm_rank(host, &c->local_rank);
+    MPI_Comm_size(host, &c->local_size);
+    c->cores_shared = cores_are_shared(host);
+    MPI_Comm_free(&host);
+}
+
+// Rank 0 makes the segment and tells its name; the name goes as soon as everybody holds the
+// segment.
+static status open_shm(comm *c) {
+    char name[64];
+    snprintf(name, sizeof name, "/octant-%d-%llx", (int)getpid(),
+             (unsigned long long)clock_now_ns());
+    MPI_Bcast(name, sizeof name, MPI_CHAR, 0, MPI_COMM_WORLD);
+    void *state = NULL;
+    status s = status_ok();
+    if (c->rank == 0) s = comm_shm_attach(name, true, c->rank, c->size, &state);
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (c->rank != 0) s = comm_shm_attach(name, false, c->rank, c->size, &state);
+    int ok = status_is_ok(&s), all_ok = 0;
+    MPI_Allreduce(&ok, &all_ok, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+    if (c->rank == 0) comm_shm_unlink(name);
+    if (all_ok) {
+        c->ops = &comm_shm_ops;
+        c->state = state;
+        return s;
+    }
+    if (ok) comm_shm_ops.close(state);
+    return ok ? status_error(STATUS_UNAVAILABLE, "another rank of this host has no shared memory")
+              : s;
+}
+
+static status open_transport(comm *c, comm_transport transport) {
+    if (c->size == 1) {
+        c->ops = &comm_local_ops;
+        return status_ok();
+    }
+    bool one_host = c->local_size == c->size;
+    if (transport == COMM_SHM && !one_host)
+        return status_error(
+            STATUS_FAILED_PRECONDITION,
+            "the ranks are on several hosts: shared memory cannot join them; use mpi or auto");
+    if (transport != COMM_MPI && one_host) {
+        status s = open_shm(c);
+        if (status_is_ok(&s) || transport == COMM_SHM) return s;
+        log_warn("comm", "slower collectives through MPI, because: %s", s.message);
+    }
+    c->ops = &comm_mpi_ops;
+    return mpi_state(c->rank, c->size, &c->state);
+}
+
+status comm_open(int *argc, char ***argv, comm_transport transport, comm **out) {
+    int provided = 0;
+    TRY(check(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "start"));
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    comm *c = NULL;
+    status s = comm_open_local(&c);
+    if (!status_is_ok(&s)) goto fail_start;
+    if (provided < MPI_THREAD_FUNNELED) {
+        s = status_error(STATUS_FAILED_PRECONDITION,
+                         "this MPI does not support threads beside it (FUNNELED)");
+        goto fail_comm;
+    }
+    c->mpi_started = true;
+    MPI_Comm_rank(MPI_COMM_WORLD, &c->rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &c->size);
+    find_host_mates(c);
+    if (c->size > SHARD_RANKS_MAX) {
+        s = status_error(STATUS_INVALID_ARGUMENT, "%d ranks; at most %d are taken", c->size,
+                         SHARD_RANKS_MAX);
+        goto fail_comm;
+    }
+    s = open_transport(c, transport);
+    if (!status_is_ok(&s)) goto fail_comm;
+    *out = c;
+    return s;
+fail_comm:
+    free(c);
+fail_start:
+    MPI_Finalize();
+    return s;
+}
+
+void comm_close(comm *c) {
+    if (!c) return;
+    c->ops->close(c->state);
+    if (c->mpi_started) MPI_Finalize();
+    free(c);
+}
+
+void comm_abort(comm *c, int exit_code) {
+    if (c && c->mpi_started && c->size > 1) MPI_Abort(MPI_COMM_WORLD, exit_code);
+    _exit(exit_code);
+}
