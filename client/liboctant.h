@@ -84,6 +84,10 @@ bool octant_complete(octant_client *client, const char *model, const char *promp
                      octant_on_text on_text, void *user, octant_result *result,
                      octant_error *error);
 
+// Ends the call that runs on this client, from any thread: it fails with code 1. Without a running
+// call, nothing happens.
+void octant_cancel(octant_client *client);
+
 typedef struct octant_rank {
     int rank, pid;
     char host[256], phase[16];
