@@ -1,0 +1,252 @@
+// core: the coordinator's brain, and nothing else: one state machine that owns every request, every
+// sequence, every KV block and every group.
+//
+//   core_handle(core, event, now, effects)    something happened; what is to be done about it
+//   core_next_timer(core)                     when to send CORE_TIMER if nothing happens before
+//
+// It does no I/O, reads no clock, takes no lock and starts no thread: the same events at the same
+// times give the same effects, so the simulator in tests/sim runs the very code that serves. The
+// edges (ingress, group links) turn bytes into events and effects into bytes;
+// coordinator/core_thread.h is the one thread that calls this.
+//
+// Rules that every edge may rely on:
+//   - an accepted CORE_REQUEST gets pieces and then exactly one CORE_END, whatever happens;
+//   - an accepted registration gets exactly one CORE_CLOSE_GROUP, the last effect of that epoch;
+//   - events about an epoch that is gone (late results, heartbeats) are ignored.
+#ifndef OCTANT_COORDINATOR_CORE_CORE_H
+#define OCTANT_COORDINATOR_CORE_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/arena.h"
+#include "common/base/status.h"
+#include "common/model/model_config.h"
+#include "common/model/sampling.h"
+#include "coordinator/answer.h"
+#include "coordinator/core/vocabulary.h"
+#include "proto/cluster_msg.h"
+
+typedef struct core core;
+
+enum {
+    CORE_STOP_MAX = 16,        // stop texts of a request
+    CORE_STOP_BYTES_MAX = 256, // of one of them
+    CORE_N_MAX = 128,          // answers of a request
+    CORE_GROUPS_MAX = 64,      // groups that live at once
+    CORE_LOST_MAX = 16,        // lost groups that the view still shows
+    CORE_KV_BLOCKS_MAX = 1 << 22,
+    CORE_PIPELINE = 2, // plans under way in one group
+};
+
+typedef struct core_options {
+    int max_queue;       // requests that wait for their first slot; beyond: RESOURCE_EXHAUSTED
+    int max_step_tokens; // rows of one step
+    int max_seqs;        // sequences open at once in one group
+    int block_tokens;    // tokens of a KV block
+    int max_context;     // 0: the model's own
+    int heartbeat_ms;    // how often a rank is to send one
+    int64_t heartbeat_timeout_ns; // silence after which a rank is lost
+    int64_t start_timeout_ns;     // from registration to a rank's first heartbeat
+    int64_t step_timeout_ns;      // least time that a step gets before it is overdue
+    int64_t no_group_wait_ns;     // how long a request waits while no group of its model is there
+    uint64_t first_epoch; // of this process: larger than any before (Unix time in ms does it)
+    uint64_t hash_seed;   // of the prefix cache; from outside so that nobody can aim at collisions
+} core_options;
+core_options core_default_options(void);
+
+// ---- what a request is ----
+
+typedef struct core_stop {
+    const char *bytes;
+    size_t size; // 1 to CORE_STOP_BYTES_MAX
+} core_stop;
+
+// Made by the ingress in `memory`, which owns this struct and all that it points to (but not what
+// `vocabulary` and `sink` point to: these live until the end). Submitting moves it into the core;
+// CORE_END hands it back.
+typedef struct core_request {
+    arena *memory;
+    uint64_t id;           // unique in this process, not 0
+    const char *client;    // whom fairness counts it for
+    const char *model;     // name
+    vocabulary vocabulary; // of the model
+    const int32_t *prompt;
+    int32_t prompt_count; // at least 1
+    sampling sampling;    // checked; answer i is sampled with seed + i
+    int n;                // answers, 1 to CORE_N_MAX
+    int32_t max_tokens;   // of each answer; clipped to what fits, so INT32_MAX is "what is left"
+    core_stop stop[CORE_STOP_MAX];
+    int stop_count;
+    bool ignore_eos;
+    bool prompt_logprobs; // the first piece of answer 0 tells those of the prompt's tokens
+    int64_t deadline_ns;  // monotonic
+    void *sink;           // the edge's, given back with each piece and the end
+    void *owner;          // the edge's, for CORE_END (the hold on the model)
+} core_request;
+
+// ---- events ----
+
+typedef enum core_event_kind {
+    CORE_TIMER,
+    CORE_REQUEST,
+    CORE_CANCEL,   // nobody listens any more; unknown ids are ignored
+    CORE_REGISTER, // a leader wants in; answered by CORE_REGISTER_REPLY
+    CORE_GROUP_READY,
+    CORE_STEP_RESULT,
+    CORE_GROUP_FAILED, // the leader said that a rank cannot go on
+    CORE_GROUP_CLOSED, // the leader's stream ended
+    CORE_HEARTBEAT,
+    CORE_DRAIN, // answered by CORE_DRAIN_REPLY
+} core_event_kind;
+
+typedef struct core_event {
+    core_event_kind kind;
+    uint64_t epoch; // READY, RESULT, FAILED, CLOSED: of which group. DRAIN: 0 is everything
+    union {
+        core_request *request; // REQUEST: moved in
+        uint64_t request_id;   // CANCEL
+        struct {
+            const register_request *request; // borrowed until the reply
+            const model_config *config;      // of the card; borrowed until the reply
+            void *reply;                     // the edge's, given back with the reply
+        } join;                              // REGISTER
+        group_ready ready;                   // READY
+        step_result result;                  // RESULT: core_event_free frees its memory
+        group_failed failed;                 // FAILED
+        char reason[CLUSTER_REASON_MAX];     // CLOSED: what the transport said; may be empty
+        heartbeat heartbeat;                 // HEARTBEAT
+        struct {
+            int64_t deadline_ns; // what still runs then is handed over or ended
+            void *reply;         // NULL: nobody waits for an answer
+        } drain;                 // DRAIN
+    };
+} core_event;
+
+// Frees what an event owns, handled or not, except a request that core_handle took.
+void core_event_free(core_event *event);
+
+// ---- effects ----
+
+typedef enum core_effect_kind {
+    CORE_PIECE,
+    CORE_END,
+    CORE_SEND_PLAN,
+    CORE_REGISTER_REPLY,
+    CORE_CLOSE_GROUP, // send Bye with the reason, close the stream; heartbeats now hear "stop"
+    CORE_DRAIN_REPLY,
+    CORE_LOG, // one line for the log
+} core_effect_kind;
+
+typedef struct core_effect {
+    core_effect_kind kind;
+    uint64_t epoch; // SEND_PLAN, CLOSE_GROUP; REGISTER_REPLY: of the new group
+    union {
+        struct {
+            uint64_t request_id;
+            void *sink;
+            answer_piece piece;
+        } piece;
+        struct {
+            core_request *request; // the edge's again: arena_destroy(request->memory) when done
+            answer_end end;
+        } end;
+        step_plan plan; // the edge frees it (arena_destroy(plan.memory))
+        struct {
+            void *reply;
+            status why;                 // OK, or the refusal
+            register_response response; // when OK; memory NULL: lives as long as the effects
+        } joined;
+        const char *reason; // CLOSE_GROUP
+        struct {
+            void *reply;
+            bool drained;
+            int running; // sequences
+        } drained;
+        struct {
+            int level; // log_level
+            const char *subject, *line;
+        } log;
+    };
+} core_effect;
+
+// Kept and used again from call to call, so that handling an event seldom allocates.
+typedef struct core_effects core_effects;
+core_effects *core_effects_create(void);    // NULL when memory is short
+void core_effects_destroy(core_effects *e); // the owner of each effect is done with it
+void core_effects_clear(core_effects *e);   // their borrowed texts and arrays go with this call
+size_t core_effects_count(const core_effects *e);
+core_effect *core_effects_at(core_effects *e, size_t i);
+
+// ---- the machine ----
+
+core *core_create(const core_options *options); // NULL when memory is short
+
+// Requests that still live are handed back through `out` (CORE_END, CANCELLED), then all is freed.
+void core_destroy(core *c, core_effects *out);
+
+// Appends to `out`. `now_ns` never goes back.
+void core_handle(core *c, const core_event *event, int64_t now_ns, core_effects *out);
+
+// When core_handle(CORE_TIMER) is due at the latest; INT64_MAX: nothing waits for time.
+int64_t core_next_timer(const core *c);
+
+// No request lives: a drain of everything is complete.
+bool core_is_idle(const core *c);
+
+// ---- what others may see ----
+
+typedef enum group_state { GROUP_STARTING, GROUP_READY, GROUP_DRAINING, GROUP_LOST } group_state;
+const char *group_state_name(group_state state); // "STARTING", ...
+
+typedef struct core_rank_view {
+    int rank;
+    const char *host;
+    int32_t pid;
+    cluster_phase phase;
+    float load_fraction;
+    int64_t heartbeat_age_ns; // -1: none so far
+    uint64_t step;
+    int64_t memory_bytes;
+} core_rank_view;
+
+typedef struct core_group_view {
+    const char *id, *model, *backend;
+    const char *reason; // why, when LOST or drained; else ""
+    uint64_t epoch;
+    group_state state;
+    int ranks_count;
+    const core_rank_view *ranks;
+    int kv_blocks_total, kv_blocks_used, kv_blocks_cached; // used + cached + free = total
+    int running;                                           // sequences in slots
+    int max_seqs;
+    uint64_t steps;
+    int64_t lost_age_ns; // since LOST; -1: lives
+} core_group_view;
+
+// Sums since the start.
+typedef struct core_counters {
+    uint64_t requests, ended_ok, ended_error, rejected; // requests = ended + rejected + alive
+    uint64_t prompt_tokens, cached_tokens, completion_tokens;
+    uint64_t steps, step_rows, preemptions, replays, groups_lost;
+    uint64_t compute_us, comm_us; // as the leaders measured
+} core_counters;
+
+typedef struct core_view {
+    int group_count;
+    const core_group_view *groups; // lost ones last
+    int queued;                    // requests that wait for their first slot
+    int waiting;                   // sequences that wait for a slot, with those put back
+    int running;                   // sequences in slots
+    bool draining;
+    core_counters counters;
+} core_view;
+
+// Copies what there is to see into `memory`. RESOURCE_EXHAUSTED when that is too small.
+status core_look(const core *c, int64_t now_ns, arena *memory, core_view *out);
+
+// True when a group of this model (NULL or "": of any) is READY.
+bool core_view_can_serve(const core_view *view, const char *model);
+
+#endif
