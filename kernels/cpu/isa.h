@@ -1,0 +1,106 @@
+// isa: the inner loops of the cpu backend, one table per instruction set; the operators around them
+// (matmul.c, attention.c, rows.c) are shared. So tiling, threads and masks exist once, and an
+// instruction set is a few hundred lines of loops.
+//
+// The rule that makes results independent of batching: the float operations that lead to one output
+// are the same, in the same order, in every function of one table that computes it. They are, per
+// type of weight:
+//   quantised  f = 0; for each block b: f = fma((float)dot_b, d_weight * d_x, f), and for Q4_1 then
+//              f = fma(m_weight, s_x, f). dot_b is an integer and exact, so lanes may hold rows or
+//              tokens.
+//   float      `lanes` partial sums over columns i, i + lanes, ...; added up at the end in one
+//   fixed tree.
+#ifndef OCTANT_KERNELS_CPU_ISA_H
+#define OCTANT_KERNELS_CPU_ISA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/dtype.h"
+
+enum {
+    ISA_BLOCK = 32,     // values of a quantised block
+    ISA_LANES_MAX = 16, // tokens that a group can hold
+    ISA_TILE_ROWS = 4,  // weight rows that are unpacked together for products with groups
+    ISA_GEMV_ROWS = 8,  // weight rows of one call of gemv
+    ISA_DOT_TOKENS = 3, // tokens of one call of dots
+    ISA_QUERY_ROWS = 4, // query rows of one call of qk and pv
+    ISA_KEY_LANES = 8,  // positions that lie side by side in the key cache
+    ISA_KEYS_MAX = 8    // such vectors in one call of qk
+};
+
+// 32 activations of one token, as llama.cpp's Q8_0 and Q8_1 hold them: d = max|x| / 127, q = x / d
+// to the nearest, s = d * sum(q), with d and s then rounded to F16 (llama.cpp,
+// ggml-cpu/arch/x86/quants.c).
+typedef struct isa_q8 {
+    float d, s;
+    int32_t sum, unused; // sum(q)
+    int8_t q[ISA_BLOCK];
+} isa_q8;
+
+// The same for `lanes` tokens, one block: float d[lanes], s[lanes]; int32 sum[lanes]; int8
+// q[8][lanes][4], value 4 j + i of token t in q[j][t][i]. Blocks of a group follow each other.
+static inline size_t isa_group_block_bytes(int lanes) {
+    return (size_t)lanes * (12 + ISA_BLOCK);
+}
+
+// ISA_TILE_ROWS weight rows, unpacked: q[block][row][32] (nibbles 0..15, or int8), d and m
+// [block][row].
+typedef struct isa_tile {
+    uint8_t *q;
+    float *d, *m;
+} isa_tile;
+
+typedef struct isa {
+    const char *name;
+    int lanes; // tokens per group, at most ISA_LANES_MAX
+    bool (*available)(void);
+
+    // One token's row of `blocks` * 32 floats to blocks.
+    void (*quantise)(const float *x, int blocks, isa_q8 *out);
+    // Products of ISA_GEMV_ROWS weight rows with one token. Entry by weight type.
+    void (*gemv_q8[DTYPE_COUNT])(const uint8_t *const *rows, int blocks, const isa_q8 *x,
+                                 float *out);
+    void (*unpack[DTYPE_COUNT])(const uint8_t *row, int blocks, int index, const isa_tile *tile);
+    // out[row][token] of a tile with one group; out is (ISA_TILE_ROWS, lanes), aligned to 64.
+    void (*gemm_q8[DTYPE_COUNT])(const isa_tile *tile, int blocks, const uint8_t *group,
+                                 float *out);
+
+    // Products of ISA_GEMV_ROWS rows of F32, F16 or BF16 (any alignment) with one token.
+    void (*gemv_float[DTYPE_COUNT])(const uint8_t *const *rows, int cols, const float *x,
+                                    float *out);
+    // F32, F16 or BF16 of any alignment to float.
+    void (*widen)(dtype type, const void *data, int count, float *out);
+    // out[token][row] of ISA_TILE_ROWS float rows with 1 to ISA_DOT_TOKENS tokens.
+    void (*dots)(const float *const *rows, int cols, const float *const *x, int tokens,
+                 float (*out)[ISA_TILE_ROWS]);
+
+    // float to F32, F16 or BF16, elements `stride` apart.
+    void (*narrow)(dtype type, const float *x, int count, void *out, size_t stride);
+    // scores[r][8 v + lane] = scale * sum over c of q[r][c] * keys[v][c][lane]; key vector c of
+    // keys[v] is c * key_stride bytes further. 1 <= rows <= ISA_QUERY_ROWS, 1 <= vectors <=
+    // ISA_KEYS_MAX.
+    void (*qk)(dtype type, const uint8_t *const *keys, int vectors, size_t key_stride, int head_dim,
+               const float *const *q, int rows, float scale, float *const *scores);
+    // out[r][c] += sum over i < count of p[r][i] * values[i][c], in the order of i, for `width` (a
+    // multiple of 8) channels.
+    void (*pv)(dtype type, const uint8_t *values, size_t value_stride, int count, int width,
+               const float *const *p, int rows, float *const *out);
+    // One tile of an online softmax (Milakov and Gimelshein 2018) over `count` scores, a multiple
+    // of 8, aligned to 32: updates the row's maximum and sum, turns scores into weights, scales the
+    // row's `width` outputs to match. A score of -infinity becomes a weight of exactly 0.
+    void (*softmax)(float *scores, int count, float *maximum, float *sum, float *out, int width);
+
+    void (*rmsnorm)(float *x, const float *delta, const float *weight, float epsilon, int width,
+                    float *out);
+    void (*add)(float *x, const float *delta, int width);
+    void (*swiglu)(float *gate, const float *up, int width);
+    int (*argmax)(const float *x, int width, float *value);
+} isa;
+
+const isa *isa_portable(void);
+const isa *isa_avx2(void);   // NULL where this build has none
+const isa *isa_avx512(void); // NULL where this build has none
+
+#endif

@@ -1,0 +1,220 @@
+// matmul: products of weights with activations. Here is what is shared by all instruction sets: the
+// activations are prepared once per call, then tasks of neighbouring weight rows are handed to the
+// threads.
+//
+// One or two tokens (decode of few streams) are bound by reading weights: gemv takes 8 rows at a
+// time straight from the file's blocks. More tokens are bound by arithmetic: 4 rows are unpacked
+// into L1 and multiplied with groups of `lanes` tokens, one lane per token. Both take the same
+// float steps per output (isa.h).
+#include <assert.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+enum {
+    TASK_ROWS = 32,            // weight rows of a task, at least; a multiple of both row blockings
+    TASKS_PER_THREAD = 6,      // aimed at, so that a thread that is late is evened out
+    INLINE_BYTES = 16 * 1024,  // weights smaller than this are not worth waking threads for
+    TOKENS_CACHED = 192 * 1024 // bytes of activations that are multiplied before the next rows
+};
+
+typedef struct product {
+    cpu *k;
+    int count, tokens, cols, task_rows;
+    const kernels_weight *const *weights;
+    const float *const *biases;
+    const float *x;
+    float *const *outs;
+    int first_task[KERNELS_MATMUL_MAX + 1];
+} product;
+
+static bool is_quantised(dtype type) {
+    return dtype_block_values(type) == ISA_BLOCK;
+}
+
+// Lays `lanes` quantised tokens side by side; lanes without a token are zero.
+static void fill_group(cpu *k, const product *p, int group, int thread) {
+    int lanes = k->isa->lanes, blocks = p->cols / ISA_BLOCK;
+    size_t block_bytes = isa_group_block_bytes(lanes);
+    uint8_t *out = k->groups + (size_t)group * (size_t)blocks * block_bytes;
+    isa_q8 *row = k->thread[thread].quantised;
+    for (int lane = 0; lane < lanes; lane++) {
+        int token = group * lanes + lane;
+        if (token < p->tokens)
+            k->isa->quantise(p->x + (size_t)token * (size_t)p->cols, blocks, row);
+        else
+            memset(row, 0, (size_t)blocks * sizeof *row);
+        for (int b = 0; b < blocks; b++) {
+            uint8_t *block = out + (size_t)b * block_bytes;
+            uint8_t *q = block + 12 * lanes + 4 * lane;
+            memcpy(block + 4 * lane, &row[b].d, 4);
+            memcpy(block + 4 * (lanes + lane), &row[b].s, 4);
+            memcpy(block + 4 * (2 * lanes + lane), &row[b].sum, 4);
+            for (int j = 0; j < 8; j++) memcpy(q + 4 * lanes * j, row[b].q + 4 * j, 4);
+        }
+    }
+}
+
+static void group_task(void *context, int task, int thread) {
+    product *p = context;
+    fill_group(p->k, p, task, thread);
+}
+
+static void prepare(product *p) {
+    bool any = false;
+    for (int i = 0; i < p->count; i++) any |= is_quantised(p->weights[i]->type);
+    if (!any) return;
+    cpu *k = p->k;
+    int blocks = p->cols / ISA_BLOCK;
+    if (p->tokens > CPU_GEMV_TOKENS) {
+        pool_run(k->pool, (p->tokens + k->isa->lanes - 1) / k->isa->lanes, group_task, p);
+        return;
+    }
+    for (int t = 0; t < p->tokens; t++)
+        k->isa->quantise(p->x + (size_t)t * (size_t)p->cols, blocks, k->rows_q8 + t * blocks);
+}
+
+static float bias_of(const product *p, int i, int row) {
+    const float *bias = p->biases ? p->biases[i] : NULL;
+    return bias ? bias[row] : 0.0f;
+}
+
+// Eight rows with each token in turn; the weights of the second token come from L1.
+static void gemv_rows(const product *p, int i, int first, int last) {
+    const kernels_weight *w = p->weights[i];
+    const isa *isa = p->k->isa;
+    int blocks = p->cols / ISA_BLOCK;
+    for (int row = first; row < last; row += ISA_GEMV_ROWS) {
+        const uint8_t *rows[ISA_GEMV_ROWS];
+        for (int r = 0; r < ISA_GEMV_ROWS; r++) { // past the end: the last row again
+            int at = row + r < last ? row + r : last - 1;
+            rows[r] = (const uint8_t *)w->data + (size_t)at * w->row_stride;
+        }
+        for (int t = 0; t < p->tokens; t++) {
+            float sums[ISA_GEMV_ROWS];
+            if (is_quantised(w->type))
+                isa->gemv_q8[w->type](rows, blocks, p->k->rows_q8 + t * blocks, sums);
+            else
+                isa->gemv_float[w->type](rows, p->cols, p->x + (size_t)t * (size_t)p->cols, sums);
+            float *out = p->outs[i] + (size_t)t * (size_t)w->rows;
+            for (int r = 0; r < ISA_GEMV_ROWS && row + r < last; r++)
+                out[row + r] = sums[r] + bias_of(p, i, row + r);
+        }
+    }
+}
+
+// One tile of rows with groups `group` to `end`.
+static void gemm_q8_tile(const product *p, int i, int row, int rows, int group, int end,
+                         cpu_thread *scratch) {
+    const kernels_weight *w = p->weights[i];
+    const isa *isa = p->k->isa;
+    int blocks = p->cols / ISA_BLOCK, lanes = isa->lanes;
+    size_t group_bytes = (size_t)blocks * isa_group_block_bytes(lanes);
+    for (int r = 0; r < ISA_TILE_ROWS; r++) {
+        int at = row + (r < rows ? r : rows - 1);
+        isa->unpack[w->type]((const uint8_t *)w->data + (size_t)at * w->row_stride, blocks, r,
+                             &scratch->tile);
+    }
+    for (int g = group; g < end; g++) {
+        isa->gemm_q8[w->type](&scratch->tile, blocks, p->k->groups + (size_t)g * group_bytes,
+                              scratch->products);
+        int tokens = p->tokens - g * lanes < lanes ? p->tokens - g * lanes : lanes;
+        for (int r = 0; r < rows; r++) {
+            float bias = bias_of(p, i, row + r), *products = scratch->products + r * lanes;
+            float *out = p->outs[i] + (size_t)g * (size_t)lanes * (size_t)w->rows + row + r;
+            for (int t = 0; t < tokens; t++) out[(size_t)t * (size_t)w->rows] = products[t] + bias;
+        }
+    }
+}
+
+// Groups in portions that stay in the second-level cache, rows inside, so that the activations are
+// read from there.
+static void gemm_q8_rows(const product *p, int i, int first, int last, cpu_thread *scratch) {
+    int lanes = p->k->isa->lanes, groups = (p->tokens + lanes - 1) / lanes;
+    size_t group_bytes = (size_t)(p->cols / ISA_BLOCK) * isa_group_block_bytes(lanes);
+    int portion = (int)(TOKENS_CACHED / group_bytes);
+    if (portion < 1) portion = 1;
+    for (int group = 0; group < groups; group += portion) {
+        int end = group + portion < groups ? group + portion : groups;
+        for (int row = first; row < last; row += ISA_TILE_ROWS) {
+            int rows = last - row < ISA_TILE_ROWS ? last - row : ISA_TILE_ROWS;
+            gemm_q8_tile(p, i, row, rows, group, end, scratch);
+        }
+    }
+}
+
+// One tile of float rows with all tokens.
+static void gemm_float_tile(const product *p, int i, int row, int rows, cpu_thread *scratch) {
+    const kernels_weight *w = p->weights[i];
+    size_t cols = (size_t)p->cols, padded = (cols + 15) / 16 * 16;
+    const float *weights[ISA_TILE_ROWS];
+    for (int r = 0; r < ISA_TILE_ROWS; r++) {
+        int at = row + (r < rows ? r : rows - 1);
+        weights[r] = scratch->rows + (size_t)r * padded;
+        p->k->isa->widen(w->type, (const uint8_t *)w->data + (size_t)at * w->row_stride, p->cols,
+                         scratch->rows + (size_t)r * padded);
+    }
+    for (int t = 0; t < p->tokens; t += ISA_DOT_TOKENS) {
+        int tokens = p->tokens - t < ISA_DOT_TOKENS ? p->tokens - t : ISA_DOT_TOKENS;
+        const float *x[ISA_DOT_TOKENS];
+        float sums[ISA_DOT_TOKENS][ISA_TILE_ROWS];
+        for (int j = 0; j < tokens; j++) x[j] = p->x + (size_t)(t + j) * cols;
+        p->k->isa->dots(weights, p->cols, x, tokens, sums);
+        for (int j = 0; j < tokens; j++)
+            for (int r = 0; r < rows; r++)
+                p->outs[i][(size_t)(t + j) * (size_t)w->rows + (size_t)(row + r)] =
+                    sums[j][r] + bias_of(p, i, row + r);
+    }
+}
+
+static void rows_task(void *context, int task, int thread) {
+    const product *p = context;
+    int i = 0;
+    while (task >= p->first_task[i + 1]) i++;
+    const kernels_weight *w = p->weights[i];
+    int first = (task - p->first_task[i]) * p->task_rows, last = first + p->task_rows;
+    if (last > w->rows) last = w->rows;
+    cpu_thread *scratch = &p->k->thread[thread];
+    if (p->tokens <= CPU_GEMV_TOKENS)
+        gemv_rows(p, i, first, last);
+    else if (is_quantised(w->type))
+        gemm_q8_rows(p, i, first, last, scratch);
+    else
+        for (int row = first; row < last; row += ISA_TILE_ROWS) {
+            int rows = last - row < ISA_TILE_ROWS ? last - row : ISA_TILE_ROWS;
+            gemm_float_tile(p, i, row, rows, scratch);
+        }
+}
+
+// How many rows a task has: enough tasks to even out, none so small that handing it out costs.
+static int choose_task_rows(const product *p) {
+    long rows = 0;
+    double bytes = 0;
+    for (int i = 0; i < p->count; i++) {
+        rows += p->weights[i]->rows;
+        bytes += (double)p->weights[i]->rows *
+                 (double)dtype_row_bytes(p->weights[i]->type, (size_t)p->cols);
+    }
+    int threads = pool_threads(p->k->pool);
+    long tasks = threads == 1 || bytes * p->tokens < INLINE_BYTES ? 1 : threads * TASKS_PER_THREAD;
+    long per_task = (rows + tasks - 1) / tasks;
+    return (int)((per_task + TASK_ROWS - 1) / TASK_ROWS * TASK_ROWS);
+}
+
+void cpu_matmul(kernels *base, int count, const kernels_weight *const weights[],
+                const float *const biases[], const float *x, int tokens, float *const outs[]) {
+    product p = {.k = (cpu *)base,
+                 .count = count,
+                 .tokens = tokens,
+                 .cols = weights[0]->cols,
+                 .weights = weights,
+                 .biases = biases,
+                 .x = x,
+                 .outs = outs};
+    p.task_rows = choose_task_rows(&p);
+    if (p.task_rows == 0) return; // no rows at all
+    for (int i = 0; i < count; i++)
+        p.first_task[i + 1] = p.first_task[i] + (weights[i]->rows + p.task_rows - 1) / p.task_rows;
+    prepare(&p);
+    pool_run(p.k->pool, p.first_task[count], rows_task, &p);
+}

@@ -1,0 +1,247 @@
+// quantised_avx2: products of Q8_0, Q4_0 and Q4_1 weights with activations in 8 bits.
+//
+// gemv keeps a weight row in each float lane: eight blocks, one of each row, are multiplied with
+// the activation block, and their 8 x 16 partial sums are folded to 8 dots in 16 bits (15 * 127 *
+// 32 / 2 < 2^15, so nothing can overflow). gemm keeps a token in each lane and broadcasts four
+// weights at a time, so there is nothing to fold: 4 rows x 8 tokens take 32 multiply-adds of 32
+// bytes per block, and the scales are applied to 8 results at once.
+#include "kernels/cpu/avx2.h"
+
+static float round_f16(float x) {
+    return _cvtsh_ss(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT));
+}
+
+AVX2_INLINE float largest_of(__m256 v) {
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+}
+
+AVX2_INLINE __m256i scaled(const float *x, __m256 inverse) {
+    // cvtps rounds to nearest even; a NaN becomes INT_MIN, which the packing saturates.
+    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), inverse));
+}
+
+void avx2_quantise(const float *x, int blocks, isa_q8 *out) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    for (int b = 0; b < blocks; b++, x += ISA_BLOCK) {
+        __m256 top = _mm256_andnot_ps(sign, _mm256_loadu_ps(x));
+        for (int i = 8; i < ISA_BLOCK; i += 8)
+            top = _mm256_max_ps(top, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)));
+        float largest = largest_of(top), d = largest / 127.0f;
+        __m256 inverse = _mm256_set1_ps(largest != 0.0f ? 127.0f / largest : 0.0f);
+        __m256i low = _mm256_packs_epi32(scaled(x, inverse), scaled(x + 8, inverse));
+        __m256i high = _mm256_packs_epi32(scaled(x + 16, inverse), scaled(x + 24, inverse));
+        __m256i q = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
+        _mm256_storeu_si256((__m256i *)out[b].q, q);
+        __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), q);
+        __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+        __m128i sums =
+            _mm_add_epi32(_mm256_castsi256_si128(fours), _mm256_extracti128_si256(fours, 1));
+        sums = _mm_add_epi32(sums, _mm_unpackhi_epi64(sums, sums));
+        out[b].sum = _mm_cvtsi128_si32(sums) + _mm_extract_epi32(sums, 1);
+        out[b].d = round_f16(d);
+        out[b].s = round_f16(d * (float)out[b].sum);
+    }
+}
+
+AVX2_INLINE __m256i nibbles(const uint8_t *packed) {
+    __m128i q = _mm_loadu_si128((const __m128i *)packed);
+    __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1);
+    return _mm256_and_si256(both, _mm256_set1_epi8(15));
+}
+
+AVX2_INLINE __m128i load4(const uint8_t *p) {
+    int32_t bits;
+    memcpy(&bits, p, sizeof bits);
+    return _mm_cvtsi32_si128(bits);
+}
+
+// The 16-bit words 0 and 1 at eight places as two vectors of floats (F16).
+AVX2_INLINE void load_scales(const uint8_t *const *at, size_t offset, __m256 *d, __m256 *m) {
+    __m128i r01 = _mm_unpacklo_epi16(load4(at[0] + offset), load4(at[1] + offset));
+    __m128i r23 = _mm_unpacklo_epi16(load4(at[2] + offset), load4(at[3] + offset));
+    __m128i r45 = _mm_unpacklo_epi16(load4(at[4] + offset), load4(at[5] + offset));
+    __m128i r67 = _mm_unpacklo_epi16(load4(at[6] + offset), load4(at[7] + offset));
+    __m128i r03 = _mm_unpacklo_epi32(r01, r23), r47 = _mm_unpacklo_epi32(r45, r67);
+    *d = _mm256_cvtph_ps(_mm_unpacklo_epi64(r03, r47));
+    *m = _mm256_cvtph_ps(_mm_unpackhi_epi64(r03, r47));
+}
+
+AVX2_INLINE __m256i fold16(__m256i a, __m256i b) {
+    return _mm256_add_epi16(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+}
+
+AVX2_INLINE __m256i fold16_pairs(__m256i a, __m256i b) {
+    return _mm256_add_epi16(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+}
+
+// Dots of eight blocks of nibbles with one activation block, dot of row r in lane r.
+AVX2_INLINE __m256i dots_nibbles(const uint8_t *const *at, size_t offset, __m256i x) {
+    __m256i p[8];
+    for (int r = 0; r < 8; r++) p[r] = _mm256_maddubs_epi16(nibbles(at[r] + offset), x);
+    __m256i a = fold16_pairs(fold16(p[0], p[1]), fold16(p[2], p[3]));
+    __m256i b = fold16_pairs(fold16(p[4], p[5]), fold16(p[6], p[7]));
+    __m256i sums = _mm256_add_epi16(_mm256_permute2x128_si256(a, b, 0x20),
+                                    _mm256_permute2x128_si256(a, b, 0x31));
+    return _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+}
+
+void avx2_gemv_q4_1(const uint8_t *const *rows, int blocks, const isa_q8 *x, float *out) {
+    const uint8_t *at[8];
+    memcpy(at, rows, sizeof at);
+    __m256 f = _mm256_setzero_ps(), d, m;
+    for (int b = 0; b < blocks; b++) {
+        size_t offset = (size_t)b * 20;
+        __m256i q = _mm256_loadu_si256((const __m256i *)x[b].q);
+        __m256 dots = _mm256_cvtepi32_ps(dots_nibbles(at, offset + 4, q));
+        load_scales(at, offset, &d, &m);
+        f = _mm256_fmadd_ps(dots, _mm256_mul_ps(d, _mm256_set1_ps(x[b].d)), f);
+        f = _mm256_fmadd_ps(m, _mm256_set1_ps(x[b].s), f);
+    }
+    _mm256_storeu_ps(out, f);
+}
+
+void avx2_gemv_q4_0(const uint8_t *const *rows, int blocks, const isa_q8 *x, float *out) {
+    const uint8_t *at[8];
+    memcpy(at, rows, sizeof at);
+    __m256 f = _mm256_setzero_ps(), d, unused;
+    for (int b = 0; b < blocks; b++) {
+        size_t offset = (size_t)b * 18;
+        __m256i q = _mm256_loadu_si256((const __m256i *)x[b].q);
+        __m256i dots =
+            _mm256_sub_epi32(dots_nibbles(at, offset + 2, q), _mm256_set1_epi32(8 * x[b].sum));
+        load_scales(at, offset, &d, &unused);
+        f = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(d, _mm256_set1_ps(x[b].d)), f);
+    }
+    _mm256_storeu_ps(out, f);
+}
+
+// Products of bytes with bytes, in fours: |w| times x with w's sign; 2 * 128 * 127 < 2^15.
+AVX2_INLINE __m256i multiply_bytes(__m256i w, __m256i x) {
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+AVX2_INLINE __m256i fold32(__m256i a, __m256i b) {
+    return _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+}
+
+AVX2_INLINE __m256i fold32_pairs(__m256i a, __m256i b) {
+    return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+}
+
+AVX2_INLINE __m256i dots_bytes(const uint8_t *const *at, size_t offset, __m256i x) {
+    __m256i p[8];
+    for (int r = 0; r < 8; r++)
+        p[r] = multiply_bytes(_mm256_loadu_si256((const __m256i *)(at[r] + offset)), x);
+    __m256i a = fold32_pairs(fold32(p[0], p[1]), fold32(p[2], p[3]));
+    __m256i b = fold32_pairs(fold32(p[4], p[5]), fold32(p[6], p[7]));
+    return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20),
+                            _mm256_permute2x128_si256(a, b, 0x31));
+}
+
+void avx2_gemv_q8_0(const uint8_t *const *rows, int blocks, const isa_q8 *x, float *out) {
+    const uint8_t *at[8];
+    memcpy(at, rows, sizeof at);
+    __m256 f = _mm256_setzero_ps(), d, unused;
+    for (int b = 0; b < blocks; b++) {
+        size_t offset = (size_t)b * 34;
+        __m256i q = _mm256_loadu_si256((const __m256i *)x[b].q);
+        __m256 dots = _mm256_cvtepi32_ps(dots_bytes(at, offset + 2, q));
+        load_scales(at, offset, &d, &unused);
+        f = _mm256_fmadd_ps(dots, _mm256_mul_ps(d, _mm256_set1_ps(x[b].d)), f);
+    }
+    _mm256_storeu_ps(out, f);
+}
+
+AVX2_INLINE float load_f16(const uint8_t *p) {
+    uint16_t bits;
+    memcpy(&bits, p, sizeof bits);
+    return _cvtsh_ss(bits);
+}
+
+void avx2_unpack_q8_0(const uint8_t *row, int blocks, int index, const isa_tile *tile) {
+    for (int b = 0; b < blocks; b++, row += 34) {
+        int at = b * ISA_TILE_ROWS + index;
+        tile->d[at] = load_f16(row);
+        memcpy(tile->q + at * ISA_BLOCK, row + 2, ISA_BLOCK);
+    }
+}
+
+void avx2_unpack_q4_0(const uint8_t *row, int blocks, int index, const isa_tile *tile) {
+    for (int b = 0; b < blocks; b++, row += 18) {
+        int at = b * ISA_TILE_ROWS + index;
+        tile->d[at] = load_f16(row);
+        _mm256_storeu_si256((__m256i *)(tile->q + at * ISA_BLOCK), nibbles(row + 2));
+    }
+}
+
+void avx2_unpack_q4_1(const uint8_t *row, int blocks, int index, const isa_tile *tile) {
+    for (int b = 0; b < blocks; b++, row += 20) {
+        int at = b * ISA_TILE_ROWS + index;
+        tile->d[at] = load_f16(row);
+        tile->m[at] = load_f16(row + 2);
+        _mm256_storeu_si256((__m256i *)(tile->q + at * ISA_BLOCK), nibbles(row + 4));
+    }
+}
+
+AVX2_INLINE __m256i broadcast4(const uint8_t *p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+// The dots of one block: 4 rows x 8 tokens. Eight products of nibbles fit 16 bits (8 * 2 * 15 * 127
+// < 2^15).
+AVX2_INLINE void block_dots(dtype type, const uint8_t *w, const uint8_t *q, __m256i *dots) {
+    __m256i sums[ISA_TILE_ROWS];
+    for (int r = 0; r < ISA_TILE_ROWS; r++) sums[r] = _mm256_setzero_si256();
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; j++) {
+        __m256i x = _mm256_load_si256((const __m256i *)(q + 32 * j));
+        for (int r = 0; r < ISA_TILE_ROWS; r++) {
+            __m256i four = broadcast4(w + r * ISA_BLOCK + 4 * j);
+            if (type == DTYPE_Q8_0)
+                sums[r] = _mm256_add_epi32(sums[r], multiply_bytes(four, x));
+            else
+                sums[r] = _mm256_add_epi16(sums[r], _mm256_maddubs_epi16(four, x));
+        }
+    }
+    for (int r = 0; r < ISA_TILE_ROWS; r++)
+        dots[r] = type == DTYPE_Q8_0 ? sums[r] : _mm256_madd_epi16(sums[r], _mm256_set1_epi16(1));
+}
+
+AVX2_INLINE void gemm_q8(dtype type, const isa_tile *tile, int blocks, const uint8_t *group,
+                         float *out) {
+    __m256 f[ISA_TILE_ROWS];
+    for (int r = 0; r < ISA_TILE_ROWS; r++) f[r] = _mm256_setzero_ps();
+    for (int b = 0; b < blocks; b++, group += isa_group_block_bytes(8)) {
+        __m256i dots[ISA_TILE_ROWS];
+        block_dots(type, tile->q + b * ISA_TILE_ROWS * ISA_BLOCK, group + 96, dots);
+        __m256 d = _mm256_load_ps((const float *)group);
+        __m256 s = _mm256_load_ps((const float *)(group + 32));
+        __m256i sum8 = _mm256_slli_epi32(_mm256_load_si256((const __m256i *)(group + 64)), 3);
+        for (int r = 0; r < ISA_TILE_ROWS; r++) {
+            int at = b * ISA_TILE_ROWS + r;
+            if (type == DTYPE_Q4_0) dots[r] = _mm256_sub_epi32(dots[r], sum8);
+            __m256 scale = _mm256_mul_ps(_mm256_set1_ps(tile->d[at]), d);
+            f[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[r]), scale, f[r]);
+            if (type == DTYPE_Q4_1) f[r] = _mm256_fmadd_ps(_mm256_set1_ps(tile->m[at]), s, f[r]);
+        }
+    }
+    for (int r = 0; r < ISA_TILE_ROWS; r++) _mm256_store_ps(out + 8 * r, f[r]);
+}
+
+void avx2_gemm_q8_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
+    gemm_q8(DTYPE_Q8_0, tile, blocks, group, out);
+}
+
+void avx2_gemm_q4_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
+    gemm_q8(DTYPE_Q4_0, tile, blocks, group, out);
+}
+
+void avx2_gemm_q4_1(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
+    gemm_q8(DTYPE_Q4_1, tile, blocks, group, out);
+}

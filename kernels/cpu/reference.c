@@ -1,0 +1,231 @@
+// reference: every operator as its formula, one thread, sums in double. The yardstick of the tests
+// and benches, and a whole backend ("reference"), so that a worker can run on it when a fast
+// operator is in doubt. Weights are dequantised to float and activations stay float.
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+typedef struct reference {
+    kernels base;
+    float *row;     // (cols): one dequantised row
+    double *scores; // (context)
+} reference;
+
+static void destroy(kernels *k) {
+    reference *r = (reference *)k;
+    free(r->row);
+    free(r->scores);
+    free(r);
+}
+
+static status reserve(kernels *k, kernels_limits limits) {
+    reference *r = (reference *)k;
+    r->row = malloc((size_t)limits.cols * sizeof *r->row);
+    r->scores = malloc((size_t)limits.context * sizeof *r->scores);
+    if (r->row && r->scores) return status_ok();
+    return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the reference kernels' scratch");
+}
+
+static const uint8_t *row_of(const kernels_weight *w, int row) {
+    return (const uint8_t *)w->data + (size_t)row * w->row_stride;
+}
+
+static void embed(kernels *k, const kernels_weight *table, int first_row, const int32_t *ids,
+                  int tokens, float *out) {
+    (void)k;
+    size_t width = (size_t)table->cols;
+    for (int t = 0; t < tokens; t++) {
+        int64_t row = (int64_t)ids[t] - first_row;
+        float *to = out + (size_t)t * width;
+        if (row >= 0 && row < table->rows)
+            dtype_to_f32(table->type, row_of(table, (int)row), width, to);
+        else
+            memset(to, 0, width * sizeof *to);
+    }
+}
+
+static void multiply(reference *k, const kernels_weight *w, const float *bias, const float *x,
+                     int tokens, float *out) {
+    for (int row = 0; row < w->rows; row++) {
+        dtype_to_f32(w->type, row_of(w, row), (size_t)w->cols, k->row);
+        for (int t = 0; t < tokens; t++) {
+            double sum = bias ? bias[row] : 0;
+            for (int c = 0; c < w->cols; c++)
+                sum += (double)k->row[c] * x[(size_t)t * (size_t)w->cols + (size_t)c];
+            out[(size_t)t * (size_t)w->rows + (size_t)row] = (float)sum;
+        }
+    }
+}
+
+static void matmul(kernels *k, int count, const kernels_weight *const weights[],
+                   const float *const biases[], const float *x, int tokens, float *const outs[]) {
+    for (int i = 0; i < count; i++)
+        multiply((reference *)k, weights[i], biases ? biases[i] : NULL, x, tokens, outs[i]);
+}
+
+static void add(kernels *k, float *x, const float *delta, int tokens, int width) {
+    (void)k;
+    for (size_t i = 0; i < (size_t)tokens * (size_t)width; i++) x[i] += delta[i];
+}
+
+static void rmsnorm(kernels *k, float *x, const float *delta, const float *weight, float epsilon,
+                    int tokens, int width, float *out) {
+    if (delta) add(k, x, delta, tokens, width);
+    for (int t = 0; t < tokens; t++, x += width, out += width) {
+        double sum = 0;
+        for (int i = 0; i < width; i++) sum += (double)x[i] * x[i];
+        double scale = 1 / sqrt(sum / width + (double)epsilon);
+        for (int i = 0; i < width; i++) out[i] = (float)(x[i] * scale * weight[i]);
+    }
+}
+
+static void rotate(const kernels_rope *rope, float *head, int position) {
+    int pairs = rope->rope_dims / 2;
+    for (int i = 0; i < pairs; i++) {
+        bool half = rope->style == KERNELS_ROPE_HALF;
+        float *a = head + (half ? i : 2 * i), *b = head + (half ? i + pairs : 2 * i + 1);
+        double angle = (double)((float)position * rope->inv_freq[i]);
+        double c = cos(angle) * rope->scale, s = sin(angle) * rope->scale, old = *a;
+        *a = (float)(old * c - *b * s);
+        *b = (float)(*b * c + old * s);
+    }
+}
+
+// The cache of this backend: (N, G, B, C) for keys and values alike.
+static size_t kv_at(const kernels_kv *kv, const kernels_seq *seq, int position, int head) {
+    size_t block = (size_t)seq->blocks[position / kv->block_tokens];
+    size_t row = (block * (size_t)kv->heads + (size_t)head) * (size_t)kv->block_tokens +
+                 (size_t)(position % kv->block_tokens);
+    return row * (size_t)kv->head_dim;
+}
+
+static size_t kv_bytes(dtype type, int blocks, int block_tokens, int heads, int head_dim) {
+    return (size_t)blocks * (size_t)block_tokens * (size_t)heads *
+           dtype_row_bytes(type, (size_t)head_dim);
+}
+
+static void store(const kernels_kv *kv, void *array, size_t at, const float *x) {
+    for (size_t c = 0; c < (size_t)kv->head_dim; c++) {
+        if (kv->type == DTYPE_F32)
+            ((float *)array)[at + c] = x[c];
+        else if (kv->type == DTYPE_F16)
+            ((uint16_t *)array)[at + c] = dtype_f32_to_f16(x[c]);
+        else
+            ((uint16_t *)array)[at + c] = dtype_f32_to_bf16(x[c]);
+    }
+}
+
+static double load(const kernels_kv *kv, const void *array, size_t at) {
+    if (kv->type == DTYPE_F32) return ((const float *)array)[at];
+    uint16_t bits = ((const uint16_t *)array)[at];
+    return kv->type == DTYPE_F16 ? dtype_f16_to_f32(bits) : dtype_bf16_to_f32(bits);
+}
+
+static void rope_kv_write(kernels *k, const kernels_rope *rope, int seqs, const kernels_seq *seq,
+                          int heads, float *q, float *key, const float *value, kernels_kv *kv) {
+    (void)k;
+    size_t C = (size_t)kv->head_dim, G = (size_t)kv->heads;
+    for (int s = 0; s < seqs; s++)
+        for (int t = 0; t < seq[s].tokens; t++) {
+            size_t row = (size_t)(seq[s].row + t);
+            int position = seq[s].position + t;
+            for (size_t h = 0; h < (size_t)heads; h++)
+                rotate(rope, q + (row * (size_t)heads + h) * C, position);
+            for (size_t g = 0; g < G; g++) {
+                size_t at = kv_at(kv, &seq[s], position, (int)g);
+                rotate(rope, key + (row * G + g) * C, position);
+                store(kv, kv->k, at, key + (row * G + g) * C);
+                store(kv, kv->v, at, value + (row * G + g) * C);
+            }
+        }
+}
+
+static void attend(reference *k, const kernels_seq *seq, int positions, int head, float scale,
+                   const float *q, const kernels_kv *kv, float *out) {
+    double highest = -INFINITY, total = 0;
+    for (int p = 0; p < positions; p++) {
+        size_t at = kv_at(kv, seq, p, head);
+        double dot = 0;
+        for (size_t c = 0; c < (size_t)kv->head_dim; c++) dot += q[c] * load(kv, kv->k, at + c);
+        k->scores[p] = dot * (double)scale;
+        highest = fmax(highest, k->scores[p]);
+    }
+    for (int p = 0; p < positions; p++) total += k->scores[p] = exp(k->scores[p] - highest);
+    for (size_t c = 0; c < (size_t)kv->head_dim; c++) {
+        double sum = 0;
+        for (int p = 0; p < positions; p++)
+            sum += k->scores[p] * load(kv, kv->v, kv_at(kv, seq, p, head) + c);
+        out[c] = (float)(sum / total);
+    }
+}
+
+static void attention(kernels *k, int seqs, const kernels_seq *seq, int heads,
+                      const int32_t *kv_head_of, float scale, const float *q, const kernels_kv *kv,
+                      float *out) {
+    for (int s = 0; s < seqs; s++)
+        for (int t = 0; t < seq[s].tokens; t++)
+            for (int h = 0; h < heads; h++) {
+                size_t at =
+                    ((size_t)(seq[s].row + t) * (size_t)heads + (size_t)h) * (size_t)kv->head_dim;
+                attend((reference *)k, &seq[s], seq[s].position + t + 1, kv_head_of[h], scale,
+                       q + at, kv, out + at);
+            }
+}
+
+static void swiglu(kernels *k, float *gate, const float *up, int tokens, int width) {
+    (void)k;
+    for (size_t i = 0; i < (size_t)tokens * (size_t)width; i++)
+        gate[i] = (float)(gate[i] / (1 + exp(-(double)gate[i])) * up[i]);
+}
+
+static void gather_rows(kernels *k, const float *x, const int32_t *rows, int count, int width,
+                        float *out) {
+    (void)k;
+    for (int i = 0; i < count; i++)
+        for (int c = 0; c < width; c++)
+            out[(size_t)i * (size_t)width + (size_t)c] =
+                x[(size_t)rows[i] * (size_t)width + (size_t)c];
+}
+
+static void argmax(kernels *k, const float *logits, int count, int width, int32_t *best,
+                   float *value) {
+    (void)k;
+    for (int t = 0; t < count; t++, logits += width) {
+        best[t] = 0;
+        for (int i = 1; i < width; i++)
+            if (logits[i] > logits[best[t]]) best[t] = i;
+        value[t] = logits[best[t]];
+    }
+}
+
+static const kernels_ops ops = {
+    .destroy = destroy,
+    .reserve = reserve,
+    .alloc = cpu_alloc,
+    .release = cpu_release,
+    .upload = cpu_copy,
+    .download = cpu_download,
+    .sync = cpu_sync,
+    .kv_bytes = kv_bytes,
+    .embed = embed,
+    .matmul = matmul,
+    .rmsnorm = rmsnorm,
+    .add = add,
+    .rope_kv_write = rope_kv_write,
+    .attention = attention,
+    .swiglu = swiglu,
+    .gather_rows = gather_rows,
+    .argmax = argmax,
+};
+
+status cpu_reference_create(kernels **out) {
+    reference *r = calloc(1, sizeof *r);
+    if (!r) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the reference kernels");
+    r->base.ops = &ops;
+    snprintf(r->base.name, sizeof r->base.name, "cpu-reference");
+    *out = &r->base;
+    return status_ok();
+}
