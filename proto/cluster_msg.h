@@ -1,6 +1,7 @@
-// cluster_msg: the messages of cluster.proto as plain C structs, and their bytes. Pure: no sockets here. The coordinator's core makes and reads these
-// structs; the group link and the worker's leader link turn them into bytes. Decoding treats the bytes as hostile: every count, slot, position and
-// token is checked against the limits, and an error names the field.
+// cluster_msg: the messages of cluster.proto as plain C structs, and their bytes. Pure: no sockets
+// here. The coordinator's core makes and reads these structs; the group link and the worker's
+// leader link turn them into bytes. Decoding treats the bytes as hostile: every count, slot,
+// position and token is checked against the limits, and an error names the field.
 #ifndef OCTANT_PROTO_CLUSTER_MSG_H
 #define OCTANT_PROTO_CLUSTER_MSG_H
 
@@ -16,8 +17,8 @@
 #include "common/model/shard_plan.h"
 
 enum {
-    CLUSTER_PROTOCOL = 1,                 // raised when a message changes its meaning
-    CLUSTER_MESSAGE_MAX = 128 << 20,      // Register carries the model card
+    CLUSTER_PROTOCOL = 1,            // raised when a message changes its meaning
+    CLUSTER_MESSAGE_MAX = 128 << 20, // Register carries the model card
     CLUSTER_STEP_TOKENS_MAX = 1 << 16,
     CLUSTER_SEQS_MAX = 1 << 14,
     CLUSTER_CONTEXT_MAX = 1 << 24,
@@ -26,7 +27,14 @@ enum {
     CLUSTER_REASON_MAX = 400,
 };
 
-typedef enum cluster_phase { CLUSTER_STARTING, CLUSTER_LOADING, CLUSTER_IDLE, CLUSTER_STEP, CLUSTER_ALLREDUCE, CLUSTER_PHASE_COUNT } cluster_phase;
+typedef enum cluster_phase {
+    CLUSTER_STARTING,
+    CLUSTER_LOADING,
+    CLUSTER_IDLE,
+    CLUSTER_STEP,
+    CLUSTER_ALLREDUCE,
+    CLUSTER_PHASE_COUNT
+} cluster_phase;
 const char *cluster_phase_name(cluster_phase phase);
 
 // What bounds a group's messages; fixed at registration.
@@ -38,16 +46,16 @@ typedef struct cluster_limits {
 typedef struct open_seq {
     int32_t slot;
     sampling sampling;
-    uint64_t draws;        // draws of the seed already used
+    uint64_t draws; // draws of the seed already used
     bool prompt_logprobs;
-    int32_t prompt_tokens; // of history
+    int32_t prompt_tokens;  // of history
     const int32_t *history; // NULL unless a penalty needs it
     int32_t history_count;
 } open_seq;
 
 typedef struct seq_rows {
     int32_t slot, position;
-    const int32_t *tokens;     // token_count == 0: one row, the token last sampled for the slot
+    const int32_t *tokens; // token_count == 0: one row, the token last sampled for the slot
     int32_t token_count;
     const int32_t *new_blocks;
     int32_t new_block_count;
@@ -102,7 +110,7 @@ typedef struct register_request {
     const char *version, *model, *fingerprint, *backend;
     model_card card;
     int ranks;
-    const char **hosts; // (ranks)
+    const char **hosts;  // (ranks)
     const int32_t *pids; // (ranks)
 } register_request;
 
@@ -147,15 +155,19 @@ typedef struct leader_message {
     step_result result;
 } leader_message;
 
-typedef enum coordinator_message_kind { COORDINATOR_PLAN, COORDINATOR_BYE } coordinator_message_kind;
+typedef enum coordinator_message_kind {
+    COORDINATOR_PLAN,
+    COORDINATOR_BYE
+} coordinator_message_kind;
 typedef struct coordinator_message {
     coordinator_message_kind kind;
     step_plan plan;
     char reason[CLUSTER_REASON_MAX];
 } coordinator_message;
 
-// Encoders append to `out` and fail with RESOURCE_EXHAUSTED only. Decoders allocate from a fresh arena that the message then owns (free
-// it with arena_destroy(m->memory), or the *_free below); on an error nothing is left to free.
+// Encoders append to `out` and fail with RESOURCE_EXHAUSTED only. Decoders allocate from a fresh
+// arena that the message then owns (free it with arena_destroy(m->memory), or the *_free below); on
+// an error nothing is left to free.
 status register_request_encode(const register_request *m, buf *out);
 status register_request_decode(const void *bytes, size_t size, register_request *out);
 status register_response_encode(const register_response *m, buf *out);
@@ -165,10 +177,12 @@ status heartbeat_decode(const void *bytes, size_t size, heartbeat *out);
 status heartbeat_response_encode(bool stop, buf *out);
 status heartbeat_response_decode(const void *bytes, size_t size, bool *stop);
 status leader_message_encode(const leader_message *m, buf *out);
-status leader_message_decode(const void *bytes, size_t size, const cluster_limits *limits, leader_message *out);
+status leader_message_decode(const void *bytes, size_t size, const cluster_limits *limits,
+                             leader_message *out);
 void leader_message_free(leader_message *m);
 status coordinator_message_encode(const coordinator_message *m, buf *out);
-status coordinator_message_decode(const void *bytes, size_t size, const cluster_limits *limits, coordinator_message *out);
+status coordinator_message_decode(const void *bytes, size_t size, const cluster_limits *limits,
+                                  coordinator_message *out);
 void coordinator_message_free(coordinator_message *m);
 
 #endif
