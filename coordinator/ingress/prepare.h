@@ -19,33 +19,20 @@
 #include "common/base/arena.h"
 #include "common/base/status.h"
 #include "common/model/sampling.h"
+#include "coordinator/core/core.h"
 #include "coordinator/ingress/api_keys.h"
+#include "coordinator/ingress/refusal.h"
 #include "coordinator/ingress/sink.h"
 #include "coordinator/model_registry.h"
 
-struct core_request; // coordinator/core/core.h
-struct metrics;      // coordinator/observe/metrics.h
+struct metrics; // coordinator/observe/metrics.h
 
 enum {
-    GENERATE_STOP_MAX = 16,
-    GENERATE_STOP_BYTES_MAX = 256, // of one stop text
+    GENERATE_STOP_MAX = CORE_STOP_MAX,
+    GENERATE_STOP_BYTES_MAX = CORE_STOP_BYTES_MAX, // of one stop text
     GENERATE_N_MAX = 16,
     GENERATE_CLIENT_MAX = 63, // bytes of a client's name; longer names are hashed
-    GENERATE_PARAM_MAX = 63,
 };
-
-// Why a request was refused: the status (its code decides HTTP's and gRPC's), the parameter at
-// fault, and a machine-readable reason.
-typedef struct refusal {
-    status why;                         // STATUS_OK: not refused
-    char param[GENERATE_PARAM_MAX + 1]; // "messages[2].content"; empty: none
-    const char *code;       // "context_length_exceeded", "model_not_found", ...; NULL: none
-    int64_t retry_after_ms; // 0: not said
-} refusal;
-
-// Fills *r (param may be NULL) and returns false, for `return refuse(...)`.
-bool refuse(refusal *r, status_code code, const char *param, const char *reason, const char *format,
-            ...) __attribute__((format(printf, 5, 6)));
 
 typedef struct text_span {
     const char *bytes;
@@ -89,9 +76,11 @@ void generate_request_free(generate_request *r);
 typedef struct core_port {
     void *core;
     // Takes the request over, or false when the queue is full or closed (the caller keeps it).
-    bool (*submit)(void *core, struct core_request *request);
+    bool (*submit)(void *core, core_request *request);
     void (*cancel)(void *core, uint64_t id); // of a submitted request; unknown ids are ignored.
                                              // Never lost, never blocks long
+    // What the core holds now (core_look), copied into `memory`; at most 100 ms old.
+    status (*look)(void *core, arena *memory, core_view *out);
 } core_port;
 
 // What every edge needs; made once at start, outlives the edges.
@@ -108,9 +97,10 @@ typedef struct ingress {
 typedef struct prepared {
     served_model *model;       // held
     int prompt_count, answers; // answers: n of each prompt
-    struct core_request *requests[SINK_PER_STREAM_MAX];
-    uint64_t ids[SINK_PER_STREAM_MAX]; // unique in this process, also after submit
-    int prompt_tokens;                 // of all prompts together
+    core_request *requests[SINK_PER_STREAM_MAX];
+    text_span prefaces[SINK_PER_STREAM_MAX]; // echo: the prompts' texts
+    uint64_t ids[SINK_PER_STREAM_MAX];       // unique in this process, also after submit
+    int prompt_tokens;                       // of all prompts together
     char id[40]; // "chatcmpl-..." or "cmpl-...": what the client sees, and logs
 } prepared;
 

@@ -1,0 +1,236 @@
+#include "coordinator/ingress/openai_response.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/json.h"
+#include "coordinator/ingress/openai_error.h"
+#include "coordinator/ingress/openai_logprobs.h"
+#include "coordinator/ingress/sse.h"
+
+typedef struct one_answer {
+    bool begun; // streams: the role was said
+    buf text;
+    buf chat_logprobs;
+    openai_text_logprobs text_logprobs;
+    answer_finish finish;
+} one_answer;
+
+struct openai_response {
+    openai_response_options options;
+    buf head; // of every object: {"id":...,"model":...,
+    one_answer answers[];
+};
+
+static bool is_chat(const openai_response *r) {
+    return r->options.endpoint == OPENAI_CHAT;
+}
+
+static void append_text(buf *out, const char *text) {
+    json_append_string(out, text, strlen(text));
+}
+
+static void make_head(openai_response *r, const char *kind) {
+    const openai_response_options *o = &r->options;
+    buf_append_string(&r->head, "{\"id\":");
+    append_text(&r->head, o->id);
+    buf_printf(&r->head, ",\"object\":\"%s\",\"created\":%" PRId64 ",\"model\":", kind, o->created);
+    append_text(&r->head, o->model);
+    buf_append_string(&r->head, ",\"system_fingerprint\":");
+    append_text(&r->head, o->fingerprint);
+    buf_append_string(&r->head, ",\"choices\":[");
+}
+
+openai_response *openai_response_create(const openai_response_options *options) {
+    openai_response *r = calloc(1, sizeof *r + (size_t)options->answers * sizeof(one_answer));
+    if (!r) return NULL;
+    r->options = *options;
+    r->head = buf_make(4096);
+    for (int i = 0; i < options->answers; i++) {
+        r->answers[i].text = buf_make(options->limit);
+        r->answers[i].chat_logprobs = buf_make(options->limit);
+        r->answers[i].text_logprobs = openai_text_logprobs_make(options->limit);
+    }
+    return r;
+}
+
+void openai_response_free(openai_response *r) {
+    if (!r) return;
+    for (int i = 0; i < r->options.answers; i++) {
+        buf_free(&r->answers[i].text);
+        buf_free(&r->answers[i].chat_logprobs);
+        openai_text_logprobs_free(&r->answers[i].text_logprobs);
+    }
+    buf_free(&r->head);
+    free(r);
+}
+
+static one_answer *answer_at(openai_response *r, int index) {
+    assert(index >= 0 && index < r->options.answers);
+    return &r->answers[index];
+}
+
+static void append_finish(buf *out, answer_finish finish) {
+    const char *name = answer_finish_name(finish);
+    buf_append_string(out, ",\"finish_reason\":");
+    if (name)
+        append_text(out, name);
+    else
+        buf_append_string(out, "null");
+}
+
+static void append_usage(buf *out, const answer_usage *u) {
+    buf_printf(out,
+               "\"usage\":{\"prompt_tokens\":%" PRId32 ",\"completion_tokens\":%" PRId32
+               ",\"total_tokens\":%" PRId32 ",\"prompt_tokens_details\":{\"cached_tokens\":%" PRId32
+               "},\"seed\":%" PRIu64 "}",
+               u->prompt_tokens, u->completion_tokens, u->prompt_tokens + u->completion_tokens,
+               u->cached_tokens, u->seed);
+}
+
+// ---- streams ----
+
+static void begin_chunk(openai_response *r, buf *out) {
+    if (!r->head.size) make_head(r, is_chat(r) ? "chat.completion.chunk" : "text_completion");
+    sse_begin(out);
+    buf_append(out, r->head.data, r->head.size);
+}
+
+static void end_chunk(openai_response *r, buf *out) {
+    buf_append_string(out, r->options.include_usage ? "}],\"usage\":null}" : "}]}");
+    sse_end(out);
+}
+
+static void stream_role(openai_response *r, int index, buf *out) {
+    begin_chunk(r, out);
+    buf_printf(
+        out,
+        "{\"index\":%d,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
+        "\"finish_reason\":null",
+        index);
+    end_chunk(r, out);
+}
+
+static void stream_chat_piece(openai_response *r, const answer_piece *p, buf *out) {
+    one_answer *a = answer_at(r, p->index);
+    if (!a->begun) stream_role(r, p->index, out);
+    a->begun = true;
+    bool logprobs = r->options.logprobs && p->logprobs && p->token_count;
+    if (p->size || logprobs) {
+        begin_chunk(r, out);
+        buf_printf(out, "{\"index\":%d,\"delta\":{\"content\":", p->index);
+        json_append_string(out, p->text, p->size);
+        buf_append_string(out, "},\"logprobs\":");
+        if (logprobs) {
+            buf_clear(&a->chat_logprobs);
+            openai_chat_logprobs_append(r->options.tokens, p, &a->chat_logprobs);
+            buf_printf(out, "{\"content\":[%s],\"refusal\":null}", buf_string(&a->chat_logprobs));
+        } else {
+            buf_append_string(out, "null");
+        }
+        append_finish(out, ANSWER_GOES_ON);
+        end_chunk(r, out);
+    }
+    if (p->finish == ANSWER_GOES_ON) return;
+    begin_chunk(r, out);
+    buf_printf(out, "{\"index\":%d,\"delta\":{},\"logprobs\":null", p->index);
+    append_finish(out, p->finish);
+    end_chunk(r, out);
+}
+
+static void stream_text_piece(openai_response *r, const answer_piece *p, buf *out) {
+    bool logprobs = r->options.logprobs && p->logprobs && p->token_count;
+    if (!p->size && !logprobs && p->finish == ANSWER_GOES_ON) return;
+    begin_chunk(r, out);
+    buf_printf(out, "{\"index\":%d,\"text\":", p->index);
+    json_append_string(out, p->text, p->size);
+    buf_append_string(out, ",\"logprobs\":");
+    if (logprobs) {
+        openai_text_logprobs *l = &answer_at(r, p->index)->text_logprobs;
+        openai_text_logprobs_clear(l);
+        openai_text_logprobs_add(r->options.tokens, p, l);
+        openai_text_logprobs_append(l, out);
+    } else {
+        buf_append_string(out, "null");
+    }
+    append_finish(out, p->finish);
+    end_chunk(r, out);
+}
+
+void openai_stream_piece(openai_response *r, const answer_piece *piece, buf *out) {
+    if (is_chat(r))
+        stream_chat_piece(r, piece, out);
+    else
+        stream_text_piece(r, piece, out);
+}
+
+void openai_stream_end(openai_response *r, const answer_end *end, buf *out) {
+    if (end->why.code != STATUS_OK) {
+        sse_begin(out);
+        openai_error_append(out, openai_error_http(end->why.code), end->why.message, NULL, NULL);
+        sse_end(out);
+        return;
+    }
+    if (r->options.include_usage) {
+        begin_chunk(r, out);
+        buf_append_string(out, "],");
+        append_usage(out, &end->usage);
+        buf_append_char(out, '}');
+        sse_end(out);
+    }
+    sse_done(out);
+}
+
+// ---- whole answers ----
+
+void openai_collect_piece(openai_response *r, const answer_piece *p) {
+    one_answer *a = answer_at(r, p->index);
+    buf_append(&a->text, p->text, p->size);
+    if (p->finish != ANSWER_GOES_ON) a->finish = p->finish;
+    if (!r->options.logprobs || !p->logprobs) return;
+    if (is_chat(r))
+        openai_chat_logprobs_append(r->options.tokens, p, &a->chat_logprobs);
+    else
+        openai_text_logprobs_add(r->options.tokens, p, &a->text_logprobs);
+}
+
+static void append_choice(openai_response *r, int index, buf *out) {
+    const one_answer *a = &r->answers[index];
+    buf_printf(out, "%s{\"index\":%d,", index ? "," : "", index);
+    buf_append_string(out, is_chat(r) ? "\"message\":{\"role\":\"assistant\",\"content\":"
+                                      : "\"text\":");
+    json_append_string(out, buf_string(&a->text), a->text.size);
+    if (is_chat(r)) buf_append_string(out, ",\"refusal\":null}");
+    buf_append_string(out, ",\"logprobs\":");
+    if (!r->options.logprobs) {
+        buf_append_string(out, "null");
+    } else if (is_chat(r)) {
+        buf_append_string(out, "{\"content\":[");
+        buf_append(out, buf_string(&a->chat_logprobs), a->chat_logprobs.size);
+        buf_append_string(out, "],\"refusal\":null}");
+    } else {
+        openai_text_logprobs_append(&a->text_logprobs, out);
+    }
+    append_finish(out, a->finish);
+    buf_append_char(out, '}');
+}
+
+bool openai_collect_end(openai_response *r, const answer_end *end, buf *out) {
+    assert(end->why.code == STATUS_OK);
+    make_head(r, is_chat(r) ? "chat.completion" : "text_completion");
+    buf_append(out, r->head.data, r->head.size);
+    bool good = !r->head.failed;
+    for (int i = 0; i < r->options.answers; i++) {
+        const one_answer *a = &r->answers[i];
+        good = good && !a->text.failed && !a->chat_logprobs.failed &&
+               !a->text_logprobs.tokens.failed && !a->text_logprobs.top_logprobs.failed;
+        append_choice(r, i, out);
+    }
+    buf_append_string(out, "],");
+    append_usage(out, &end->usage);
+    buf_append_char(out, '}');
+    return good && !out->failed;
+}
