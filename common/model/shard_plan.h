@@ -1,18 +1,21 @@
-// shard_plan: who holds what. Pure arithmetic from the model's config and the number of ranks; computed by the coordinator, sent at
-// registration, obeyed by the workers.
+// shard_plan: who holds what. Pure arithmetic from the model's config and the number of ranks;
+// computed by the coordinator, sent at registration, obeyed by the workers.
 //
-// Tensor parallel as in Megatron-LM (Shoeybi et al. 2019): q, k, v, gate and up are cut by output rows, o and down by input
-// columns, embedding and output by vocabulary rows; one allreduce after o and one after down. Any rank count from
-// 1 to the number of query heads: query heads are cut into contiguous runs, the first (heads mod ranks) ranks one more; a rank holds
-// every KV head that one of its query heads reads, so KV heads at the seams are replicated. FFN columns are cut in units of
-// 32 (a quantisation block), so that no block is split.
+// Tensor parallel as in Megatron-LM (Shoeybi et al. 2019): q, k, v, gate and up are cut by output
+// rows, o and down by input columns, embedding and output by vocabulary rows; one allreduce after o
+// and one after down. Any rank count from 1 to the number of query heads: query heads are cut into
+// contiguous runs, the first (heads mod ranks) ranks one more; a rank holds every KV head that one
+// of its query heads reads, so KV heads at the seams are replicated. FFN columns are cut in units
+// of 32 (a quantisation block), so that no block is split; vocabulary rows one by one. With more
+// ranks than units the last ranks get an empty range, which every part must bear.
 #ifndef OCTANT_MODEL_SHARD_PLAN_H
 #define OCTANT_MODEL_SHARD_PLAN_H
 
+#include "common/base/dtype.h"
 #include "common/base/status.h"
 #include "common/model/model_config.h"
 
-enum { SHARD_RANKS_MAX = 1024 };
+enum { SHARD_RANKS_MAX = MODEL_HEADS_MAX, SHARD_FFN_UNIT = DTYPE_BLOCK_MAX };
 
 typedef struct shard_range {
     int begin, end; // [begin, end)
@@ -25,13 +28,21 @@ typedef struct shard {
     shard_range vocab;    // rows of embedding and output
 } shard;
 
-// What rank `rank` of `ranks` holds. INVALID_ARGUMENT, with the largest count that works, when ranks is out of range.
+// What rank `rank` of `ranks` holds. INVALID_ARGUMENT, with the largest count that works, when
+// ranks is out of range.
 status shard_plan(const model_config *config, int ranks, int rank, shard *out);
 
-// Checks a plan that came over the wire: ranges inside the model, kv_heads exactly those that heads need.
+// Checks a plan that came over the wire: ranges inside the model, kv_heads exactly those that heads
+// need.
 status shard_check(const model_config *config, const shard *s);
 
-// Weight bytes that a rank holds when a weight takes `bits` bits; for planning and for the memory check before loading.
+// Quantised weights come in blocks along the summed dimension, and no block may be split: checks
+// that the shard's columns of o (type `o`) and of down (type `down`) begin and end on blocks.
+// INVALID_ARGUMENT says with which rank count or type it works.
+status shard_check_blocks(const model_config *config, const shard *s, dtype o, dtype down);
+
+// Weights (matrices, norms, biases; a tied output counts once) that a rank holds; for planning and
+// for the memory check before loading.
 int64_t shard_weight_count(const model_config *config, const shard *s);
 
 #endif

@@ -1,0 +1,160 @@
+// model_config from GGUF metadata. Keys are "ARCHITECTURE.name" (docs/gguf.md of the ggml project);
+// what is not a number there, such as the vocabulary's size, is taken from the list of tensors,
+// which a card carries too.
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/log.h"
+#include "common/model/model_config.h"
+
+typedef struct source {
+    const gguf *file;
+    const char *architecture;
+    char key[128];
+} source;
+
+static const char *key_of(source *s, const char *name) {
+    snprintf(s->key, sizeof s->key, "%s.%s", s->architecture, name);
+    return s->key;
+}
+
+static status read_int(source *s, const char *name, int *out) {
+    return gguf_get_i32(s->file, key_of(s, name), out);
+}
+
+// Leaves *out as it is when the key is absent.
+static status read_optional_int(source *s, const char *name, int *out) {
+    return gguf_has(s->file, key_of(s, name)) ? gguf_get_i32(s->file, s->key, out) : status_ok();
+}
+
+static status read_optional_real(source *s, const char *name, double *out) {
+    if (!gguf_has(s->file, key_of(s, name))) return status_ok();
+    float value = 0;
+    TRY(gguf_get_f32(s->file, s->key, &value));
+    *out = value;
+    return status_ok();
+}
+
+static status read_architecture(source *s, model_config *c) {
+    const char *text = NULL;
+    size_t size = 0;
+    TRY(gguf_get_string(s->file, "general.architecture", &text, &size));
+    for (int i = 0; i < MODEL_FAMILY_COUNT; i++) {
+        const char *name = model_family_name((model_family)i);
+        if (strlen(name) == size && memcmp(name, text, size) == 0) {
+            c->family = (model_family)i;
+            s->architecture = name;
+            return status_ok();
+        }
+    }
+    return status_error(STATUS_UNIMPLEMENTED,
+                        "GGUF architecture '%.*s' is not supported; Octant runs llama and qwen2",
+                        (int)(size < 64 ? size : 64), text);
+}
+
+static status read_sizes(source *s, model_config *c) {
+    TRY(read_int(s, "block_count", &c->layers));
+    TRY(read_int(s, "embedding_length", &c->width));
+    TRY(read_int(s, "feed_forward_length", &c->ffn_width));
+    TRY(read_int(s, "context_length", &c->context));
+    TRY(read_int(s, "attention.head_count", &c->heads));
+    c->kv_heads = c->heads;
+    TRY(read_optional_int(s, "attention.head_count_kv", &c->kv_heads));
+    c->head_dim = c->heads > 0 ? c->width / c->heads : 0;
+    TRY(read_optional_int(s, "attention.key_length", &c->head_dim));
+    int value_length = c->head_dim;
+    TRY(read_optional_int(s, "attention.value_length", &value_length));
+    if (value_length != c->head_dim)
+        return status_error(
+            STATUS_UNIMPLEMENTED,
+            "model config: key length %d and value length %d differ; Octant needs them equal",
+            c->head_dim, value_length);
+    float epsilon = 0;
+    TRY(gguf_get_f32(s->file, key_of(s, "attention.layer_norm_rms_epsilon"), &epsilon));
+    c->norm_epsilon = epsilon;
+    return status_ok();
+}
+
+static status read_rope(source *s, model_config *c) {
+    c->rope_theta = 10000;
+    c->rope_dims = c->head_dim;
+    c->rope_interleaved = c->family == MODEL_LLAMA;
+    TRY(read_optional_real(s, "rope.freq_base", &c->rope_theta));
+    TRY(read_optional_int(s, "rope.dimension_count", &c->rope_dims));
+    double attention_factor = 1;
+    TRY(read_optional_real(s, "rope.scaling.attn_factor", &attention_factor));
+    if (attention_factor != 1)
+        return status_error(STATUS_UNIMPLEMENTED, "model config: %s is %g; Octant supports 1 only",
+                            s->key, attention_factor);
+    c->scaling_factor = 1;
+    TRY(read_optional_real(s, "rope.scale_linear", &c->scaling_factor)); // the name before 2023-10
+    TRY(read_optional_real(s, "rope.scaling.factor", &c->scaling_factor));
+    const char *type = "linear";
+    size_t size = strlen(type);
+    if (gguf_has(s->file, key_of(s, "rope.scaling.type")))
+        TRY(gguf_get_string(s->file, s->key, &type, &size));
+    bool none = size == 4 && memcmp(type, "none", 4) == 0;
+    if (!none && !(size == 6 && memcmp(type, "linear", 6) == 0))
+        return status_error(STATUS_UNIMPLEMENTED,
+                            "model config: rope scaling '%.*s' is not supported in GGUF; none, "
+                            "linear and rope_freqs.weight are",
+                            (int)(size < 32 ? size : 32), type);
+    if (!none && c->scaling_factor != 1) c->scaling = ROPE_SCALING_LINEAR;
+    return status_ok();
+}
+
+// rope_freqs.weight: Llama 3.1's scaling, worked out by the converter.
+static status read_factors(const gguf *g, model_config *c) {
+    const gguf_tensor *t = gguf_find_tensor(g, "rope_freqs.weight");
+    if (!t) return status_ok();
+    if (t->type != DTYPE_F32 || t->dims != 1 || t->shape[0] != (uint64_t)c->rope_dims / 2)
+        return status_error(
+            STATUS_INVALID_ARGUMENT,
+            "GGUF tensor 'rope_freqs.weight' must be F32 with %d values, not %s with %llu",
+            c->rope_dims / 2, dtype_name(t->type), (unsigned long long)t->shape[0]);
+    if (c->scaling != ROPE_SCALING_NONE)
+        return status_error(
+            STATUS_UNIMPLEMENTED,
+            "model config: rope_freqs.weight together with linear rope scaling is not supported");
+    c->scaling = ROPE_SCALING_FACTORS;
+    for (int i = 0; i < c->rope_dims / 2; i++) c->rope_factors[i] = 1;
+    if (t->data) memcpy(c->rope_factors, t->data, (size_t)c->rope_dims / 2 * sizeof(float));
+    return status_ok();
+}
+
+static status read_tensor_facts(const gguf *g, model_config *c) {
+    const gguf_tensor *table = gguf_find_tensor(g, "token_embd.weight");
+    if (!table)
+        return status_error(
+            STATUS_INVALID_ARGUMENT,
+            "GGUF tensor 'token_embd.weight' is missing: the file holds no whole model");
+    c->vocab = table->shape[1] > INT32_MAX ? INT32_MAX : (int)table->shape[1];
+    c->tied_embeddings = !gguf_find_tensor(g, "output.weight");
+    c->qkv_bias = c->family == MODEL_QWEN2 || gguf_find_tensor(g, "blk.0.attn_q.bias");
+    return status_ok();
+}
+
+status model_config_from_gguf(const gguf *g, model_config *out) {
+    *out = (model_config){0};
+    source s = {.file = g};
+    TRY(read_architecture(&s, out));
+    int experts = 0, window = 0;
+    TRY(read_optional_int(&s, "expert_count", &experts));
+    if (experts != 0)
+        return status_error(
+            STATUS_UNIMPLEMENTED,
+            "model config: %d experts; Octant runs dense llama and qwen2 models only", experts);
+    TRY(read_sizes(&s, out));
+    TRY(read_rope(&s, out));
+    TRY(read_optional_int(&s, "attention.sliding_window", &window));
+    if (window > 0 && window < out->context) {
+        log_warn("model", "context shortened from %d to the sliding window of %d tokens",
+                 out->context, window);
+        out->context = window;
+    }
+    TRY(read_tensor_facts(g, out));
+    TRY(model_config_check(out)); // rope_dims first, then the tensor that has its size
+    TRY(read_factors(g, out));
+    return model_config_check(out);
+}
