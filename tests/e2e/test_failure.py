@@ -1,0 +1,114 @@
+"""What happens when a rank dies or stands still: the coordinator stays, names the rank within about a second, every request gets one
+clear end, and `octant up` brings the group back."""
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+import urllib.request
+
+import pytest
+
+from cluster import BIN, Cluster, descendants, end, wait_for
+
+
+def stream_until_end(http, body, events):
+    """Collects a stream's SSE data lines; None at its end, however it came."""
+    try:
+        request = urllib.request.Request(http + "/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as response:
+            for line in response:
+                if line.startswith(b"data: "):
+                    events.append(line[6:].decode().strip())
+    except OSError as error:
+        events.append(f"broken: {error}")
+    events.append(None)
+
+
+def start_streams(http, count, tokens):
+    lists = [[] for _ in range(count)]
+    for i, events in enumerate(lists):
+        body = {"model": "", "prompt": f"stream {i}", "max_tokens": tokens, "stream": True, "ignore_eos": True, "temperature": 0}
+        threading.Thread(target=stream_until_end, args=(http, body, events), daemon=True).start()
+    return lists
+
+
+def group_states(cluster):
+    return [(g["state"], g.get("reason", "")) for g in json.loads(cluster.get("/status")[1])["groups"]]
+
+
+@pytest.mark.parametrize("how, rank", [(signal.SIGKILL, 1), (signal.SIGKILL, 0), (signal.SIGSTOP, 1), (signal.SIGSTOP, 0)])
+def test_rank_loss_is_seen_named_and_ends_requests(tiny_model, how, rank):
+    with Cluster(tiny_model, ranks=2) as cluster:
+        streams = start_streams(cluster.http, 8, 3000)
+        wait_for(lambda: all(len(events) > 3 for events in streams), 20)
+        os.kill(cluster.rank_pids()[rank], how)
+        begin = time.monotonic()
+        wait_for(lambda: any(state == "LOST" for state, _ in group_states(cluster)), 5)
+        seen = time.monotonic() - begin
+        reason = next(reason for state, reason in group_states(cluster) if state == "LOST")
+        print(f"{how.name} of rank {rank}: LOST after {seen:.2f} s: {reason}")
+        assert re.search(rf"\brank {rank}\b", reason), reason
+        assert cluster.get("/health")[0] == 503
+        # Started streams cannot be answered by anybody: each ends once, with an error and without [DONE].
+        wait_for(lambda: all(events[-1] is None for events in streams), 40)
+        for events in streams:
+            assert events.count(None) == 1
+            assert "[DONE]" not in events
+            assert "error" in events[-2], events[-2]
+        assert cluster.coordinator.poll() is None
+
+
+def test_a_new_group_serves_after_a_loss(tiny_model):
+    with Cluster(tiny_model, ranks=2) as cluster:
+        before = cluster.post("/v1/completions", {"model": "", "prompt": "again", "max_tokens": 24, "temperature": 0})
+        os.kill(cluster.rank_pids()[1], signal.SIGKILL)
+        wait_for(lambda: not cluster.healthy(), 5)
+        end(cluster.groups[0])
+        cluster.start_group()
+        cluster.wait_ready()
+        after = cluster.post("/v1/completions", {"model": "", "prompt": "again", "max_tokens": 24, "temperature": 0})
+        assert json.loads(before[1])["choices"] == json.loads(after[1])["choices"]
+
+
+def test_octant_up_restarts_a_killed_rank(tiny_model, tmp_path):
+    up = subprocess.Popen([BIN / "octant", "up", tiny_model, "--ranks", "2", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"],
+                          stdout=subprocess.PIPE, stderr=open(tmp_path / "up.log", "w"), text=True)
+    try:
+        http = up.stdout.readline().split()[0]
+        assert http.startswith("http://"), (tmp_path / "up.log").read_text()
+
+        def healthy():
+            try:
+                return urllib.request.urlopen(http + "/health", timeout=2).status == 200
+            except OSError:
+                return False
+
+        assert healthy()
+        workers = [pid for pid in descendants(up.pid) if os.readlink(f"/proc/{pid}/exe").endswith("octant-worker")]
+        assert len(workers) == 2
+        os.kill(workers[1], signal.SIGKILL)
+        begin = time.monotonic()
+        wait_for(lambda: not healthy(), 5)
+        wait_for(healthy, 30)
+        print(f"killed to serving again: {time.monotonic() - begin:.2f} s")
+        family = descendants(up.pid)
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(20) == 0
+        wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in family), 5)
+    finally:
+        end(up)
+
+
+def test_octant_up_killed_leaves_nothing(tiny_model, tmp_path):
+    up = subprocess.Popen([BIN / "octant", "up", tiny_model, "--ranks", "2", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"],
+                          stdout=subprocess.PIPE, stderr=open(tmp_path / "up.log", "w"), text=True)
+    try:
+        assert up.stdout.readline().startswith("http://")
+        family = descendants(up.pid)
+        assert len(family) >= 4  # coordinator, mpirun, two ranks
+    finally:
+        up.kill()
+    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in family), 15)
