@@ -39,6 +39,14 @@ bool buf_append(buf *b, const void *bytes, size_t count) {
     return true;
 }
 
+char *buf_extend(buf *b, size_t count) {
+    if (!reserve(b, count)) return NULL;
+    char *place = b->data + b->size;
+    b->size += count;
+    b->data[b->size] = 0;
+    return place;
+}
+
 bool buf_append_string(buf *b, const char *text) {
     return buf_append(b, text, strlen(text));
 }

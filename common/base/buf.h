@@ -32,6 +32,9 @@ bool buf_append_string(buf *b, const char *text);
 bool buf_append_char(buf *b, char c);
 bool buf_printf(buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+// Grows by `count` bytes that the caller writes at the returned place; NULL (and `failed`) as above.
+char *buf_extend(buf *b, size_t count);
+
 // Removes the first `count` bytes (at most `size`).
 void buf_consume(buf *b, size_t count);
 
