@@ -12,7 +12,7 @@ void jinja_print_float(jinja *j, jinja_sink *sink, double f) {
         jinja_puts(j, sink, isnan(f) ? "nan" : f < 0 ? "-inf" : "inf");
         return;
     }
-    char text[40], digits[40];
+    char text[40], digits[80];
     int precision = 1; // the fewest digits that read back the same
     do snprintf(text, sizeof text, "%.*e", precision - 1, f);
     while (strtod(text, NULL) != f && ++precision <= 17);

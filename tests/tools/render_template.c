@@ -1,6 +1,7 @@
-// render_template: renders chat templates for tests/golden/template_compare.py. Reads one JSON object a line from
-// standard input, {"template", "messages", "tools", "extra", "add_generation_prompt", "bos", "eos", "now"}, and
-// writes one a line: {"text"} or {"error"}. A template equal to the line's before it is not parsed again.
+// render_template: renders chat templates for tests/golden/template_compare.py. Reads one JSON
+// object a line from standard input, {"template", "messages", "tools", "extra",
+// "add_generation_prompt", "bos", "eos", "now"}, and writes one a line: {"text"} or {"error"}. A
+// template equal to the line's before it is not parsed again.
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,8 +24,8 @@ static status render(const json_t *in, chat_template **t, char **source, buf *ou
     }
     if (!*t) return status_error(STATUS_INVALID_ARGUMENT, "the template did not parse");
     const json_t *tools = json_object_get(in, "tools");
-    return chat_template_render(*t, json_object_get(in, "messages"), json_is_null(tools) ? NULL : tools,
-                                json_object_get(in, "extra"),
+    return chat_template_render(*t, json_object_get(in, "messages"),
+                                json_is_null(tools) ? NULL : tools, json_object_get(in, "extra"),
                                 json_is_true(json_object_get(in, "add_generation_prompt")),
                                 json_string_value(json_object_get(in, "bos")),
                                 json_string_value(json_object_get(in, "eos")),
@@ -45,8 +46,10 @@ int main(void) {
         int64_t took = clock_now_ns() - start;
         bool ok = status_is_ok(&s);
         buf_append_string(&reply, ok ? "{\"text\":" : "{\"error\":");
-        if (ok) json_append_string(&reply, buf_string(&out), out.size);
-        else json_append_string(&reply, s.message, strlen(s.message));
+        if (ok)
+            json_append_string(&reply, buf_string(&out), out.size);
+        else
+            json_append_string(&reply, s.message, strlen(s.message));
         buf_printf(&reply, ",\"ns\":%lld}\n", (long long)took);
         fputs(buf_string(&reply), stdout);
         fflush(stdout);
