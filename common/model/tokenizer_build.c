@@ -26,9 +26,11 @@ status tokenizer_set_listed(tokenizer *t, int64_t id, const char *text, size_t s
     char bytes[VOCAB_TOKEN_BYTES_MAX];
     bool found = true; // by BPE
     if (t->byte_level) {
+        // What was added is written as it is, and may read like the bytes of another token.
         size_t count;
-        found = size <= sizeof bytes && byte_alphabet_decode(text, size, bytes, &count);
-        if (found && kind == TOKEN_NORMAL) {
+        found = kind == TOKEN_NORMAL && size <= sizeof bytes &&
+                byte_alphabet_decode(text, size, bytes, &count);
+        if (found) {
             text = bytes;
             size = count;
         }

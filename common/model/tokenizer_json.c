@@ -168,7 +168,7 @@ static status read_unknown(tokenizer *t, const json_t *model) {
     const json_t *name = json_object_get(model, "unk_token");
     if (is_blank(name)) return status_ok();
     if (!json_is_string(name)) return wrong("model.unk_token: a string is needed");
-    t->unknown = vocab_find(&t->vocab, json_string_value(name), json_string_length(name));
+    t->unknown = tokenizer_find(t, json_string_value(name), json_string_length(name));
     return status_ok();
 }
 
@@ -182,14 +182,14 @@ static status read_tokenizer(tokenizer *t, const json_t *root) {
     t->fuse_unknown = json_is_true(json_object_get(model, "fuse_unk"));
     TRY(read_vocab(t, json_object_get(model, "vocab"), added));
     TRY(read_merges(t, json_object_get(model, "merges")));
-    TRY(read_unknown(t, model));
     if (t->byte_level || json_is_true(json_object_get(model, "byte_fallback")))
         tokenizer_find_bytes(t);
     TRY(tokenizer_read_normalizer(t, json_object_get(root, "normalizer")));
     TRY(tokenizer_read_pretokenizer(t, json_object_get(root, "pre_tokenizer")));
     TRY(tokenizer_read_decoder(t, json_object_get(root, "decoder")));
     TRY(tokenizer_read_postprocessor(t, json_object_get(root, "post_processor")));
-    return set_added(t, added);
+    TRY(set_added(t, added));
+    return read_unknown(t, model);
 }
 
 // "bos_token": "<s>" or {"content": "<s>"}.
