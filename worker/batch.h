@@ -1,0 +1,72 @@
+// batch: what all ranks know of the open sequences (how long, which blocks), and the form in which
+// a step reaches them.
+//
+// The leader checks a StepPlan against that state and writes it as a run of 32-bit words, "the last
+// sampled token" already filled in; rank 0 broadcasts the words; every rank, the leader too,
+// applies them to its own state. So all ranks hold the same state by construction, and a plan that
+// is wrong is refused before any rank has seen it.
+#ifndef OCTANT_WORKER_BATCH_H
+#define OCTANT_WORKER_BATCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/status.h"
+#include "kernels/kernels.h"
+#include "proto/cluster_msg.h"
+
+typedef enum batch_kind {
+    BATCH_STEP = 1,
+    BATCH_IDLE, // nothing to do; the leader is alive
+    BATCH_END,  // the group ends in order
+} batch_kind;
+
+// How a row's logits are used.
+typedef enum batch_sampling {
+    BATCH_NO_SAMPLE,
+    BATCH_ARGMAX, // greedy, nothing that moves logits: each rank's largest is enough
+    BATCH_FULL,   // the leader needs the whole row
+} batch_sampling;
+
+// The rows of one sequence in the step being run.
+typedef struct batch_rows {
+    int32_t slot;
+    int row, count, position; // first row, rows, position of the first
+    batch_sampling sampling;
+    int prompt_rows; // of the first rows, those whose tokens' log probabilities are asked for
+    bool continues;  // rows of this sequence have run before
+    bool keep_last;  // the last row's logits give the next chunk's first log probability
+} batch_rows;
+
+typedef struct batch batch;
+
+// limits.vocab and limits.kv_blocks are known. RESOURCE_EXHAUSTED.
+status batch_create(const cluster_limits *limits, batch **out);
+void batch_destroy(batch *b); // NULL is allowed
+
+// Leader. Checks the plan and makes its words; `sampling_of[i]` (rows_count) says how rows[i] is
+// sampled. INVALID_ARGUMENT names the field; the state is then as before. prompt_logprobs and
+// prompt_tokens of a slot come from its OpenSeq.
+status batch_write(batch *b, const step_plan *plan, const batch_sampling *sampling_of);
+void batch_write_mark(batch *b, batch_kind kind);
+
+// The token that stands for "last sampled" in the slot's next row.
+void batch_set_last_token(batch *b, int32_t slot, int32_t token);
+
+// The words to broadcast: first BATCH_HEAD_WORDS of them (there are always that many to read),
+// then, when batch_word_count says that there are more, the rest.
+enum { BATCH_HEAD_WORDS = 256 };
+int32_t *batch_words(batch *b);
+size_t batch_word_count(const batch *b);
+
+// Every rank, words in place: applies them. After BATCH_STEP the getters below describe the step.
+batch_kind batch_apply(batch *b);
+// Every rank, after the step has run: closes slots.
+void batch_finish(batch *b);
+
+uint64_t batch_step(const batch *b);
+const int32_t *batch_tokens(const batch *b, int *count);
+const kernels_seq *batch_seqs(const batch *b, int *count);
+const batch_rows *batch_entries(const batch *b, int *count); // same order as seqs
+
+#endif

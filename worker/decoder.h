@@ -1,0 +1,57 @@
+// decoder: the forward pass of one rank: from the rows of a step to hidden states, and from chosen
+// hidden states to this rank's part of the logits. The Llama family and Qwen2 (the same with biases
+// on q, k and v).
+//
+// Every rank runs the same calls with the same arguments. The hidden states (T, D) are whole and
+// equal, bit by bit, on every rank; heads, FFN columns and vocabulary rows are this rank's own.
+#ifndef OCTANT_WORKER_DECODER_H
+#define OCTANT_WORKER_DECODER_H
+
+#include "common/base/status.h"
+#include "common/model/model_config.h"
+#include "common/model/shard_plan.h"
+#include "kernels/kernels.h"
+#include "worker/comm.h"
+#include "worker/kv_store.h"
+#include "worker/progress.h"
+#include "worker/weights.h"
+
+// Rows of logits made at once: bounds the (rows, V) buffer whatever a step asks for.
+enum { DECODER_LOGIT_ROWS = 16 };
+
+typedef struct decoder_parts {
+    const model_config *config;
+    const shard *shard;
+    const weights *weights;
+    kernels *kernels;
+    kv_store *kv;
+    comm *comm;
+    progress *progress;
+    int max_tokens; // rows of a step
+    int kept_rows;  // hidden rows that outlive a step
+    int max_vocab;  // the largest vocabulary slice of any rank: row capacity of the logits buffer
+} decoder_parts;
+
+typedef struct decoder decoder;
+
+// Allocates all that later calls need. RESOURCE_EXHAUSTED.
+status decoder_create(const decoder_parts *parts, decoder **out);
+void decoder_destroy(decoder *d); // NULL is allowed
+
+// Runs `count` rows through all layers and writes their keys and values to the cache. tokens
+// (count) and seqs are host memory. Errors are the communicator's or the device's: the group cannot
+// go on.
+status decoder_forward(decoder *d, const int32_t *tokens, int count, const kernels_seq *seqs,
+                       int seq_count, int64_t deadline_ns);
+
+// Keeps hidden row `row` of the last forward under `index` (0 to kept_rows - 1), and the number
+// that names it in decoder_logits.
+void decoder_keep_row(decoder *d, int row, int index);
+int decoder_kept_row(const decoder *d, int index);
+
+// logits (count, V of this rank), device memory with room for (DECODER_LOGIT_ROWS, max_vocab): of
+// rows `rows` (host memory) of the last forward or of kept rows. count <= DECODER_LOGIT_ROWS. Valid
+// until the next call.
+const float *decoder_logits(decoder *d, const int32_t *rows, int count);
+
+#endif

@@ -1,0 +1,238 @@
+// engine: see engine.h. Opening is a ladder; after each rung that can fail on one rank alone the
+// ranks agree, so that no rank goes on to wait for one that has given up.
+#include "worker/engine.h"
+
+#include <inttypes.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "worker/decoder.h"
+#include "worker/kv_store.h"
+#include "worker/weights.h"
+
+enum { LOAD_TIMEOUT_S = 3600 }; // a slow disk may take this long on one rank while the others wait
+
+struct engine {
+    engine_options o;
+    shard *shards;
+    kernels *kernels;
+    weights *weights;
+    kv_store *kv;
+    decoder *decoder;
+    step *step;
+};
+
+typedef struct verdict {
+    int32_t code;
+    char message[STATUS_MESSAGE_MAX];
+} verdict;
+
+status engine_agree(comm *c, status mine, int64_t deadline_ns) {
+    if (comm_size(c) == 1) return mine;
+    verdict v = {.code = (int32_t)mine.code};
+    if (mine.code != STATUS_OK)
+        snprintf(v.message, sizeof v.message, "rank %d on %.*s: %.*s", comm_rank(c), 64,
+                 comm_host(c), 400, mine.message);
+    verdict *all = comm_rank(c) == 0 ? calloc((size_t)comm_size(c), sizeof *all) : NULL;
+    status s = comm_gather(c, &v, sizeof v, all, deadline_ns);
+    for (int i = comm_size(c) - 1; all && i >= 0; i--)
+        if (all[i].code != STATUS_OK) v = all[i]; // the first failed rank's stays
+    free(all);
+    TRY(s);
+    TRY(comm_broadcast(c, &v, sizeof v, deadline_ns));
+    if (v.code == STATUS_OK) return status_ok();
+    return status_error((status_code)v.code, "%s", v.message);
+}
+
+static int64_t load_deadline(void) {
+    return clock_now_ns() + LOAD_TIMEOUT_S * CLOCK_SECOND;
+}
+
+static status agree(engine *e, status mine) {
+    return engine_agree(e->o.comm, mine, load_deadline());
+}
+
+// Every thread of every rank on this host has a core: then pinning and spinning help, else they
+// hurt.
+static bool cores_suffice(const engine_options *o, int *cores) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    sched_getaffinity(0, sizeof set, &set);
+    *cores = CPU_COUNT(&set);
+    int ranks_on_these = comm_cores_shared(o->comm) ? comm_local_size(o->comm) : 1;
+    return o->threads * ranks_on_these <= *cores;
+}
+
+static status open_kernels(engine *e) {
+    const engine_options *o = &e->o;
+    int cores = 0;
+    bool suffice = cores_suffice(o, &cores);
+    if (!suffice)
+        log_warn("engine",
+                 "%d threads for %d ranks on %d cores: ranks take turns; use fewer, or mpirun "
+                 "--bind-to none",
+                 o->threads, comm_local_size(o->comm), cores);
+    comm_set_spin(o->comm, suffice);
+    int first = comm_cores_shared(o->comm) ? comm_local_rank(o->comm) * o->threads : 0;
+    TRY(kernels_create_cpu(o->threads, o->pin && suffice ? first : -1, o->isa, &e->kernels));
+    const model_config *c = model_get_config(o->model);
+    const shard *s = &e->shards[comm_rank(o->comm)];
+    int heads = s->heads.end - s->heads.begin, ffn = s->ffn.end - s->ffn.begin;
+    int cols = c->width;
+    if (heads * c->head_dim > cols) cols = heads * c->head_dim;
+    if (ffn > cols) cols = ffn;
+    return kernels_reserve(e->kernels, (kernels_limits){.tokens = o->limits.max_step_tokens,
+                                                        .cols = cols,
+                                                        .context = o->limits.max_context,
+                                                        .heads = heads,
+                                                        .head_dim = c->head_dim});
+}
+
+static dtype kv_type(const engine_options *o) {
+    if (!strcmp(o->kv_type, "f32")) return DTYPE_F32;
+    if (!strcmp(o->kv_type, "f16")) return DTYPE_F16;
+    if (!strcmp(o->kv_type, "bf16")) return DTYPE_BF16;
+    tensor t;
+    bool full = model_tensor(o->model, TENSOR_Q, 0, &t) && t.type == DTYPE_F32;
+    return full ? DTYPE_F32 : DTYPE_F16;
+}
+
+// The least of all ranks.
+static status least(comm *c, int *value) {
+    int all[SHARD_RANKS_MAX];
+    TRY(comm_gather(c, value, sizeof *value, all, load_deadline()));
+    for (int i = 0; comm_rank(c) == 0 && i < comm_size(c); i++)
+        *value = all[i] < *value ? all[i] : *value;
+    return comm_broadcast(c, value, sizeof *value, load_deadline());
+}
+
+static void tell_kv(const engine *e, const kv_shape *shape, int blocks) {
+    if (comm_rank(e->o.comm) != 0) return;
+    int64_t tokens = (int64_t)blocks * shape->block_tokens,
+            each = kv_store_block_bytes(e->kernels, shape);
+    log_info("engine", "KV store: %d blocks of %d tokens (%s), %" PRId64 " MiB on this rank",
+             blocks, shape->block_tokens, dtype_name(shape->type), blocks * each >> 20);
+    if (tokens >= e->o.limits.max_context) return;
+    int64_t needed =
+        ((int64_t)e->o.limits.max_context + shape->block_tokens - 1) / shape->block_tokens * each;
+    log_warn("engine",
+             "the KV store holds %" PRId64
+             " tokens, less than one sequence of max_context %d: longer requests will be "
+             "refused; --kv-memory of %" PRId64 "MiB would hold one",
+             tokens, e->o.limits.max_context, (needed >> 20) + 1);
+}
+
+static status open_kv(engine *e) {
+    const model_config *c = model_get_config(e->o.model);
+    const shard *s = &e->shards[comm_rank(e->o.comm)];
+    kv_shape shape = {.type = kv_type(&e->o),
+                      .layers = c->layers,
+                      .block_tokens = e->o.limits.block_tokens,
+                      .heads = s->kv_heads.end - s->kv_heads.begin,
+                      .head_dim = c->head_dim};
+    int blocks = 0;
+    TRY(agree(e, kv_store_fit(e->kernels, &shape, e->o.kv_memory, &blocks)));
+    TRY(least(e->o.comm, &blocks));
+    TRY(agree(e, kv_store_open(e->kernels, &shape, blocks, comm_local_size(e->o.comm), &e->kv)));
+    e->o.limits.kv_blocks = blocks;
+    tell_kv(e, &shape, blocks);
+    return status_ok();
+}
+
+static int largest_vocab(const engine *e) {
+    int most = 0;
+    for (int i = 0; i < comm_size(e->o.comm); i++) {
+        int rows = e->shards[i].vocab.end - e->shards[i].vocab.begin;
+        most = rows > most ? rows : most;
+    }
+    return most;
+}
+
+static status open_decoder(engine *e) {
+    const engine_options *o = &e->o;
+    decoder_parts parts = {.config = model_get_config(o->model),
+                           .shard = &e->shards[comm_rank(o->comm)],
+                           .weights = e->weights,
+                           .kernels = e->kernels,
+                           .kv = e->kv,
+                           .comm = o->comm,
+                           .progress = o->progress,
+                           .max_tokens = o->limits.max_step_tokens,
+                           .kept_rows = o->limits.max_seqs,
+                           .max_vocab = largest_vocab(e)};
+    TRY(decoder_create(&parts, &e->decoder));
+    return step_create(&(step_parts){.limits = o->limits,
+                                     .shards = e->shards,
+                                     .comm = o->comm,
+                                     .decoder = e->decoder,
+                                     .kernels = e->kernels,
+                                     .progress = o->progress,
+                                     .timeout_ns = o->step_timeout_ns},
+                       &e->step);
+}
+
+static status open_all(engine *e) {
+    const engine_options *o = &e->o;
+    progress_enter(o->progress, CLUSTER_LOADING);
+    TRY(agree(e, open_kernels(e)));
+    const shard *mine = &e->shards[comm_rank(o->comm)];
+    TRY(agree(e, weights_load(o->model, mine, e->kernels, o->progress, &e->weights)));
+    TRY(open_kv(e));
+    TRY(agree(e, open_decoder(e)));
+    progress_enter(o->progress, CLUSTER_IDLE);
+    return status_ok();
+}
+
+status engine_open(const engine_options *options, engine **out) {
+    size_t ranks = (size_t)comm_size(options->comm);
+    engine *e = calloc(1, sizeof *e);
+    shard *shards = calloc(ranks, sizeof *shards);
+    if (!e || !shards) {
+        free(e);
+        free(shards);
+        return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the engine");
+    }
+    memcpy(shards, options->shards, ranks * sizeof *shards);
+    e->o = *options;
+    e->shards = shards;
+    e->o.limits.vocab = model_get_config(options->model)->vocab;
+    status s = open_all(e);
+    *out = e;
+    if (!status_is_ok(&s)) engine_close(e);
+    return s;
+}
+
+void engine_close(engine *e) {
+    if (!e) return;
+    step_destroy(e->step);
+    decoder_destroy(e->decoder);
+    kv_store_close(e->kv);
+    weights_close(e->weights);
+    kernels_destroy(e->kernels);
+    free(e->shards);
+    free(e);
+}
+
+step *engine_step(engine *e) {
+    return e->step;
+}
+
+const cluster_limits *engine_limits(const engine *e) {
+    return &e->o.limits;
+}
+
+const char *engine_backend(const engine *e) {
+    return kernels_name(e->kernels);
+}
+
+status engine_probe_backend(const char *isa, char *name, int size) {
+    kernels *k = NULL;
+    TRY(kernels_create_cpu(1, -1, isa, &k));
+    snprintf(name, (size_t)size, "%s", kernels_name(k));
+    kernels_destroy(k);
+    return status_ok();
+}

@@ -1,0 +1,49 @@
+// engine: one rank's whole compute: kernels, weights, KV store, decoder and step, opened together
+// and closed in order. What octant-worker runs behind its leader link, and what tests and benches
+// run without a coordinator.
+#ifndef OCTANT_WORKER_ENGINE_H
+#define OCTANT_WORKER_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/status.h"
+#include "common/model/model.h"
+#include "common/model/shard_plan.h"
+#include "proto/cluster_msg.h"
+#include "worker/comm.h"
+#include "worker/progress.h"
+#include "worker/step.h"
+
+typedef struct engine_options {
+    comm *comm;
+    progress *progress;
+    const model *model;    // opened from files; outlives the engine
+    const shard *shards;   // (ranks); copied
+    cluster_limits limits; // vocab and kv_blocks are filled in here
+    int threads;           // >= 1, this rank's, the calling one included
+    bool pin;              // pin threads to cores where there are enough
+    const char *isa;       // NULL: the best
+    int64_t kv_memory;     // bytes of KV blocks on this rank
+    const char *kv_type;   // "auto" (f32 for F32 weights, else f16), "f32", "f16", "bf16"
+    int64_t step_timeout_ns;
+} engine_options;
+
+typedef struct engine engine;
+
+// All ranks together. An error on one rank is told on all: the others fail with its rank and text.
+status engine_open(const engine_options *options, engine **out);
+void engine_close(engine *e); // NULL is allowed
+
+step *engine_step(engine *e);
+const cluster_limits *engine_limits(const engine *e); // vocab and kv_blocks known
+const char *engine_backend(const engine *e);          // "cpu-avx2"
+
+// Whether any rank has an error, agreed by all: OK on all, or an error on all, the first failed
+// rank's named. Collective.
+status engine_agree(comm *c, status mine, int64_t deadline_ns);
+
+// Finds the backend's name without opening an engine.
+status engine_probe_backend(const char *isa, char *name, int size);
+
+#endif

@@ -1,0 +1,428 @@
+// step: see step.h. The rows whose logits are wanted are made in sub-batches of DECODER_LOGIT_ROWS,
+// all of one kind: rows that need only each rank's largest first, then rows that the leader needs
+// whole.
+#include "worker/step.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "worker/sampler.h"
+
+// How a slot is sampled; leader only.
+typedef struct slot_sampling {
+    sampling params; // params.bias points into biases below
+    uint64_t draws;
+    int32_t prompt_tokens, history_count;
+    bool keeps_history;
+} slot_sampling;
+
+// One wanted row of logits: for an entry's sample (prompt_index -1) or for the log probability of
+// one of its prompt tokens.
+typedef struct wanted {
+    int32_t row;
+    int entry, prompt_index;
+} wanted;
+
+// A rank's largest logit of a row and its token.
+typedef struct local_best {
+    float value;
+    int32_t token;
+} local_best;
+
+struct step {
+    step_parts p;
+    int rank, ranks, max_vocab;
+    batch *batch;
+    wanted *wanted;     // (max_step_tokens + max_seqs)
+    int *kept_position; // (max_seqs) position of the slot's kept hidden row; -1: none
+    local_best *best;   // (ranks, DECODER_LOGIT_ROWS) on the leader
+    // Leader only.
+    sampler *sampler;
+    float *gathered;             // (ranks, DECODER_LOGIT_ROWS, max_vocab); NULL for one rank
+    float *row;                  // (V)
+    slot_sampling *slots;        // (max_seqs)
+    sampling_bias *biases;       // (max_seqs, SAMPLING_BIAS_MAX)
+    int32_t *histories;          // (max_seqs, max_context)
+    batch_sampling *sampling_of; // (max_seqs)
+    seq_result *results;         // (max_seqs)
+    int *result_of;              // (max_seqs) entry -> index in results; -1: none
+    token_choice *tops;          // (max_seqs + max_step_tokens, SAMPLING_LOGPROBS_MAX)
+    prompt_logprob *prompts;     // (max_step_tokens)
+};
+
+static status alloc_leader(step *s) {
+    size_t seqs = (size_t)s->p.limits.max_seqs, tokens = (size_t)s->p.limits.max_step_tokens;
+    size_t rows = (size_t)s->ranks * DECODER_LOGIT_ROWS, vocab = (size_t)s->p.limits.vocab;
+    // Large arrays that few requests use are touched, and so exist, only where they are used.
+    s->gathered = s->ranks > 1 ? calloc(rows * (size_t)s->max_vocab, sizeof(float)) : NULL;
+    s->row = calloc(vocab, sizeof *s->row);
+    s->slots = calloc(seqs, sizeof *s->slots);
+    s->biases = calloc(seqs * SAMPLING_BIAS_MAX, sizeof *s->biases);
+    s->histories = calloc(seqs * (size_t)s->p.limits.max_context, sizeof *s->histories);
+    s->sampling_of = calloc(seqs, sizeof *s->sampling_of);
+    s->results = calloc(seqs, sizeof *s->results);
+    s->result_of = calloc(seqs, sizeof *s->result_of);
+    s->tops = calloc((seqs + tokens) * SAMPLING_LOGPROBS_MAX, sizeof *s->tops);
+    s->prompts = calloc(tokens, sizeof *s->prompts);
+    bool all = (s->gathered || s->ranks == 1) && s->row && s->slots && s->biases && s->histories &&
+               s->sampling_of && s->results && s->result_of && s->tops && s->prompts;
+    if (!all)
+        return status_error(STATUS_RESOURCE_EXHAUSTED,
+                            "no memory for the sampling of %zu sequences", seqs);
+    return sampler_create(s->p.limits.vocab, &s->sampler);
+}
+
+static status alloc_shared(step *s) {
+    size_t seqs = (size_t)s->p.limits.max_seqs, tokens = (size_t)s->p.limits.max_step_tokens;
+    s->wanted = calloc(seqs + tokens, sizeof *s->wanted);
+    s->kept_position = calloc(seqs, sizeof *s->kept_position);
+    s->best = calloc((size_t)s->ranks * DECODER_LOGIT_ROWS, sizeof *s->best);
+    if (!s->wanted || !s->kept_position || !s->best)
+        return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for steps of %zu rows", tokens);
+    return batch_create(&s->p.limits, &s->batch);
+}
+
+status step_create(const step_parts *parts, step **out) {
+    step *s = calloc(1, sizeof *s);
+    if (!s) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the step loop");
+    s->p = *parts;
+    s->rank = comm_rank(parts->comm);
+    s->ranks = comm_size(parts->comm);
+    for (int i = 0; i < s->ranks; i++) {
+        int rows = parts->shards[i].vocab.end - parts->shards[i].vocab.begin;
+        s->max_vocab = rows > s->max_vocab ? rows : s->max_vocab;
+    }
+    status st = alloc_shared(s);
+    if (status_is_ok(&st) && s->rank == 0) st = alloc_leader(s);
+    *out = s;
+    if (!status_is_ok(&st)) step_destroy(s);
+    return st;
+}
+
+void step_destroy(step *s) {
+    if (!s) return;
+    batch_destroy(s->batch);
+    sampler_destroy(s->sampler);
+    void *all[] = {s->wanted,    s->kept_position, s->best,      s->gathered,    s->row,
+                   s->slots,     s->biases,        s->histories, s->sampling_of, s->results,
+                   s->result_of, s->tops,          s->prompts};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
+    free(s);
+}
+
+static int64_t deadline(const step *s) {
+    return clock_now_ns() + s->p.timeout_ns;
+}
+
+// Rank 0's words reach everybody: a head of fixed size, then, rarely, the rest.
+static status share_words(step *s) {
+    int32_t *words = batch_words(s->batch);
+    TRY(comm_broadcast(s->p.comm, words, BATCH_HEAD_WORDS * sizeof *words, deadline(s)));
+    size_t count = batch_word_count(s->batch);
+    if (count <= BATCH_HEAD_WORDS) return status_ok();
+    return comm_broadcast(s->p.comm, words + BATCH_HEAD_WORDS,
+                          (count - BATCH_HEAD_WORDS) * sizeof *words, deadline(s));
+}
+
+// Prompt rows first: the kept row of the chunk before, or nothing for a sequence's first token,
+// then each row but the last.
+static int want_prompt_rows(step *s, const batch_rows *e, int entry, wanted *out) {
+    int n = 0;
+    for (int i = 0; i < e->prompt_rows; i++) {
+        if (i > 0)
+            out[n++] = (wanted){e->row + i - 1, entry, i};
+        else if (e->continues && s->kept_position[e->slot] == e->position - 1)
+            out[n++] = (wanted){decoder_kept_row(s->p.decoder, e->slot), entry, 0};
+    }
+    return n;
+}
+
+// The rows of one kind, in an order that all ranks agree on.
+static int collect(step *s, batch_sampling kind) {
+    int count, n = 0;
+    const batch_rows *entries = batch_entries(s->batch, &count);
+    for (int i = 0; i < count; i++) {
+        const batch_rows *e = &entries[i];
+        if (kind == BATCH_FULL) n += want_prompt_rows(s, e, i, s->wanted + n);
+        if (e->sampling == kind) s->wanted[n++] = (wanted){e->row + e->count - 1, i, -1};
+    }
+    return n;
+}
+
+static const float *make_logits(step *s, const wanted *w, int count) {
+    int32_t rows[DECODER_LOGIT_ROWS];
+    for (int i = 0; i < count; i++) rows[i] = w[i].row;
+    return decoder_logits(s->p.decoder, rows, count);
+}
+
+static int own_vocab(const step *s, int rank) {
+    return s->p.shards[rank].vocab.end - s->p.shards[rank].vocab.begin;
+}
+
+static seq_result *result_of(step *s, const wanted *w) {
+    return &s->results[s->result_of[w->entry]];
+}
+
+static void took_token(step *s, seq_result *r, int32_t token) {
+    slot_sampling *p = &s->slots[r->slot];
+    r->token = token;
+    r->bad_numbers = token < 0;
+    batch_set_last_token(s->batch, r->slot, token);
+    if (p->keeps_history && token >= 0 && p->history_count < s->p.limits.max_context)
+        s->histories[(size_t)r->slot * (size_t)s->p.limits.max_context +
+                     (size_t)p->history_count++] = token;
+}
+
+// The largest over ranks; the lowest token on a tie, which is the lowest rank's. NaN or infinity
+// anywhere: -1.
+static int32_t best_of_ranks(const step *s, int row, int count) {
+    local_best best = {-INFINITY, -1};
+    for (int rank = 0; rank < s->ranks; rank++) {
+        if (own_vocab(s, rank) == 0) continue;
+        const local_best *b = &s->best[rank * count + row];
+        if (!isfinite(b->value)) return -1;
+        if (best.token < 0 || b->value > best.value) best = *b;
+    }
+    return best.token;
+}
+
+static status choose_largest(step *s, const wanted *w, int count) {
+    int32_t column[DECODER_LOGIT_ROWS] = {0};
+    float value[DECODER_LOGIT_ROWS] = {0};
+    local_best mine[DECODER_LOGIT_ROWS];
+    const float *logits = make_logits(s, w, count);
+    int width = own_vocab(s, s->rank);
+    if (width > 0) kernels_argmax(s->p.kernels, logits, count, width, column, value);
+    for (int i = 0; i < count; i++)
+        mine[i] = (local_best){value[i], column[i] + s->p.shards[s->rank].vocab.begin};
+    TRY(comm_gather(s->p.comm, mine, (size_t)count * sizeof *mine, s->best, deadline(s)));
+    for (int i = 0; s->rank == 0 && i < count; i++)
+        took_token(s, result_of(s, &w[i]), best_of_ranks(s, i, count));
+    return status_ok();
+}
+
+// One row's whole distribution: the ranks' parts side by side.
+static float *assemble_row(step *s, const float *parts, int row, int count) {
+    for (int rank = 0; rank < s->ranks; rank++) {
+        size_t width = (size_t)own_vocab(s, rank);
+        const float *from =
+            parts + (size_t)rank * (size_t)count * (size_t)s->max_vocab + (size_t)row * width;
+        memcpy(s->row + s->p.shards[rank].vocab.begin, from, width * sizeof *from);
+    }
+    return s->row;
+}
+
+static void sample_row(step *s, const wanted *w, float *logits) {
+    seq_result *r = result_of(s, w);
+    slot_sampling *p = &s->slots[r->slot];
+    sampler_input input = {
+        .params = &p->params,
+        .draws = p->draws,
+        .history = s->histories + (size_t)r->slot * (size_t)s->p.limits.max_context,
+        .history_count = p->history_count,
+        .prompt_tokens = p->prompt_tokens,
+    };
+    sampler_choice choice;
+    sampler_choose(s->sampler, logits, &input, &choice);
+    p->draws++;
+    took_token(s, r, choice.token);
+    r->logprob = choice.logprob;
+    r->top_count = choice.top_count;
+    memcpy(r->top, choice.top, (size_t)choice.top_count * sizeof *r->top);
+}
+
+static void judge_prompt_token(step *s, const wanted *w, const float *logits) {
+    int count;
+    const batch_rows *e = &batch_entries(s->batch, &count)[w->entry];
+    int32_t token = batch_tokens(s->batch, &count)[e->row + w->prompt_index];
+    seq_result *r = result_of(s, w);
+    prompt_logprob *p = &r->prompt[w->prompt_index];
+    int top = s->slots[r->slot].params.logprobs;
+    p->top_count =
+        sampler_logprobs(s->sampler, logits, token, top > 0 ? top : 0, &p->logprob, p->top);
+    if (p->top_count >= 0) return;
+    p->top_count = 0;
+    p->logprob = NAN;
+    r->bad_numbers = true;
+}
+
+static status use_whole_rows(step *s, const wanted *w, int count) {
+    const float *parts = make_logits(s, w, count);
+    TRY(kernels_sync(s->p.kernels));
+    if (s->ranks > 1) {
+        size_t bytes = (size_t)count * (size_t)s->max_vocab * sizeof *parts;
+        TRY(comm_gather(s->p.comm, parts, bytes, s->gathered, deadline(s)));
+        parts = s->gathered;
+    }
+    for (int i = 0; s->rank == 0 && i < count; i++) {
+        float *logits = assemble_row(s, parts, i, count);
+        if (w[i].prompt_index >= 0)
+            judge_prompt_token(s, &w[i], logits);
+        else
+            sample_row(s, &w[i], logits);
+    }
+    return status_ok();
+}
+
+static status use_logits(step *s, batch_sampling kind) {
+    int total = collect(s, kind);
+    for (int at = 0; at < total; at += DECODER_LOGIT_ROWS) {
+        int n = total - at < DECODER_LOGIT_ROWS ? total - at : DECODER_LOGIT_ROWS;
+        TRY(kind == BATCH_ARGMAX ? choose_largest(s, s->wanted + at, n)
+                                 : use_whole_rows(s, s->wanted + at, n));
+    }
+    return status_ok();
+}
+
+static void keep_rows(step *s) {
+    int count;
+    const batch_rows *entries = batch_entries(s->batch, &count);
+    for (int i = 0; i < count; i++) {
+        const batch_rows *e = &entries[i];
+        s->kept_position[e->slot] = e->keep_last ? e->position + e->count - 1 : -1;
+        if (e->keep_last) decoder_keep_row(s->p.decoder, e->row + e->count - 1, e->slot);
+    }
+}
+
+// What every rank does once the words are there.
+static status run(step *s) {
+    int tokens, seqs;
+    progress_step(s->p.progress, batch_step(s->batch));
+    const int32_t *ids = batch_tokens(s->batch, &tokens);
+    const kernels_seq *rows = batch_seqs(s->batch, &seqs);
+    if (tokens > 0) {
+        TRY(decoder_forward(s->p.decoder, ids, tokens, rows, seqs, deadline(s)));
+        TRY(use_logits(s, BATCH_ARGMAX));
+        TRY(use_logits(s, BATCH_FULL));
+        keep_rows(s);
+    }
+    batch_finish(s->batch);
+    progress_enter(s->p.progress, CLUSTER_IDLE);
+    return status_ok();
+}
+
+static void open_slot(step *s, const open_seq *o) {
+    slot_sampling *p = &s->slots[o->slot];
+    sampling_bias *bias = s->biases + (size_t)o->slot * SAMPLING_BIAS_MAX;
+    *p = (slot_sampling){.params = o->sampling,
+                         .draws = o->draws,
+                         .prompt_tokens = o->prompt_tokens,
+                         .history_count = o->history_count,
+                         .keeps_history = sampling_needs_history(&o->sampling)};
+    if (o->sampling.bias_count > 0)
+        memcpy(bias, o->sampling.bias, (size_t)o->sampling.bias_count * sizeof *bias);
+    p->params.bias = bias;
+    if (p->keeps_history && o->history_count > 0)
+        memcpy(s->histories + (size_t)o->slot * (size_t)s->p.limits.max_context, o->history,
+               (size_t)o->history_count * sizeof *o->history);
+}
+
+static batch_sampling sampling_kind(const sampling *p) {
+    bool plain =
+        p->temperature == 0 && p->logprobs < 0 && p->bias_count == 0 && !sampling_needs_history(p);
+    return plain ? BATCH_ARGMAX : BATCH_FULL;
+}
+
+static const open_seq *opened_here(const step_plan *plan, int32_t slot) {
+    for (int i = 0; i < plan->open_count; i++)
+        if (plan->open[i].slot == slot) return &plan->open[i];
+    return NULL;
+}
+
+// Results of entries that sample or report on their prompt, empty still.
+static int prepare_results(step *s) {
+    int count, n = 0;
+    const batch_rows *entries = batch_entries(s->batch, &count);
+    for (int i = 0; i < count; i++) {
+        const batch_rows *e = &entries[i];
+        s->result_of[i] = -1;
+        if (e->sampling == BATCH_NO_SAMPLE && e->prompt_rows == 0) continue;
+        s->result_of[i] = n;
+        size_t top = (size_t)n * SAMPLING_LOGPROBS_MAX;
+        s->results[n++] = (seq_result){.slot = e->slot,
+                                       .token = -1,
+                                       .logprob = NAN,
+                                       .top = s->tops + top,
+                                       .prompt = s->prompts + e->row,
+                                       .prompt_count = e->prompt_rows};
+        for (int j = 0; j < e->prompt_rows; j++) {
+            size_t place = (size_t)(s->p.limits.max_seqs + e->row + j) * SAMPLING_LOGPROBS_MAX;
+            s->prompts[e->row + j] = (prompt_logprob){.logprob = NAN, .top = s->tops + place};
+        }
+    }
+    return n;
+}
+
+static status check_counts(const step *s, const step_plan *plan) {
+    int most = s->p.limits.max_seqs;
+    if (plan->rows_count > most || plan->open_count > most || plan->close_count > most)
+        return status_error(STATUS_INVALID_ARGUMENT,
+                            "the plan names more sequences than the %d slots", most);
+    for (int i = 0; i < plan->open_count; i++) {
+        const open_seq *o = &plan->open[i];
+        if (o->history_count < 0 || o->history_count > s->p.limits.max_context ||
+            o->prompt_tokens < 0)
+            return status_error(STATUS_INVALID_ARGUMENT,
+                                "slot %d opens with a history of %d tokens; at most %d fit",
+                                o->slot, o->history_count, s->p.limits.max_context);
+        TRY(sampling_check(&o->sampling, s->p.limits.vocab));
+        for (int j = 0; j < o->history_count; j++)
+            if (o->history[j] < 0 || o->history[j] >= s->p.limits.vocab)
+                return status_error(STATUS_INVALID_ARGUMENT, "slot %d opens with an unknown token",
+                                    o->slot);
+    }
+    return status_ok();
+}
+
+status step_execute(step *s, const step_plan *plan, step_result *result) {
+    int64_t start = clock_now_ns();
+    assert(s->rank == 0);
+    TRY(check_counts(s, plan));
+    for (int i = 0; i < plan->rows_count; i++) {
+        int32_t slot = plan->rows[i].slot;
+        const open_seq *o = opened_here(plan, slot);
+        bool known = slot >= 0 && slot < s->p.limits.max_seqs; // else batch_write refuses it
+        const sampling *p = o ? &o->sampling : known ? &s->slots[slot].params : NULL;
+        s->sampling_of[i] = p && plan->rows[i].sample ? sampling_kind(p) : BATCH_NO_SAMPLE;
+    }
+    TRY(batch_write(s->batch, plan, s->sampling_of));
+    for (int i = 0; i < plan->open_count; i++) open_slot(s, &plan->open[i]);
+    TRY(share_words(s));
+    comm_take_time(s->p.comm);
+    batch_apply(s->batch);
+    int results = prepare_results(s);
+    TRY(run(s));
+    *result = (step_result){
+        .step = plan->step,
+        .seqs = s->results,
+        .seq_count = results,
+        .compute_us = (uint32_t)((clock_now_ns() - start) / 1000),
+        .comm_us = (uint32_t)(comm_take_time(s->p.comm) / 1000),
+    };
+    return status_ok();
+}
+
+static status send_mark(step *s, batch_kind kind) {
+    batch_write_mark(s->batch, kind);
+    TRY(share_words(s));
+    batch_apply(s->batch);
+    return status_ok();
+}
+
+status step_idle(step *s) {
+    return send_mark(s, BATCH_IDLE);
+}
+
+status step_end(step *s) {
+    return send_mark(s, BATCH_END);
+}
+
+status step_follow(step *s, bool *ended) {
+    TRY(share_words(s));
+    batch_kind kind = batch_apply(s->batch);
+    *ended = kind == BATCH_END;
+    return kind == BATCH_STEP ? run(s) : status_ok();
+}
