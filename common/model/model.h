@@ -1,12 +1,15 @@
-// model: one opened model, whatever its format: config, tokenizer, chat template and, where the files are at
-// hand, its tensors by role. GGUF (one file) or a Hugging Face folder (config.json, tokenizer.json, *.safetensors).
+// model: one opened model, whatever its format: config, tokenizer, chat template and, where the
+// files are at hand, its tensors by role. GGUF (one file) or a Hugging Face folder (config.json,
+// tokenizer.json, *.safetensors).
 //
-// Two ways to open: a worker opens a path and gets tensors, mapped, never copied. The coordinator opens a *card*: the bytes
-// that describe the model without its weights (the GGUF header, or the folder's JSON files), as a worker sent them
-// when it registered. Both run the same parsers on bytes that nobody vouches for.
+// Two ways to open: a worker opens a path and gets tensors, mapped, never copied. The coordinator
+// opens a *card*: the bytes that describe the model without its weights (the GGUF header, or the
+// folder's JSON files), as a worker sent them when it registered. Both run the same parsers on
+// bytes that nobody vouches for.
 #ifndef OCTANT_MODEL_MODEL_H
 #define OCTANT_MODEL_MODEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,10 +46,10 @@ typedef struct tensor {
     int64_t rows, cols;
 } tensor;
 
-// The describing bytes of a model: what travels to the coordinator. Parts of a GGUF: one, named "gguf" (the file up
-// to its tensor data). Parts of a folder: "config.json", "tokenizer.json", "tokenizer_config.json",
-// "generation_config.json", "chat_template.jinja", those that exist.
-enum { MODEL_CARD_PARTS_MAX = 8, MODEL_CARD_BYTES_MAX = 96 << 20 };
+// The describing bytes of a model: what travels to the coordinator. Parts of a GGUF: one, named
+// "gguf" (the file up to its tensor data). Parts of a folder: "config.json", "tokenizer.json",
+// "tokenizer_config.json", "generation_config.json", "chat_template.jinja", those that exist.
+enum { MODEL_NAME_MAX = 255, MODEL_CARD_PARTS_MAX = 8, MODEL_CARD_BYTES_MAX = 96 << 20 };
 typedef struct model_card_part {
     const char *name;
     const void *bytes;
@@ -59,11 +62,13 @@ typedef struct model_card {
 
 typedef struct model model;
 
-// Opens a GGUF file or a folder. Every tensor that the config needs is there with the right shape and inside the file, or the
-// error names it. `name` (NULL: from the metadata, else the file name) is what clients call the model.
+// Opens a GGUF file or a folder. Every tensor that the config needs is there with the right shape
+// and inside the file, or the error names it. `name` (NULL: the file's or folder's own, without
+// ".gguf") is what clients call the model.
 status model_open(const char *path, const char *name, model **out);
 
 // Opens a card; tensors are absent. The bytes are copied where needed: the card may go afterwards.
+// `name` NULL: from the metadata, else "model".
 status model_open_card(const model_card *card, const char *name, model **out);
 
 void model_close(model *m); // NULL is allowed
@@ -71,18 +76,29 @@ void model_close(model *m); // NULL is allowed
 const char *model_name(const model *m);
 const model_config *model_get_config(const model *m);
 const tokenizer *model_get_tokenizer(const model *m);
-const chat_template *model_get_template(const model *m); // NULL when the model has none
-const model_card *model_get_card(const model *m);         // lives as long as the model
 
-// 32 hex digits over the card and, where tensors are open, the list of tensor names, types and shapes. Two ranks, or two groups, hold the
-// same model when these agree. Not over the weights' bytes: reading 800 GB at each start would cost minutes.
+// NULL when the model has no template or has one that does not parse: then completions work and
+// chat does not.
+const chat_template *model_get_template(const model *m);
+const char *model_template_error(
+    const model *m); // why the template does not parse; "" when it does or when there is none
+
+const model_card *model_get_card(const model *m); // lives as long as the model
+
+// 32 hex digits over the card and, where tensors are open, the list of tensor names, types and
+// shapes. Two ranks, or two groups, hold the same model when these agree. Not over the weights'
+// bytes: reading 800 GB at each start would cost minutes.
 const char *model_fingerprint(const model *m);
 
-// The tensor of a role; layer is ignored for the three that have none. False when the model has no such tensor (a bias, a tied
-// output) or was opened from a card.
+// The tensor of a role; layer is ignored for the three that have none. False when the model has no
+// such tensor (a bias, a tied output) or was opened from a card.
 bool model_tensor(const model *m, tensor_role role, int layer, tensor *out);
 
 // Bytes of all tensors together; 0 for a card.
 int64_t model_weight_bytes(const model *m);
+
+// DATA_LOSS when a mapped file has changed since it was opened. For loaders, before and after they
+// read the weights.
+status model_check_files(const model *m);
 
 #endif
