@@ -221,6 +221,14 @@ step *engine_step(engine *e) {
     return e->step;
 }
 
+decoder *engine_decoder(engine *e) {
+    return e->decoder;
+}
+
+kernels *engine_kernels(engine *e) {
+    return e->kernels;
+}
+
 const cluster_limits *engine_limits(const engine *e) {
     return &e->o.limits;
 }

@@ -36,6 +36,8 @@ status engine_open(const engine_options *options, engine **out);
 void engine_close(engine *e); // NULL is allowed
 
 step *engine_step(engine *e);
+decoder *engine_decoder(engine *e); // for comparing logits; every rank calls it alike
+kernels *engine_kernels(engine *e);
 const cluster_limits *engine_limits(const engine *e); // vocab and kv_blocks known
 const char *engine_backend(const engine *e);          // "cpu-avx2"
 

@@ -1,0 +1,374 @@
+// generate: the worker's engine without a coordinator: greedy or sampled tokens of many prompts,
+// logits, and speed. Under mpirun it is tensor-parallel; tests compare its output between rank
+// counts, with llama.cpp and with golden logits.
+//
+//   mpirun -n 3 generate MODEL --prompts FILE --max-tokens 64       one line per prompt: the
+//   answer's token ids generate MODEL --tokens "1 2 3" --logits-out FILE               float32
+//   (tokens, vocab) of every position
+//
+// --prompts has one prompt per line, "\n" standing for a newline; --token-file has one prompt per
+// line as token ids. --batch runs so many prompts at once; --chunk prefills in pieces; --gaps
+// prints after each token the gap of the best two logits ("id:gap"), which tells a tie.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/config.h"
+#include "common/base/log.h"
+#include "worker/engine.h"
+
+enum { PROMPTS_MAX = 4096, LINE_MAX_BYTES = 1 << 20, BLOCK_TOKENS = 16, SEQS_MAX = 64 };
+
+static struct {
+    const char *prompts, *token_file, *tokens, *prompt, *logits_out, *transport, *isa, *kv_type;
+    int64_t max_tokens, threads, batch, chunk, context, kv_memory, step_tokens, seed;
+    double temperature;
+    bool gaps, full, pin, prompt_logprobs, text;
+} o = {.max_tokens = 32,
+       .threads = 1,
+       .batch = 1,
+       .chunk = 512,
+       .context = 2048,
+       .kv_memory = 256 << 20,
+       .step_tokens = 512,
+       .transport = "auto",
+       .kv_type = "auto",
+       .pin = true};
+
+static const config_option options[] = {
+    {"prompts", CONFIG_STRING, &o.prompts, 0, 0, NULL, "FILE", "one prompt per line"},
+    {"token-file", CONFIG_STRING, &o.token_file, 0, 0, NULL, "FILE",
+     "one prompt per line, as token ids"},
+    {"prompt", CONFIG_STRING, &o.prompt, 0, 0, NULL, "TEXT", "one prompt"},
+    {"tokens", CONFIG_STRING, &o.tokens, 0, 0, NULL, "IDS", "one prompt as token ids"},
+    {"logits-out", CONFIG_STRING, &o.logits_out, 0, 0, NULL, "FILE",
+     "write the prompts' logits, generate nothing"},
+    {"transport", CONFIG_CHOICE, &o.transport, 0, 0, "auto|shm|mpi", NULL, "how ranks talk"},
+    {"isa", CONFIG_STRING, &o.isa, 0, 0, NULL, "NAME", "force a backend"},
+    {"kv-type", CONFIG_CHOICE, &o.kv_type, 0, 0, "auto|f32|f16|bf16", NULL, "type of the KV cache"},
+    {"max-tokens", CONFIG_INT, &o.max_tokens, 1, 1 << 20, NULL, NULL, "tokens per answer"},
+    {"threads", CONFIG_INT, &o.threads, 1, 1024, NULL, NULL, "threads per rank"},
+    {"batch", CONFIG_INT, &o.batch, 1, SEQS_MAX, NULL, NULL, "prompts at once"},
+    {"chunk", CONFIG_INT, &o.chunk, 1, 1 << 16, NULL, NULL, "prompt tokens per step"},
+    {"context", CONFIG_INT, &o.context, 1, 1 << 24, NULL, NULL, "longest sequence"},
+    {"kv-memory", CONFIG_BYTES, &o.kv_memory, 1, 1e13, NULL, NULL, "KV budget per rank"},
+    {"seed", CONFIG_INT, &o.seed, 0, 1e15, NULL, NULL, "sampling seed"},
+    {"temperature", CONFIG_FLOAT, &o.temperature, 0, 2, NULL, NULL, "0 is greedy"},
+    {"gaps", CONFIG_BOOL, &o.gaps, 0, 0, NULL, NULL,
+     "print the gap of the best two log probabilities"},
+    {"full", CONFIG_BOOL, &o.full, 0, 0, NULL, NULL, "gather whole rows of logits for greedy too"},
+    {"pin", CONFIG_BOOL, &o.pin, 0, 0, NULL, NULL, "pin threads"},
+    {"text", CONFIG_BOOL, &o.text, 0, 0, NULL, NULL, "print text, not ids"},
+    {"prompt-logprobs", CONFIG_BOOL, &o.prompt_logprobs, 0, 0, NULL, NULL,
+     "print the prompts' log probabilities"},
+};
+
+typedef struct sequence {
+    int32_t *prompt, *answer, *blocks;
+    float *gaps, *logprobs;
+    int prompt_count, done, answer_count, block_count; // done: prompt tokens that have run
+    bool opened;
+} sequence;
+
+typedef struct run_state {
+    comm *comm;
+    model *model;
+    engine *engine;
+    progress progress;
+    sequence *seqs;
+    int count;
+} run_state;
+
+static void die(const run_state *r, status s) {
+    if (status_is_ok(&s)) return;
+    fprintf(stderr, "generate: %s\n", s.message);
+    comm_abort(r->comm, 1);
+}
+
+static void add_ids(run_state *r, const int32_t *ids, size_t count) {
+    sequence *q = &r->seqs[r->count++];
+    if (count == 0 || (int64_t)count + o.max_tokens > o.context)
+        die(r, status_error(STATUS_INVALID_ARGUMENT, "prompt %d has %zu tokens", r->count, count));
+    q->prompt = malloc(count * sizeof *ids);
+    memcpy(q->prompt, ids, count * sizeof *ids);
+    q->prompt_count = (int)count;
+    q->answer = calloc((size_t)o.max_tokens, sizeof *q->answer);
+    q->gaps = calloc((size_t)o.max_tokens, sizeof *q->gaps);
+    q->logprobs = calloc(count, sizeof *q->logprobs);
+    q->blocks = calloc((size_t)o.context / BLOCK_TOKENS + 1, sizeof *q->blocks);
+}
+
+static void add_text(run_state *r, const char *text) {
+    char *plain = malloc(strlen(text) + 1), *w = plain;
+    for (; *text && *text != '\n'; text++) {
+        bool newline = text[0] == '\\' && text[1] == 'n';
+        *w++ = newline ? '\n' : *text;
+        text += newline;
+    }
+    token_list list = {0};
+    die(r, tokenizer_encode(model_get_tokenizer(r->model), plain, (size_t)(w - plain), true, true,
+                            1 << 20, &list));
+    add_ids(r, list.ids, list.count);
+    token_list_free(&list);
+    free(plain);
+}
+
+static void add_tokens(run_state *r, const char *text) {
+    int32_t *ids = malloc((strlen(text) + 1) * sizeof *ids);
+    size_t count = 0;
+    for (char *end; *text && *text != '\n'; text = end) {
+        ids[count] = (int32_t)strtol(text, &end, 10);
+        if (end == text) break;
+        count++;
+    }
+    add_ids(r, ids, count);
+    free(ids);
+}
+
+static void read_lines(run_state *r, const char *path, void (*add)(run_state *, const char *)) {
+    FILE *f = fopen(path, "r");
+    if (!f) die(r, status_error(STATUS_NOT_FOUND, "cannot read %s", path));
+    char *line = malloc(LINE_MAX_BYTES);
+    while (fgets(line, LINE_MAX_BYTES, f) && r->count < PROMPTS_MAX) add(r, line);
+    free(line);
+    fclose(f);
+}
+
+static void read_prompts(run_state *r) {
+    r->seqs = calloc(PROMPTS_MAX, sizeof *r->seqs);
+    if (o.prompt) add_text(r, o.prompt);
+    if (o.tokens) add_tokens(r, o.tokens);
+    if (o.prompts) read_lines(r, o.prompts, add_text);
+    if (o.token_file) read_lines(r, o.token_file, add_tokens);
+}
+
+// Every rank runs this alike: it goes below the step loop.
+static void write_logits(run_state *r) {
+    FILE *f = comm_rank(r->comm) == 0 ? fopen(o.logits_out, "wb") : NULL;
+    int vocab = model_get_config(r->model)->vocab, ranks = comm_size(r->comm), most = 0;
+    shard mine[SHARD_RANKS_MAX];
+    for (int i = 0; i < ranks; i++) {
+        die(r, shard_plan(model_get_config(r->model), ranks, i, &mine[i]));
+        int rows = mine[i].vocab.end - mine[i].vocab.begin;
+        most = rows > most ? rows : most;
+    }
+    float *all = malloc((size_t)ranks * (size_t)most * sizeof *all),
+          *part = malloc((size_t)most * sizeof *part);
+    decoder *d = engine_decoder(r->engine);
+    int64_t never = clock_now_ns() + 600 * CLOCK_SECOND;
+    for (int n = 0; n < r->count; n++) {
+        sequence *q = &r->seqs[n];
+        for (int i = 0; i <= q->prompt_count / BLOCK_TOKENS; i++) q->blocks[i] = i;
+        for (int at = 0; at < q->prompt_count; at += (int)o.chunk) {
+            int count = q->prompt_count - at < o.chunk ? q->prompt_count - at : (int)o.chunk;
+            kernels_seq seq = {.row = 0, .tokens = count, .position = at, .blocks = q->blocks};
+            die(r, decoder_forward(d, q->prompt + at, count, &seq, 1, never));
+            for (int32_t i = 0; i < count; i++) {
+                const float *logits = decoder_logits(d, &i, 1);
+                die(r, kernels_download(engine_kernels(r->engine), part, logits,
+                                        (size_t)most * sizeof *part));
+                die(r, comm_gather(r->comm, part, (size_t)most * sizeof *part, all, never));
+                for (int k = 0; f && k < ranks; k++)
+                    fwrite(all + (size_t)k * (size_t)most, sizeof *all,
+                           (size_t)(mine[k].vocab.end - mine[k].vocab.begin), f);
+            }
+        }
+    }
+    if (f) fclose(f);
+    if (f) fprintf(stderr, "logits: %d columns\n", vocab);
+    free(all);
+    free(part);
+}
+
+typedef struct plan_buffers {
+    open_seq open[SEQS_MAX];
+    seq_rows rows[SEQS_MAX];
+    int32_t close[SEQS_MAX];
+    int32_t fresh[SEQS_MAX][1 << 12];
+    int next_block; // of the whole pool
+    step_plan plan;
+} plan_buffers;
+
+// Adds slot's next rows: a chunk of its prompt, or the token last sampled.
+static void add_rows(plan_buffers *b, sequence *q, int slot) {
+    if (!q->opened) {
+        sampling s = sampling_default();
+        s.temperature = (float)o.temperature;
+        s.seed = (uint64_t)o.seed;
+        s.logprobs = o.gaps || o.prompt_logprobs ? 2 : o.full ? 0 : -1;
+        b->open[b->plan.open_count++] = (open_seq){.slot = slot,
+                                                   .sampling = s,
+                                                   .prompt_logprobs = o.prompt_logprobs,
+                                                   .prompt_tokens = q->prompt_count};
+        q->opened = true;
+    }
+    seq_rows *w = &b->rows[b->plan.rows_count++];
+    int left = q->prompt_count - q->done, count = left < o.chunk ? left : (int)o.chunk;
+    int position = left > 0 ? q->done : q->prompt_count + q->answer_count - 1;
+    *w = (seq_rows){.slot = slot,
+                    .position = position,
+                    .tokens = q->prompt + q->done,
+                    .token_count = left > 0 ? count : 0,
+                    .sample = left <= count};
+    int need = (position + (left > 0 ? count : 1) + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
+    w->new_blocks = b->fresh[slot];
+    while (q->block_count < need) {
+        q->blocks[q->block_count++] = b->next_block;
+        b->fresh[slot][w->new_block_count++] = b->next_block++;
+    }
+    q->done += left > 0 ? count : 0;
+}
+
+static void take_result(run_state *r, const step_result *result, int first) {
+    for (int i = 0; i < result->seq_count; i++) {
+        const seq_result *x = &result->seqs[i];
+        sequence *q = &r->seqs[first + x->slot];
+        int at = q->done - x->prompt_count;
+        for (int j = 0; j < x->prompt_count; j++) q->logprobs[at + j] = x->prompt[j].logprob;
+        if (x->bad_numbers)
+            die(r, status_error(STATUS_DATA_LOSS, "prompt %d: logits are not finite",
+                                first + x->slot));
+        if (x->token < 0) continue;
+        q->gaps[q->answer_count] = x->top_count >= 2 ? x->top[0].logprob - x->top[1].logprob : -1;
+        q->answer[q->answer_count++] = x->token;
+    }
+}
+
+// Runs prompts [first, first + count) to their end. Adds to the times of prefill and decode steps.
+static void run_group(run_state *r, int first, int count, double *prefill, double *decode,
+                      int *decoded, double *comm_s) {
+    static plan_buffers b;
+    static uint64_t step;
+    b.next_block = 0;
+    for (;;) {
+        b.plan = (step_plan){.step = ++step, .open = b.open, .rows = b.rows, .close = b.close};
+        bool prompts = false;
+        for (int i = 0; i < count; i++) {
+            sequence *q = &r->seqs[first + i];
+            if (q->answer_count >= o.max_tokens) continue;
+            prompts |= q->done < q->prompt_count;
+            // While prompts run, one at a time: the step's rows are bounded.
+            if (prompts && b.plan.rows_count > 0) break;
+            add_rows(&b, q, i);
+            if (prompts) break;
+        }
+        bool last = b.plan.rows_count == 0;
+        for (int i = 0; last && i < count; i++) b.close[b.plan.close_count++] = i;
+        int64_t start = clock_now_ns();
+        step_result result;
+        die(r, step_execute(engine_step(r->engine), &b.plan, &result));
+        double seconds = (double)(clock_now_ns() - start) * 1e-9;
+        take_result(r, &result, first);
+        *(prompts ? prefill : decode) += seconds;
+        if (!prompts) *decoded += b.plan.rows_count;
+        if (!prompts) *comm_s += result.comm_us * 1e-6;
+        if (last) return;
+    }
+}
+
+static void print_answer(const run_state *r, const sequence *q) {
+    if (o.text) {
+        buf text = buf_make(1 << 20);
+        for (int i = 0; i < q->answer_count; i++)
+            tokenizer_decode(model_get_tokenizer(r->model), q->answer[i], true, i == 0, &text);
+        puts(buf_string(&text));
+        buf_free(&text);
+        return;
+    }
+    for (int i = 0; o.prompt_logprobs && i < q->prompt_count; i++)
+        printf("%.5f ", (double)q->logprobs[i]);
+    for (int i = 0; i < q->answer_count; i++) {
+        printf(i ? " %d" : "%d", q->answer[i]);
+        if (o.gaps) printf(":%.6f", (double)q->gaps[i]);
+    }
+    putchar('\n');
+}
+
+static void lead(run_state *r) {
+    double prefill = 0, decode = 0, comm_s = 0;
+    int decoded = 0, prompt_tokens = 0;
+    for (int at = 0; at < r->count; at += (int)o.batch) {
+        int count = r->count - at < o.batch ? r->count - at : (int)o.batch;
+        run_group(r, at, count, &prefill, &decode, &decoded, &comm_s);
+        for (int i = at; i < at + count; i++) prompt_tokens += r->seqs[i].prompt_count;
+        for (int i = at; i < at + count; i++) print_answer(r, &r->seqs[i]);
+        fflush(stdout);
+    }
+    die(r, step_end(engine_step(r->engine)));
+    fprintf(stderr,
+            "ranks=%d threads=%d backend=%s transport=%s prefill_tok_s=%.1f decode_tok_s=%.1f "
+            "comm_share=%.3f\n",
+            comm_size(r->comm), (int)o.threads, engine_backend(r->engine), comm_name(r->comm),
+            prompt_tokens / prefill, decoded / decode, comm_s / decode);
+}
+
+static void open_engine(run_state *r) {
+    static shard shards[SHARD_RANKS_MAX];
+    for (int i = 0; i < comm_size(r->comm); i++)
+        die(r, shard_plan(model_get_config(r->model), comm_size(r->comm), i, &shards[i]));
+    int64_t step_tokens = o.chunk > SEQS_MAX ? o.chunk : SEQS_MAX;
+    engine_options e = {.comm = r->comm,
+                        .progress = &r->progress,
+                        .model = r->model,
+                        .shards = shards,
+                        .limits = {.max_step_tokens = (int)step_tokens,
+                                   .max_seqs = SEQS_MAX,
+                                   .block_tokens = BLOCK_TOKENS,
+                                   .max_context = (int)o.context},
+                        .threads = (int)o.threads,
+                        .pin = o.pin,
+                        .isa = o.isa,
+                        .kv_memory = o.kv_memory,
+                        .kv_type = o.kv_type,
+                        .step_timeout_ns = 120 * CLOCK_SECOND};
+    die(r, engine_open(&e, &r->engine));
+}
+
+int main(int argc, char **argv) {
+    static run_state r;
+    log_open(LOG_WARN, "generate");
+    arena *memory = arena_create(1 << 20);
+    const char *words[64];
+    int word_count = 0;
+    config_action action;
+    const config_program program = {.name = "generate",
+                                    .synopsis = "[options] MODEL",
+                                    .about = "Tokens and logits without a coordinator.",
+                                    .options = options,
+                                    .option_count = sizeof options / sizeof options[0]};
+    status s = comm_open_local(&r.comm);
+    if (argc > 64) return 2;
+    if (status_is_ok(&s))
+        s = config_parse(&program, argc, argv, memory, words, &word_count, &action);
+    if (status_is_ok(&s) && action == CONFIG_EXIT) return 0;
+    if (status_is_ok(&s) && word_count != 1)
+        s = status_error(STATUS_INVALID_ARGUMENT, "name one model");
+    die(&r, s);
+    comm_close(r.comm);
+    r.comm = NULL;
+    comm_transport transport = !strcmp(o.transport, "shm")   ? COMM_SHM
+                               : !strcmp(o.transport, "mpi") ? COMM_MPI
+                                                             : COMM_AUTO;
+    die(&r, comm_open(NULL, NULL, transport, &r.comm));
+    die(&r, model_open(words[0], NULL, &r.model));
+    read_prompts(&r);
+    open_engine(&r);
+    bool ended = false;
+    if (o.logits_out)
+        write_logits(&r);
+    else if (comm_rank(r.comm) == 0)
+        lead(&r);
+    else
+        while (!ended) die(&r, step_follow(engine_step(r.engine), &ended));
+    for (int i = 0; i < r.count; i++) {
+        free(r.seqs[i].prompt), free(r.seqs[i].answer), free(r.seqs[i].gaps),
+            free(r.seqs[i].logprobs), free(r.seqs[i].blocks);
+    }
+    free(r.seqs);
+    engine_close(r.engine);
+    model_close(r.model);
+    comm_close(r.comm);
+    arena_destroy(memory);
+    return 0;
+}
