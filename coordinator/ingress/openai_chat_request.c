@@ -1,5 +1,6 @@
 #include <limits.h>
 
+#include "common/base/json.h"
 #include "coordinator/ingress/body_fields.h"
 #include "coordinator/ingress/openai_messages.h"
 #include "coordinator/ingress/openai_parameters.h"
@@ -39,6 +40,14 @@ bool openai_chat_parse(const char *body, size_t size, openai_request *out, refus
         return true;
     openai_request_free(out);
     return false;
+}
+
+bool openai_has_messages(const char *body, size_t size) {
+    json_t *object = NULL;
+    status s = json_parse(body, size, &object);
+    bool has = s.code == STATUS_OK && json_object_get(object, "messages");
+    if (s.code == STATUS_OK) json_decref(object);
+    return has;
 }
 
 void openai_request_free(openai_request *r) {

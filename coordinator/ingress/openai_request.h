@@ -28,6 +28,9 @@ typedef struct openai_request {
 // False: *why is what to answer, nothing is left to free.
 bool openai_chat_parse(const char *body, size_t size, openai_request *out, refusal *why);
 bool openai_completion_parse(const char *body, size_t size, openai_request *out, refusal *why);
+// For a body that may be either: it is an object with "messages".
+bool openai_has_messages(const char *body, size_t size);
+
 void openai_request_free(openai_request *r);
 
 #endif

@@ -49,15 +49,15 @@ static uint64_t random_id(void) {
 // ---- who ----
 
 // "key:NAME", else what the client says it is. A long name is told apart by its hash (FNV-1a).
-static bool name_client(const ingress *in, const generate_request *r,
-                        char out[GENERATE_CLIENT_MAX + 1], refusal *why) {
-    const char *key = in->keys && r->api_key ? api_keys_find(in->keys, r->api_key) : NULL;
+bool generate_authenticate(const ingress *in, const char *api_key, const char *client,
+                           char out[GENERATE_CLIENT_MAX + 1], refusal *why) {
+    const char *key = in->keys && api_key ? api_keys_find(in->keys, api_key) : NULL;
     if (in->keys && !key)
         return refuse(
             why, STATUS_UNAUTHENTICATED, NULL, "invalid_api_key",
-            r->api_key ? "Incorrect API key provided."
-                       : "You didn't provide an API key: send it as 'Authorization: Bearer KEY'.");
-    const char *name = key ? key : r->client ? r->client : "";
+            api_key ? "Incorrect API key provided."
+                    : "You didn't provide an API key: send it as 'Authorization: Bearer KEY'.");
+    const char *name = key ? key : client ? client : "";
     if (snprintf(out, GENERATE_CLIENT_MAX + 1, key ? "key:%s" : "%s", name) <= GENERATE_CLIENT_MAX)
         return true;
     uint64_t hash = UINT64_C(14695981039346656037);
@@ -296,7 +296,9 @@ bool generate_prepare(const ingress *in, const generate_request *r, prepared *ou
     *out = (prepared){.prompt_count = r->messages ? 1 : r->prompt_count, .answers = r->n};
     assert(out->prompt_count >= 1 && out->prompt_count * r->n <= SINK_ANSWERS_MAX);
     char client[GENERATE_CLIENT_MAX + 1];
-    if (!name_client(in, r, client, why) || !find_model(in, r, &out->model, why)) return false;
+    if (!generate_authenticate(in, r->api_key, r->client, client, why) ||
+        !find_model(in, r, &out->model, why))
+        return false;
     // Up to 2^53, so that a seed told in JSON is exact in every language.
     uint64_t seed = r->seed_given ? r->sampling.seed : random_id() >> 11;
     bool good = check_request(out->model, r, why);
@@ -346,7 +348,9 @@ void prepared_free(prepared *p) {
 bool generate_tokenize(const ingress *in, const generate_request *r, token_list *out,
                        served_model **model, refusal *why) {
     char client[GENERATE_CLIENT_MAX + 1];
-    if (!name_client(in, r, client, why) || !find_model(in, r, model, why)) return false;
+    if (!generate_authenticate(in, r->api_key, r->client, client, why) ||
+        !find_model(in, r, model, why))
+        return false;
     if (encode_prompt(*model, r, 0, context_of(in, *model), out, why)) return true;
     served_model_release(*model);
     *model = NULL;

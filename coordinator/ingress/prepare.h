@@ -31,7 +31,8 @@ enum {
     GENERATE_STOP_MAX = CORE_STOP_MAX,
     GENERATE_STOP_BYTES_MAX = CORE_STOP_BYTES_MAX, // of one stop text
     GENERATE_N_MAX = 16,
-    GENERATE_CLIENT_MAX = 63, // bytes of a client's name; longer names are hashed
+    INGRESS_VIEW_BYTES_MAX = 16 << 20, // of a copy of the core's view
+    GENERATE_CLIENT_MAX = 63,          // bytes of a client's name; longer names are hashed
 };
 
 typedef struct text_span {
@@ -90,6 +91,7 @@ typedef struct ingress {
     struct metrics *metrics;
     core_port core;
     int max_context;            // 0: the model's own
+    int max_queue;              // the core's, for /health; 0: not told
     int64_t default_timeout_ns; // of a request without a deadline
     int64_t max_timeout_ns;     // no deadline is later than this from now
 } ingress;
@@ -103,6 +105,11 @@ typedef struct prepared {
     int prompt_tokens;                       // of all prompts together
     char id[40]; // "chatcmpl-..." or "cmpl-...": what the client sees, and logs
 } prepared;
+
+// Who asks: a key's name, else what the client calls itself (may be NULL). False: a key is needed
+// and this is none.
+bool generate_authenticate(const ingress *in, const char *api_key, const char *client,
+                           char out[GENERATE_CLIENT_MAX + 1], refusal *why);
 
 // False: *why says what to tell the client, nothing is left to free. `r` is only read.
 bool generate_prepare(const ingress *in, const generate_request *r, prepared *out, refusal *why);

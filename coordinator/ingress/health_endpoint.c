@@ -1,0 +1,51 @@
+// Two questions that are often mixed up. /health: could a token be made now? /live: does the
+// process answer at all?
+#include "common/base/json.h"
+#include "coordinator/ingress/endpoints.h"
+
+#include <string.h>
+
+enum { BODY_MAX = 1024 };
+
+// NULL: healthy.
+static const char *what_is_wrong(http_exchange *x, const core_view *view, int max_queue) {
+    if (http_exchange_is_draining(x) || view->draining)
+        return "draining: no new requests are taken";
+    if (!view->group_count) return "no worker group has registered";
+    if (!core_view_can_serve(view, NULL)) {
+        for (int i = 0; i < view->group_count; i++)
+            if (view->groups[i].state == GROUP_STARTING)
+                return "no worker group is ready: one is loading";
+        return "no worker group is ready: all are lost or draining";
+    }
+    if (max_queue && view->queued >= max_queue) return "the queue is full";
+    return NULL;
+}
+
+static void reply_health(http_exchange *x, const core_view *view, const char *wrong) {
+    buf body = buf_make(BODY_MAX);
+    buf_printf(&body, "{\"status\":\"%s\"", wrong ? "unavailable" : "ok");
+    if (wrong) {
+        buf_append_string(&body, ",\"reason\":");
+        json_append_string(&body, wrong, strlen(wrong));
+    }
+    if (view) buf_printf(&body, ",\"queued\":%d,\"running\":%d", view->queued, view->running);
+    buf_append_string(&body, "}\n");
+    http_reply(x, wrong ? 503 : 200, "application/json", &body);
+}
+
+void health_endpoint(http_exchange *x) {
+    const ingress *in = http_exchange_ingress(x);
+    arena *memory = arena_create(INGRESS_VIEW_BYTES_MAX);
+    core_view view;
+    bool seen = memory && in->core.look(in->core.core, memory, &view).code == STATUS_OK;
+    reply_health(x, seen ? &view : NULL,
+                 seen ? what_is_wrong(x, &view, in->max_queue) : "the core does not answer");
+    arena_destroy(memory);
+}
+
+void live_endpoint(http_exchange *x) {
+    buf body = buf_make(BODY_MAX);
+    buf_append_string(&body, "{\"status\":\"ok\"}\n");
+    http_reply(x, 200, "application/json", &body);
+}
