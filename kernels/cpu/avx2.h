@@ -10,6 +10,10 @@
 
 #define AVX2_INLINE static inline __attribute__((always_inline))
 
+// Keeps a sum where the source has it. gcc regroups chains of integer additions into trees, which
+// need more registers than there are (half of a product's instructions were spills).
+#define AVX2_KEEP(sum) __asm__("" : "+x"(sum))
+
 // Eight values of F32, F16 or BF16 as floats; `type` is a constant where this is inlined.
 AVX2_INLINE __m256 avx2_load8(dtype type, const uint8_t *p) {
     if (type == DTYPE_F32) return _mm256_loadu_ps((const float *)p);
@@ -32,11 +36,23 @@ AVX2_INLINE float avx2_add_lanes(__m256 v) {
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
+// Prefetches eight rows. Called for every step of a loop that takes `step` bytes of each row; acts
+// once per cache line. An address that is not mapped does no harm.
+AVX2_INLINE void avx2_prefetch(const uint8_t *const *rows, size_t index, size_t step,
+                               size_t ahead) {
+    if (index % (64 / step) != 0) return;
+    for (int r = 0; r < ISA_GEMV_ROWS; r++)
+        _mm_prefetch((const char *)(rows[r] + index * step + ahead), _MM_HINT_T0);
+}
+
 // quantised_avx2.c
 void avx2_quantise(const float *x, int blocks, isa_q8 *out);
-void avx2_gemv_q8_0(const uint8_t *const *rows, int blocks, const isa_q8 *x, float *out);
-void avx2_gemv_q4_0(const uint8_t *const *rows, int blocks, const isa_q8 *x, float *out);
-void avx2_gemv_q4_1(const uint8_t *const *rows, int blocks, const isa_q8 *x, float *out);
+void avx2_gemv_q8_0(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
+                    float *out);
+void avx2_gemv_q4_0(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
+                    float *out);
+void avx2_gemv_q4_1(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
+                    float *out);
 void avx2_unpack_q8_0(const uint8_t *row, int blocks, int index, const isa_tile *tile);
 void avx2_unpack_q4_0(const uint8_t *row, int blocks, int index, const isa_tile *tile);
 void avx2_unpack_q4_1(const uint8_t *row, int blocks, int index, const isa_tile *tile);
@@ -45,9 +61,9 @@ void avx2_gemm_q4_0(const isa_tile *tile, int blocks, const uint8_t *group, floa
 void avx2_gemm_q4_1(const isa_tile *tile, int blocks, const uint8_t *group, float *out);
 
 // float_avx2.c
-void avx2_gemv_f32(const uint8_t *const *rows, int cols, const float *x, float *out);
-void avx2_gemv_f16(const uint8_t *const *rows, int cols, const float *x, float *out);
-void avx2_gemv_bf16(const uint8_t *const *rows, int cols, const float *x, float *out);
+void avx2_gemv_f32(const uint8_t *const *rows, int cols, size_t ahead, const float *x, float *out);
+void avx2_gemv_f16(const uint8_t *const *rows, int cols, size_t ahead, const float *x, float *out);
+void avx2_gemv_bf16(const uint8_t *const *rows, int cols, size_t ahead, const float *x, float *out);
 void avx2_widen(dtype type, const void *data, int count, float *out);
 void avx2_narrow(dtype type, const float *x, int count, void *out, size_t stride);
 void avx2_dots(const float *const *rows, int cols, const float *const *x, int tokens,

@@ -5,8 +5,8 @@
 enum { CHAINS = 8 }; // independent sums that hide the latency of fma
 
 // Eight rows with one token. The tail adds 0 * 0 in the lanes that have no column.
-AVX2_INLINE void gemv(dtype type, const uint8_t *const *rows, int cols, const float *x,
-                      float *out) {
+AVX2_INLINE void gemv(dtype type, const uint8_t *const *rows, int cols, size_t ahead,
+                      const float *x, float *out) {
     size_t element = type == DTYPE_F32 ? 4 : 2;
     const uint8_t *at[CHAINS];
     __m256 sums[CHAINS];
@@ -16,6 +16,7 @@ AVX2_INLINE void gemv(dtype type, const uint8_t *const *rows, int cols, const fl
     }
     int c = 0;
     for (; c + 8 <= cols; c += 8) {
+        avx2_prefetch(at, (size_t)c / 8, 8 * element, ahead);
         __m256 v = _mm256_loadu_ps(x + c);
         for (int r = 0; r < CHAINS; r++)
             sums[r] = _mm256_fmadd_ps(avx2_load8(type, at[r] + (size_t)c * element), v, sums[r]);
@@ -30,16 +31,17 @@ AVX2_INLINE void gemv(dtype type, const uint8_t *const *rows, int cols, const fl
     for (int r = 0; r < CHAINS; r++) out[r] = avx2_add_lanes(sums[r]);
 }
 
-void avx2_gemv_f32(const uint8_t *const *rows, int cols, const float *x, float *out) {
-    gemv(DTYPE_F32, rows, cols, x, out);
+void avx2_gemv_f32(const uint8_t *const *rows, int cols, size_t ahead, const float *x, float *out) {
+    gemv(DTYPE_F32, rows, cols, ahead, x, out);
 }
 
-void avx2_gemv_f16(const uint8_t *const *rows, int cols, const float *x, float *out) {
-    gemv(DTYPE_F16, rows, cols, x, out);
+void avx2_gemv_f16(const uint8_t *const *rows, int cols, size_t ahead, const float *x, float *out) {
+    gemv(DTYPE_F16, rows, cols, ahead, x, out);
 }
 
-void avx2_gemv_bf16(const uint8_t *const *rows, int cols, const float *x, float *out) {
-    gemv(DTYPE_BF16, rows, cols, x, out);
+void avx2_gemv_bf16(const uint8_t *const *rows, int cols, size_t ahead, const float *x,
+                    float *out) {
+    gemv(DTYPE_BF16, rows, cols, ahead, x, out);
 }
 
 AVX2_INLINE void widen(dtype type, const uint8_t *data, int count, float *out) {

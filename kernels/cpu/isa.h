@@ -59,17 +59,19 @@ typedef struct isa {
 
     // One token's row of `blocks` * 32 floats to blocks.
     void (*quantise)(const float *x, int blocks, isa_q8 *out);
-    // Products of ISA_GEMV_ROWS weight rows with one token. Entry by weight type.
-    void (*gemv_q8[DTYPE_COUNT])(const uint8_t *const *rows, int blocks, const isa_q8 *x,
-                                 float *out);
+    // Products of ISA_GEMV_ROWS weight rows with one token. Entry by weight type. The rows that the
+    // caller wants next lie `ahead` bytes further; they are prefetched, since processors do not see
+    // a pattern in eight interleaved rows.
+    void (*gemv_q8[DTYPE_COUNT])(const uint8_t *const *rows, int blocks, size_t ahead,
+                                 const isa_q8 *x, float *out);
     void (*unpack[DTYPE_COUNT])(const uint8_t *row, int blocks, int index, const isa_tile *tile);
     // out[row][token] of a tile with one group; out is (ISA_TILE_ROWS, lanes), aligned to 64.
     void (*gemm_q8[DTYPE_COUNT])(const isa_tile *tile, int blocks, const uint8_t *group,
                                  float *out);
 
     // Products of ISA_GEMV_ROWS rows of F32, F16 or BF16 (any alignment) with one token.
-    void (*gemv_float[DTYPE_COUNT])(const uint8_t *const *rows, int cols, const float *x,
-                                    float *out);
+    void (*gemv_float[DTYPE_COUNT])(const uint8_t *const *rows, int cols, size_t ahead,
+                                    const float *x, float *out);
     // F32, F16 or BF16 of any alignment to float.
     void (*widen)(dtype type, const void *data, int count, float *out);
     // out[token][row] of ISA_TILE_ROWS float rows with 1 to ISA_DOT_TOKENS tokens.

@@ -56,7 +56,9 @@ static int32_t dot_u8(const uint8_t *w, const int8_t *q) {
     return dot;
 }
 
-static void gemv_q8_0(const uint8_t *const *rows, int blocks, const isa_q8 *x, float *out) {
+static void gemv_q8_0(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
+                      float *out) {
+    (void)ahead;
     for (int r = 0; r < ISA_GEMV_ROWS; r++) {
         const uint8_t *w = rows[r];
         float f = 0;
@@ -69,7 +71,9 @@ static void gemv_q8_0(const uint8_t *const *rows, int blocks, const isa_q8 *x, f
     }
 }
 
-static void gemv_q4_0(const uint8_t *const *rows, int blocks, const isa_q8 *x, float *out) {
+static void gemv_q4_0(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
+                      float *out) {
+    (void)ahead;
     for (int r = 0; r < ISA_GEMV_ROWS; r++) {
         const uint8_t *w = rows[r];
         float f = 0;
@@ -83,7 +87,9 @@ static void gemv_q4_0(const uint8_t *const *rows, int blocks, const isa_q8 *x, f
     }
 }
 
-static void gemv_q4_1(const uint8_t *const *rows, int blocks, const isa_q8 *x, float *out) {
+static void gemv_q4_1(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
+                      float *out) {
+    (void)ahead;
     for (int r = 0; r < ISA_GEMV_ROWS; r++) {
         const uint8_t *w = rows[r];
         float f = 0;
@@ -194,15 +200,21 @@ static float dot_narrow(dtype type, const uint8_t *w, const float *x, int cols) 
     return add_lanes(lanes);
 }
 
-static void gemv_f32(const uint8_t *const *rows, int cols, const float *x, float *out) {
+static void gemv_f32(const uint8_t *const *rows, int cols, size_t ahead, const float *x,
+                     float *out) {
+    (void)ahead;
     for (int r = 0; r < ISA_GEMV_ROWS; r++) out[r] = dot_narrow(DTYPE_F32, rows[r], x, cols);
 }
 
-static void gemv_f16(const uint8_t *const *rows, int cols, const float *x, float *out) {
+static void gemv_f16(const uint8_t *const *rows, int cols, size_t ahead, const float *x,
+                     float *out) {
+    (void)ahead;
     for (int r = 0; r < ISA_GEMV_ROWS; r++) out[r] = dot_narrow(DTYPE_F16, rows[r], x, cols);
 }
 
-static void gemv_bf16(const uint8_t *const *rows, int cols, const float *x, float *out) {
+static void gemv_bf16(const uint8_t *const *rows, int cols, size_t ahead, const float *x,
+                      float *out) {
+    (void)ahead;
     for (int r = 0; r < ISA_GEMV_ROWS; r++) out[r] = dot_narrow(DTYPE_BF16, rows[r], x, cols);
 }
 

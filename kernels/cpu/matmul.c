@@ -84,6 +84,7 @@ static void gemv_rows(const product *p, int i, int first, int last) {
     const kernels_weight *w = p->weights[i];
     const isa *isa = p->k->isa;
     int blocks = p->cols / ISA_BLOCK;
+    size_t ahead = ISA_GEMV_ROWS * w->row_stride;
     for (int row = first; row < last; row += ISA_GEMV_ROWS) {
         const uint8_t *rows[ISA_GEMV_ROWS];
         for (int r = 0; r < ISA_GEMV_ROWS; r++) { // past the end: the last row again
@@ -93,9 +94,10 @@ static void gemv_rows(const product *p, int i, int first, int last) {
         for (int t = 0; t < p->tokens; t++) {
             float sums[ISA_GEMV_ROWS];
             if (is_quantised(w->type))
-                isa->gemv_q8[w->type](rows, blocks, p->k->rows_q8 + t * blocks, sums);
+                isa->gemv_q8[w->type](rows, blocks, ahead, p->k->rows_q8 + t * blocks, sums);
             else
-                isa->gemv_float[w->type](rows, p->cols, p->x + (size_t)t * (size_t)p->cols, sums);
+                isa->gemv_float[w->type](rows, p->cols, ahead, p->x + (size_t)t * (size_t)p->cols,
+                                         sums);
             float *out = p->outs[i] + (size_t)t * (size_t)w->rows;
             for (int r = 0; r < ISA_GEMV_ROWS && row + r < last; r++)
                 out[row + r] = sums[r] + bias_of(p, i, row + r);

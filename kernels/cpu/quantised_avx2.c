@@ -88,12 +88,14 @@ AVX2_INLINE __m256i dots_nibbles(const uint8_t *const *at, size_t offset, __m256
     return _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
 }
 
-void avx2_gemv_q4_1(const uint8_t *const *rows, int blocks, const isa_q8 *x, float *out) {
+void avx2_gemv_q4_1(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
+                    float *out) {
     const uint8_t *at[8];
     memcpy(at, rows, sizeof at);
     __m256 f = _mm256_setzero_ps(), d, m;
     for (int b = 0; b < blocks; b++) {
         size_t offset = (size_t)b * 20;
+        avx2_prefetch(at, (size_t)b, 20, ahead);
         __m256i q = _mm256_loadu_si256((const __m256i *)x[b].q);
         __m256 dots = _mm256_cvtepi32_ps(dots_nibbles(at, offset + 4, q));
         load_scales(at, offset, &d, &m);
@@ -103,12 +105,14 @@ void avx2_gemv_q4_1(const uint8_t *const *rows, int blocks, const isa_q8 *x, flo
     _mm256_storeu_ps(out, f);
 }
 
-void avx2_gemv_q4_0(const uint8_t *const *rows, int blocks, const isa_q8 *x, float *out) {
+void avx2_gemv_q4_0(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
+                    float *out) {
     const uint8_t *at[8];
     memcpy(at, rows, sizeof at);
     __m256 f = _mm256_setzero_ps(), d, unused;
     for (int b = 0; b < blocks; b++) {
         size_t offset = (size_t)b * 18;
+        avx2_prefetch(at, (size_t)b, 18, ahead);
         __m256i q = _mm256_loadu_si256((const __m256i *)x[b].q);
         __m256i dots =
             _mm256_sub_epi32(dots_nibbles(at, offset + 2, q), _mm256_set1_epi32(8 * x[b].sum));
@@ -142,12 +146,14 @@ AVX2_INLINE __m256i dots_bytes(const uint8_t *const *at, size_t offset, __m256i 
                             _mm256_permute2x128_si256(a, b, 0x31));
 }
 
-void avx2_gemv_q8_0(const uint8_t *const *rows, int blocks, const isa_q8 *x, float *out) {
+void avx2_gemv_q8_0(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
+                    float *out) {
     const uint8_t *at[8];
     memcpy(at, rows, sizeof at);
     __m256 f = _mm256_setzero_ps(), d, unused;
     for (int b = 0; b < blocks; b++) {
         size_t offset = (size_t)b * 34;
+        avx2_prefetch(at, (size_t)b, 34, ahead);
         __m256i q = _mm256_loadu_si256((const __m256i *)x[b].q);
         __m256 dots = _mm256_cvtepi32_ps(dots_bytes(at, offset + 2, q));
         load_scales(at, offset, &d, &unused);
@@ -207,6 +213,7 @@ AVX2_INLINE void block_dots(dtype type, const uint8_t *w, const uint8_t *q, __m2
                 sums[r] = _mm256_add_epi32(sums[r], multiply_bytes(four, x));
             else
                 sums[r] = _mm256_add_epi16(sums[r], _mm256_maddubs_epi16(four, x));
+            AVX2_KEEP(sums[r]);
         }
     }
     for (int r = 0; r < ISA_TILE_ROWS; r++)
