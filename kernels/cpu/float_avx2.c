@@ -60,8 +60,10 @@ void avx2_widen(dtype type, const void *data, int count, float *out) {
         widen(DTYPE_F32, data, count, out);
     else if (type == DTYPE_F16)
         widen(DTYPE_F16, data, count, out);
-    else
+    else if (type == DTYPE_BF16)
         widen(DTYPE_BF16, data, count, out);
+    else
+        dtype_to_f32(type, data, (size_t)count, out);
 }
 
 void avx2_narrow(dtype type, const float *x, int count, void *out, size_t stride) {

@@ -52,6 +52,15 @@ typedef struct isa_tile {
     float *d, *m;
 } isa_tile;
 
+// Scale and minimum of part j (of 8) in a Q4_K block; `packed` are its 12 bytes.
+static inline void isa_q4_k_scale(const uint8_t *packed, int j, int *scale, int *minimum) {
+    const uint8_t *s = packed;
+    *scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
+    *minimum = j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | (s[j] >> 6) << 4;
+}
+
+// Entries by weight type may be NULL: without unpack and gemm_q8 the type is widened and multiplied
+// as floats; without gemv its one-token products go through a group or `dots`, too.
 typedef struct isa {
     const char *name;
     int lanes; // tokens per group, at most ISA_LANES_MAX
@@ -59,20 +68,20 @@ typedef struct isa {
 
     // One token's row of `blocks` * 32 floats to blocks.
     void (*quantise)(const float *x, int blocks, isa_q8 *out);
-    // Products of ISA_GEMV_ROWS weight rows with one token. Entry by weight type. The rows that the
+    // Products of ISA_GEMV_ROWS weight rows with one token. The rows that the
     // caller wants next lie `ahead` bytes further; they are prefetched, since processors do not see
     // a pattern in eight interleaved rows.
     void (*gemv_q8[DTYPE_COUNT])(const uint8_t *const *rows, int blocks, size_t ahead,
                                  const isa_q8 *x, float *out);
     void (*unpack[DTYPE_COUNT])(const uint8_t *row, int blocks, int index, const isa_tile *tile);
-    // out[row][token] of a tile with one group; out is (ISA_TILE_ROWS, lanes), aligned to 64.
+    // out[token][row] of a tile with one group; out is (lanes, ISA_TILE_ROWS), aligned to 64.
     void (*gemm_q8[DTYPE_COUNT])(const isa_tile *tile, int blocks, const uint8_t *group,
                                  float *out);
 
     // Products of ISA_GEMV_ROWS rows of F32, F16 or BF16 (any alignment) with one token.
     void (*gemv_float[DTYPE_COUNT])(const uint8_t *const *rows, int cols, size_t ahead,
                                     const float *x, float *out);
-    // F32, F16 or BF16 of any alignment to float.
+    // Weights of any type and alignment to float.
     void (*widen)(dtype type, const void *data, int count, float *out);
     // out[token][row] of ISA_TILE_ROWS float rows with 1 to ISA_DOT_TOKENS tokens.
     void (*dots)(const float *const *rows, int cols, const float *const *x, int tokens,

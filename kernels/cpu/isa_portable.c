@@ -128,6 +128,31 @@ static void unpack_q4_1(const uint8_t *row, int blocks, int index, const isa_til
     }
 }
 
+static void unpack_q5_0(const uint8_t *row, int blocks, int index, const isa_tile *tile) {
+    for (int b = 0; b < blocks; b++, row += 22) {
+        int at = b * ISA_TILE_ROWS + index;
+        uint8_t *q = tile->q + at * ISA_BLOCK;
+        tile->d[at] = load_f16(row);
+        split_nibbles(row + 6, q);
+        for (int i = 0; i < ISA_BLOCK; i++) {
+            int high = row[2 + i / 8] >> (i % 8) & 1;
+            q[i] = (uint8_t)((q[i] | high << 4) - 16);
+        }
+    }
+}
+
+static void unpack_q4_k(const uint8_t *row, int blocks, int index, const isa_tile *tile) {
+    for (int b = 0; b < blocks; b++) {
+        const uint8_t *super = row + b / 8 * 144, *packed = super + 16 + b % 8 / 2 * 32;
+        int at = b * ISA_TILE_ROWS + index, scale, minimum;
+        isa_q4_k_scale(super + 4, b % 8, &scale, &minimum);
+        tile->d[at] = load_f16(super) * (float)scale;
+        tile->m[at] = -(load_f16(super + 2) * (float)minimum);
+        for (int i = 0; i < ISA_BLOCK; i++)
+            tile->q[at * ISA_BLOCK + i] = b % 2 ? packed[i] >> 4 : packed[i] & 15;
+    }
+}
+
 // dots[t] of one unpacked weight block with a group's block.
 static void group_dots(const uint8_t *w, bool is_signed, const int8_t *q, int32_t *dots) {
     memset(dots, 0, LANES * sizeof *dots);
@@ -152,8 +177,8 @@ static void gemm_q8(dtype type, const isa_tile *tile, int blocks, const uint8_t 
             group_dots(tile->q + at * ISA_BLOCK, type == DTYPE_Q8_0, q, dots);
             for (int t = 0; t < LANES; t++) {
                 int32_t dot = type == DTYPE_Q4_0 ? dots[t] - 8 * sum[t] : dots[t];
-                out[r * LANES + t] += (float)dot * (tile->d[at] * d[t]);
-                if (type == DTYPE_Q4_1) out[r * LANES + t] += tile->m[at] * s[t];
+                out[t * ISA_TILE_ROWS + r] += (float)dot * (tile->d[at] * d[t]);
+                if (type == DTYPE_Q4_1) out[t * ISA_TILE_ROWS + r] += tile->m[at] * s[t];
             }
         }
     }
@@ -309,8 +334,16 @@ static const isa table = {
     .available = available,
     .quantise = quantise,
     .gemv_q8 = {[DTYPE_Q8_0] = gemv_q8_0, [DTYPE_Q4_0] = gemv_q4_0, [DTYPE_Q4_1] = gemv_q4_1},
-    .unpack = {[DTYPE_Q8_0] = unpack_q8_0, [DTYPE_Q4_0] = unpack_q4_0, [DTYPE_Q4_1] = unpack_q4_1},
-    .gemm_q8 = {[DTYPE_Q8_0] = gemm_q8_0, [DTYPE_Q4_0] = gemm_q4_0, [DTYPE_Q4_1] = gemm_q4_1},
+    .unpack = {[DTYPE_Q8_0] = unpack_q8_0,
+               [DTYPE_Q4_0] = unpack_q4_0,
+               [DTYPE_Q4_1] = unpack_q4_1,
+               [DTYPE_Q5_0] = unpack_q5_0,
+               [DTYPE_Q4_K] = unpack_q4_k},
+    .gemm_q8 = {[DTYPE_Q8_0] = gemm_q8_0,
+                [DTYPE_Q4_0] = gemm_q4_0,
+                [DTYPE_Q4_1] = gemm_q4_1,
+                [DTYPE_Q5_0] = gemm_q8_0,
+                [DTYPE_Q4_K] = gemm_q4_1},
     .gemv_float = {[DTYPE_F32] = gemv_f32, [DTYPE_F16] = gemv_f16, [DTYPE_BF16] = gemv_bf16},
     .widen = widen,
     .dots = dots,

@@ -28,8 +28,14 @@ typedef struct product {
     int first_task[KERNELS_MATMUL_MAX + 1];
 } product;
 
-static bool is_quantised(dtype type) {
-    return dtype_block_values(type) == ISA_BLOCK;
+// Which way a weight goes with these tokens.
+typedef enum route { ROUTE_GEMV_Q8, ROUTE_GEMM_Q8, ROUTE_GEMV_FLOAT, ROUTE_GEMM_FLOAT } route;
+
+static route route_of(const product *p, dtype type) {
+    const isa *isa = p->k->isa;
+    bool few = p->tokens <= CPU_GEMV_TOKENS;
+    if (isa->unpack[type]) return few && isa->gemv_q8[type] ? ROUTE_GEMV_Q8 : ROUTE_GEMM_Q8;
+    return few && isa->gemv_float[type] ? ROUTE_GEMV_FLOAT : ROUTE_GEMM_FLOAT;
 }
 
 // Lays `lanes` quantised tokens side by side; lanes without a token are zero.
@@ -61,16 +67,15 @@ static void group_task(void *context, int task, int thread) {
 }
 
 static void prepare(product *p) {
-    bool any = false;
-    for (int i = 0; i < p->count; i++) any |= is_quantised(p->weights[i]->type);
-    if (!any) return;
     cpu *k = p->k;
     int blocks = p->cols / ISA_BLOCK;
-    if (p->tokens > CPU_GEMV_TOKENS) {
-        pool_run(k->pool, (p->tokens + k->isa->lanes - 1) / k->isa->lanes, group_task, p);
-        return;
+    bool rows = false, groups = false;
+    for (int i = 0; i < p->count; i++) {
+        rows |= route_of(p, p->weights[i]->type) == ROUTE_GEMV_Q8;
+        groups |= route_of(p, p->weights[i]->type) == ROUTE_GEMM_Q8;
     }
-    for (int t = 0; t < p->tokens; t++)
+    if (groups) pool_run(k->pool, (p->tokens + k->isa->lanes - 1) / k->isa->lanes, group_task, p);
+    for (int t = 0; rows && t < p->tokens; t++)
         k->isa->quantise(p->x + (size_t)t * (size_t)p->cols, blocks, k->rows_q8 + t * blocks);
 }
 
@@ -85,6 +90,7 @@ static void gemv_rows(const product *p, int i, int first, int last) {
     const isa *isa = p->k->isa;
     int blocks = p->cols / ISA_BLOCK;
     size_t ahead = ISA_GEMV_ROWS * w->row_stride;
+    bool quantised = route_of(p, w->type) == ROUTE_GEMV_Q8;
     for (int row = first; row < last; row += ISA_GEMV_ROWS) {
         const uint8_t *rows[ISA_GEMV_ROWS];
         for (int r = 0; r < ISA_GEMV_ROWS; r++) { // past the end: the last row again
@@ -93,7 +99,7 @@ static void gemv_rows(const product *p, int i, int first, int last) {
         }
         for (int t = 0; t < p->tokens; t++) {
             float sums[ISA_GEMV_ROWS];
-            if (is_quantised(w->type))
+            if (quantised)
                 isa->gemv_q8[w->type](rows, blocks, ahead, p->k->rows_q8 + t * blocks, sums);
             else
                 isa->gemv_float[w->type](rows, p->cols, ahead, p->x + (size_t)t * (size_t)p->cols,
@@ -105,6 +111,16 @@ static void gemv_rows(const product *p, int i, int first, int last) {
     }
 }
 
+// Products of up to ISA_TILE_ROWS rows with one token.
+static void store_products(const float *products, const float *bias, int rows, float *out) {
+    float sums[ISA_TILE_ROWS];
+    for (int r = 0; r < ISA_TILE_ROWS; r++) sums[r] = products[r] + bias[r];
+    if (rows == ISA_TILE_ROWS)
+        memcpy(out, sums, sizeof sums); // of a known size: one store
+    else
+        memcpy(out, sums, (size_t)rows * sizeof *sums);
+}
+
 // One tile of rows with groups `group` to `end`.
 static void gemm_q8_tile(const product *p, int i, int row, int rows, int group, int end,
                          cpu_thread *scratch) {
@@ -112,8 +128,10 @@ static void gemm_q8_tile(const product *p, int i, int row, int rows, int group, 
     const isa *isa = p->k->isa;
     int blocks = p->cols / ISA_BLOCK, lanes = isa->lanes;
     size_t group_bytes = (size_t)blocks * isa_group_block_bytes(lanes);
+    float bias[ISA_TILE_ROWS];
     for (int r = 0; r < ISA_TILE_ROWS; r++) {
         int at = row + (r < rows ? r : rows - 1);
+        bias[r] = bias_of(p, i, at);
         isa->unpack[w->type]((const uint8_t *)w->data + (size_t)at * w->row_stride, blocks, r,
                              &scratch->tile);
     }
@@ -121,11 +139,9 @@ static void gemm_q8_tile(const product *p, int i, int row, int rows, int group, 
         isa->gemm_q8[w->type](&scratch->tile, blocks, p->k->groups + (size_t)g * group_bytes,
                               scratch->products);
         int tokens = p->tokens - g * lanes < lanes ? p->tokens - g * lanes : lanes;
-        for (int r = 0; r < rows; r++) {
-            float bias = bias_of(p, i, row + r), *products = scratch->products + r * lanes;
-            float *out = p->outs[i] + (size_t)g * (size_t)lanes * (size_t)w->rows + row + r;
-            for (int t = 0; t < tokens; t++) out[(size_t)t * (size_t)w->rows] = products[t] + bias;
-        }
+        float *out = p->outs[i] + (size_t)g * (size_t)lanes * (size_t)w->rows + row;
+        for (int t = 0; t < tokens; t++, out += w->rows)
+            store_products(scratch->products + t * ISA_TILE_ROWS, bias, rows, out);
     }
 }
 
@@ -169,6 +185,13 @@ static void gemm_float_tile(const product *p, int i, int row, int rows, cpu_thre
     }
 }
 
+static void gemm_float_rows(const product *p, int i, int first, int last, cpu_thread *scratch) {
+    for (int row = first; row < last; row += ISA_TILE_ROWS) {
+        int rows = last - row < ISA_TILE_ROWS ? last - row : ISA_TILE_ROWS;
+        gemm_float_tile(p, i, row, rows, scratch);
+    }
+}
+
 static void rows_task(void *context, int task, int thread) {
     const product *p = context;
     int i = 0;
@@ -177,15 +200,18 @@ static void rows_task(void *context, int task, int thread) {
     int first = (task - p->first_task[i]) * p->task_rows, last = first + p->task_rows;
     if (last > w->rows) last = w->rows;
     cpu_thread *scratch = &p->k->thread[thread];
-    if (p->tokens <= CPU_GEMV_TOKENS)
+    switch (route_of(p, w->type)) {
+    case ROUTE_GEMV_Q8:
+    case ROUTE_GEMV_FLOAT:
         gemv_rows(p, i, first, last);
-    else if (is_quantised(w->type))
+        return;
+    case ROUTE_GEMM_Q8:
         gemm_q8_rows(p, i, first, last, scratch);
-    else
-        for (int row = first; row < last; row += ISA_TILE_ROWS) {
-            int rows = last - row < ISA_TILE_ROWS ? last - row : ISA_TILE_ROWS;
-            gemm_float_tile(p, i, row, rows, scratch);
-        }
+        return;
+    case ROUTE_GEMM_FLOAT:
+        gemm_float_rows(p, i, first, last, scratch);
+        return;
+    }
 }
 
 // How many rows a task has: enough tasks to even out, none so small that handing it out costs.

@@ -193,6 +193,41 @@ void avx2_unpack_q4_1(const uint8_t *row, int blocks, int index, const isa_tile 
     }
 }
 
+// Byte i is 255 where bit i is set: each byte gets its bit's byte, all other bits are filled up.
+AVX2_INLINE __m256i spread_bits(const uint8_t *p) {
+    const __m256i order =
+        _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i others = _mm256_set1_epi64x(0x7fbfdfeff7fbfdfe);
+    int32_t bits;
+    memcpy(&bits, p, sizeof bits);
+    __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), order);
+    return _mm256_cmpeq_epi8(_mm256_or_si256(bytes, others), _mm256_set1_epi8(-1));
+}
+
+void avx2_unpack_q5_0(const uint8_t *row, int blocks, int index, const isa_tile *tile) {
+    const __m256i sixteen = _mm256_set1_epi8(16);
+    for (int b = 0; b < blocks; b++, row += 22) {
+        int at = b * ISA_TILE_ROWS + index;
+        tile->d[at] = load_f16(row);
+        __m256i missing = _mm256_andnot_si256(spread_bits(row + 2), sixteen);
+        __m256i q = _mm256_sub_epi8(nibbles(row + 6), missing);
+        _mm256_storeu_si256((__m256i *)(tile->q + at * ISA_BLOCK), q);
+    }
+}
+
+void avx2_unpack_q4_k(const uint8_t *row, int blocks, int index, const isa_tile *tile) {
+    for (int b = 0; b < blocks; b++) {
+        const uint8_t *super = row + b / 8 * 144;
+        int at = b * ISA_TILE_ROWS + index, scale, minimum;
+        isa_q4_k_scale(super + 4, b % 8, &scale, &minimum);
+        tile->d[at] = load_f16(super) * (float)scale;
+        tile->m[at] = -(load_f16(super + 2) * (float)minimum);
+        __m256i q = _mm256_loadu_si256((const __m256i *)(super + 16 + b % 8 / 2 * 32));
+        q = _mm256_and_si256(b % 2 ? _mm256_srli_epi16(q, 4) : q, _mm256_set1_epi8(15));
+        _mm256_storeu_si256((__m256i *)(tile->q + at * ISA_BLOCK), q);
+    }
+}
+
 AVX2_INLINE __m256i broadcast4(const uint8_t *p) {
     int32_t four;
     memcpy(&four, p, sizeof four);
@@ -220,6 +255,18 @@ AVX2_INLINE void block_dots(dtype type, const uint8_t *w, const uint8_t *q, __m2
         dots[r] = type == DTYPE_Q8_0 ? sums[r] : _mm256_madd_epi16(sums[r], _mm256_set1_epi16(1));
 }
 
+// (4 rows, 8 tokens) to out (8 tokens, 4 rows).
+AVX2_INLINE void store_transposed(const __m256 *f, float *out) {
+    __m256 a = _mm256_unpacklo_ps(f[0], f[1]), b = _mm256_unpackhi_ps(f[0], f[1]);
+    __m256 c = _mm256_unpacklo_ps(f[2], f[3]), d = _mm256_unpackhi_ps(f[2], f[3]);
+    __m256 pairs[4] = {_mm256_shuffle_ps(a, c, 0x44), _mm256_shuffle_ps(a, c, 0xee),
+                       _mm256_shuffle_ps(b, d, 0x44), _mm256_shuffle_ps(b, d, 0xee)};
+    for (int t = 0; t < 4; t++) { // tokens t and t + 4
+        _mm_store_ps(out + 4 * t, _mm256_castps256_ps128(pairs[t]));
+        _mm_store_ps(out + 4 * (t + 4), _mm256_extractf128_ps(pairs[t], 1));
+    }
+}
+
 AVX2_INLINE void gemm_q8(dtype type, const isa_tile *tile, int blocks, const uint8_t *group,
                          float *out) {
     __m256 f[ISA_TILE_ROWS];
@@ -238,7 +285,7 @@ AVX2_INLINE void gemm_q8(dtype type, const isa_tile *tile, int blocks, const uin
             if (type == DTYPE_Q4_1) f[r] = _mm256_fmadd_ps(_mm256_set1_ps(tile->m[at]), s, f[r]);
         }
     }
-    for (int r = 0; r < ISA_TILE_ROWS; r++) _mm256_store_ps(out + 8 * r, f[r]);
+    store_transposed(f, out);
 }
 
 void avx2_gemm_q8_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {

@@ -88,6 +88,12 @@ static inline float *random_floats(rng *r, size_t count) {
 }
 
 // Random weights of any type; data at an odd address, rows `gap` bytes apart more than needed.
+// The largest multiple of the type's block up to `cols`, at least one block.
+static inline int whole_cols(dtype type, int cols) {
+    int block = (int)dtype_block_values(type);
+    return cols < block ? block : cols / block * block;
+}
+
 typedef struct test_weight {
     kernels_weight w;
     uint8_t *memory;
@@ -106,10 +112,11 @@ static inline void random_block(rng *r, dtype type, uint8_t *p) {
     else if (type == DTYPE_F16 || type == DTYPE_BF16)
         memcpy(p, &half, sizeof half);
     else {
-        size_t header = type == DTYPE_Q4_1 ? 4 : 2;
-        put_f16(p, x * 0.05f);
+        for (size_t i = 0; i < dtype_block_bytes(type); i++) p[i] = (uint8_t)rng_next(r);
+        bool nested = type == DTYPE_Q4_K || type == DTYPE_Q6_K; // scales of scales
+        put_f16(type == DTYPE_Q6_K ? p + 208 : p, x * (nested ? 0.002f : 0.05f));
         if (type == DTYPE_Q4_1) put_f16(p + 2, normal(r) * 0.3f);
-        for (size_t i = header; i < dtype_block_bytes(type); i++) p[i] = (uint8_t)rng_next(r);
+        if (type == DTYPE_Q4_K) put_f16(p + 2, fabsf(normal(r)) * 0.01f);
     }
 }
 

@@ -53,8 +53,7 @@ static void check_shapes(kernels *fast, kernels *reference) {
     for (dtype type = 0; type < DTYPE_COUNT; type++)
         for (size_t i = 0; i < 6; i++)
             for (size_t j = 0; j < 9; j++) {
-                int cols = dtype_block_values(type) == 32 ? 32 * (1 + (int)(i + j) % 19)
-                                                          : 1 + (int)(i * 97 + j * 31) % 600;
+                int cols = whole_cols(type, 1 + (int)(i * 97 + j * 31) % 600);
                 check_shape(fast, reference, type, rows[i], cols, tokens[j], i % 2 ? 20 : 0, j % 2);
             }
 }
@@ -68,7 +67,7 @@ static void test_against_reference(void **state) {
 static void check_several(kernels *fast, kernels *reference) {
     rng r = rng_make(7);
     enum { COLS = 96, T = 19 };
-    static const dtype types[4] = {DTYPE_Q4_1, DTYPE_F16, DTYPE_Q8_0, DTYPE_Q4_0};
+    static const dtype types[4] = {DTYPE_Q4_1, DTYPE_F16, DTYPE_Q8_0, DTYPE_Q5_0};
     static const int rows[4] = {70, 33, 0, 65};
     test_weight w[4];
     guarded out[4], expected[4];
@@ -100,11 +99,11 @@ static void test_several(void **state) {
 // Activations that 8 bits do not hold: the error stays that of one rounding to 1/127 of the block's
 // largest.
 static void check_rounding(kernels *fast, kernels *reference) {
-    static const dtype types[] = {DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_1};
-    for (int i = 0; i < 3; i++) {
+    static const dtype types[] = {DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_1, DTYPE_Q5_0, DTYPE_Q4_K};
+    for (int i = 0; i < 5; i++) {
         rng r = rng_make(11);
-        test_weight w = random_weight(&r, types[i], 64, 576, 0);
-        float *x = random_floats(&r, 5 * 576);
+        test_weight w = random_weight(&r, types[i], 64, 512, 0);
+        float *x = random_floats(&r, 5 * 512);
         guarded out = guarded_make(5 * 64), expected = guarded_make(5 * 64);
         const kernels_weight *weights[] = {&w.w};
         kernels_matmul(fast, 1, weights, NULL, x, 5, (float *[]){out.data});
@@ -128,7 +127,7 @@ static void check_batch(kernels *fast, kernels *reference) {
     for (dtype type = 0; type < DTYPE_COUNT; type++) {
         rng r = rng_make(type + 77);
         enum { ROWS = 77, T = TOKENS_MAX };
-        int cols = dtype_block_values(type) == 32 ? 352 : 349;
+        int cols = whole_cols(type, 349);
         test_weight w = random_weight(&r, type, ROWS, cols, 0);
         float *x = random_floats(&r, (size_t)(T * cols));
         guarded all = guarded_make(T * ROWS);
@@ -163,7 +162,7 @@ static void test_thread_invariance(void **state) {
                     rng r = rng_make(type);
                     kernels *k = create(isa_names[i], threads, limits);
                     if (!k) goto next;
-                    test_weight w = random_weight(&r, type, 301, 320, 0);
+                    test_weight w = random_weight(&r, type, 301, whole_cols(type, 320), 0);
                     float *x = random_floats(&r, (size_t)(tokens * 320));
                     out[threads - 1] = guarded_make((size_t)(tokens * 301));
                     const kernels_weight *weights[] = {&w.w};
