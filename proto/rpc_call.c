@@ -137,8 +137,8 @@ static void start_close(rpc_call *call) {
 static void callback_done(rpc_call *call) {
     pthread_mutex_lock(&call->lock);
     call->in_callback = false;
+    rpc_server_ready(call->server, call); // under the lock: without it the call may be gone
     pthread_mutex_unlock(&call->lock);
-    rpc_server_ready(call->server, call);
 }
 
 static void drop_request(rpc_call *call) {
@@ -385,23 +385,21 @@ void rpc_call_advance(rpc_call *call) {
 }
 
 void rpc_call_on_send(rpc_call *call, bool ok) {
-    rpc_call_ref(call);
     pthread_mutex_lock(&call->lock);
     call->sending = false;
     if (call->sent != NULL) grpc_byte_buffer_destroy(call->sent);
     call->sent = NULL;
     if (!ok) rpc_outbox_clear(&call->outbox);
-    pthread_mutex_unlock(&call->lock);
     rpc_server_ready(call->server, call);
-    rpc_call_unref(call);
+    pthread_mutex_unlock(&call->lock);
 }
 
 void rpc_call_on_close(rpc_call *call) {
     pthread_mutex_lock(&call->lock);
     call->close_back = true;
     rpc_outbox_clear(&call->outbox);
-    pthread_mutex_unlock(&call->lock);
     rpc_server_ready(call->server, call);
+    pthread_mutex_unlock(&call->lock);
 }
 
 // ---- what handlers call, from any thread ----
