@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Makes the seed inputs of fuzz_gguf, fuzz_safetensors and fuzz_model_config: small valid files to mutate.
+
+    python3 tests/fuzz/make_corpus.py
+"""
+import json
+import os
+import struct
+import sys
+
+import numpy as np
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "golden"))
+import gguf_writer  # noqa: E402
+import make_random_llama as random_llama  # noqa: E402
+
+
+def corpus(subject, name):
+    folder = os.path.join(HERE, "corpus", subject)
+    os.makedirs(folder, exist_ok=True)
+    return os.path.join(folder, name)
+
+
+def model_arguments(**changes):
+    small = dict(layers=1, width=32, heads=2, kv_heads=1, head_dim=16, ffn=32, vocab=4, context=64)
+    return dict(random_llama.DEFAULTS, **small, **changes)
+
+
+def make_gguf():
+    pairs = [("general.name", "seed"), ("a", 7), ("b", 1.5), ("c", ["x", "", "yz"]), ("d", True),
+             ("e", np.arange(3, dtype=np.int32)), ("f", np.ones(2, np.float32)), ("general.alignment", 32)]
+    gguf_writer.write(corpus("gguf", "types"), pairs, [(t, np.ones((2, 32), np.float32), t) for t in gguf_writer.TYPES])
+    gguf_writer.write(corpus("gguf", "empty"), [], [])
+    for family, rope in (("llama", "llama3"), ("llama", "linear"), ("qwen2", "none")):
+        m = model_arguments(family=family, rope=rope, tied=True)
+        metadata = [p for p in random_llama.gguf_metadata(dict(m, vocab=259)) if not p[0].startswith("tokenizer.")]
+        tensors = [("token_embd.weight", np.ones((4, 32), np.float32), "q4_0")]
+        if rope == "llama3":
+            tensors.append(("rope_freqs.weight", random_llama.llama3_factors(m), "f32"))
+        gguf_writer.write(corpus("gguf", f"{family}-{rope}"), metadata, tensors)
+
+
+def make_safetensors():
+    random_llama.write_safetensors(corpus("safetensors", "two"), {"a": np.ones((2, 3), np.float32), "b": np.ones(4, np.float32)}, "bf16")
+    header = json.dumps({"hole": {"dtype": "F32", "shape": [], "data_offsets": [4, 8]}}).encode()
+    with open(corpus("safetensors", "hole"), "wb") as out:
+        out.write(struct.pack("<Q", len(header)) + header + bytes(8))
+
+
+def make_configs():
+    for family in ("llama", "qwen2"):
+        for rope in ("none", "linear", "llama3"):
+            with open(corpus("model_config", f"{family}-{rope}"), "w", encoding="utf-8") as out:
+                json.dump(random_llama.config_json(model_arguments(family=family, rope=rope), "f32"), out)
+    new = random_llama.config_json(model_arguments(), "f32")
+    new["rope_parameters"] = dict(random_llama.LLAMA3, rope_theta=5e5)
+    new.update(architectures=["MistralForCausalLM"], sliding_window=16)
+    with open(corpus("model_config", "mistral"), "w", encoding="utf-8") as out:
+        json.dump(new, out)
+
+
+if __name__ == "__main__":
+    make_gguf()
+    make_safetensors()
+    make_configs()
