@@ -421,15 +421,15 @@ jinja_node *jinja_parse_filters(jinja_parser *p, jinja_node *node, bool first_ba
 static jinja_node *parse_unary(jinja_parser *p, bool with_filter) {
     bool minus = jinja_parser_at(p, "-"), plus = jinja_parser_at(p, "+");
     jinja_node *node;
-    jinja_parser_enter(p);
     if (minus || plus) {
         node = jinja_parser_node(p, minus ? JINJA_NODE_NEGATE : JINJA_NODE_PLUS, p->token.line);
         jinja_parser_advance(p);
+        jinja_parser_enter(p);
         node->a = parse_unary(p, false);
+        p->depth--;
     } else {
         node = parse_primary(p);
     }
-    p->depth--;
     node = jinja_parse_postfix(p, node);
     return with_filter ? jinja_parse_filters(p, node, false) : node;
 }

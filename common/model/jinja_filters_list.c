@@ -194,11 +194,16 @@ static jinja_value *named_argument(const jinja_arguments *all, const char *name)
     return NULL;
 }
 
+// As in Jinja, what is false (None too) maps and selects to nothing.
+static jinja_list *items_or_none(jinja *j, jinja_value v) {
+    return jinja_truth(v) ? jinja_iterate(j, v) : jinja_list_new(j, JINJA_LIST, 0).list;
+}
+
 FILTER(run_map) {
     (void)a;
     jinja_value *attribute = named_argument(all, "attribute"),
                 *fallback = named_argument(all, "default");
-    jinja_list *l = jinja_iterate(j, v);
+    jinja_list *l = items_or_none(j, v);
     jinja_value result = jinja_list_new(j, JINJA_ITERATOR, l->count);
     const jinja_builtin *filter = NULL;
     jinja_arguments rest = *all;
@@ -224,7 +229,7 @@ FILTER(run_map) {
 // select, reject, selectattr, rejectattr: keeps what the test says `wanted` of.
 static jinja_value choose(jinja *j, jinja_value v, const jinja_arguments *all, bool by_attribute,
                           bool wanted) {
-    jinja_list *l = jinja_iterate(j, v);
+    jinja_list *l = items_or_none(j, v);
     jinja_arguments rest = *all;
     jinja_value attribute = {0};
     const jinja_builtin *test = NULL;

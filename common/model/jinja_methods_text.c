@@ -468,6 +468,16 @@ METHOD(run_center) {
     return pad(j, self, a, 'c');
 }
 
+METHOD(run_zfill) {
+    const jinja_string *s = self.string;
+    bool sign = s->size && (*s->data == '-' || *s->data == '+');
+    jinja_value zero[2] = {jinja_int(jinja_as_int(j, a[0], "a width") - sign),
+                           jinja_cstring(j, "0")};
+    jinja_value digits = jinja_borrow(j, s->data + sign, s->size - sign);
+    (void)all;
+    return jinja_concat(j, jinja_borrow(j, s->data, sign).string, pad(j, digits, zero, 'r').string);
+}
+
 const jinja_builtin *jinja_string_method_find(const jinja_string *name) {
     static const jinja_builtin rows[] = {
         {"strip", "chars", 0, run_strip},
@@ -505,6 +515,7 @@ const jinja_builtin *jinja_string_method_find(const jinja_string *name) {
         {"ljust", "width fillchar", 1, run_ljust},
         {"rjust", "width fillchar", 1, run_rjust},
         {"center", "width fillchar", 1, run_center},
+        {"zfill", "width", 1, run_zfill},
         {"format", "*", 0, jinja_format_method},
     };
     return jinja_row_find(rows, sizeof rows / sizeof *rows, name);

@@ -251,8 +251,12 @@ jinja_value jinja_slice(jinja *j, jinja_value object, const jinja_value parts[3]
     uint64_t stride = step > 0 ? (uint64_t)step : 0 - (uint64_t)step;
     size_t count = (size_t)(span / stride + (span % stride != 0));
     jinja_list *from = jinja_iterate(j, object);
-    jinja_value result =
-        jinja_list_new(j, object.kind == JINJA_TUPLE ? JINJA_TUPLE : JINJA_LIST, count);
+    jinja_value result = jinja_list_new(j, text ? JINJA_LIST : object.kind, count);
+    for (int i = 0; i < 3 && object.kind == JINJA_RANGE; i++) { // only printed: it may wrap
+        const uint64_t first = (uint64_t)from->range[0], by = (uint64_t)from->range[2];
+        const uint64_t at = i == 0 ? (uint64_t)start : (uint64_t)stop;
+        result.list->range[i] = (int64_t)(i == 2 ? by * (uint64_t)step : first + at * by);
+    }
     for (size_t i = 0; i < count; i++)
         result.list->items[i] = from->items[start + (int64_t)i * step];
     return text ? jinja_join(j, jinja_cstring(j, "").string, result.list, false) : result;

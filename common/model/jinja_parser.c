@@ -307,8 +307,13 @@ static jinja_node *parse_statement(jinja_parser *p) {
         if (!p->loops) jinja_parser_unexpected(p, "a loop around it");
         jinja_parser_advance(p);
     } else if (jinja_parser_skip(p, "print")) {
-        node->kind = JINJA_NODE_OUTPUT;
-        node->a = jinja_parse_tuple(p);
+        jinja_nodes outputs = {0};
+        do {
+            jinja_node *output = jinja_parser_node(p, JINJA_NODE_OUTPUT, line);
+            output->a = jinja_parse_expression(p);
+            jinja_nodes_add(p, &outputs, output);
+        } while (jinja_parser_skip(p, ","));
+        set_more(node, outputs);
     } else {
         jinja_parser_unexpected(p, "a statement that chat templates have");
     }
