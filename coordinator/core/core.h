@@ -63,9 +63,9 @@ typedef struct core_stop {
     size_t size; // 1 to CORE_STOP_BYTES_MAX
 } core_stop;
 
-// Made by the ingress in `memory`, which owns this struct and all that it points to (but not what
-// `vocabulary` and `sink` point to: these live until the end). Submitting moves it into the core;
-// CORE_END hands it back.
+// Made by the ingress with core_request_create, in `memory`, which owns this struct and all that it
+// points to (but not what `vocabulary` and `sink` point to: these live until the end). Submitting
+// moves it into the core, which keeps the answer in the same arena; CORE_END hands it back.
 typedef struct core_request {
     arena *memory;
     uint64_t id;           // unique in this process, not 0
@@ -80,11 +80,16 @@ typedef struct core_request {
     core_stop stop[CORE_STOP_MAX];
     int stop_count;
     bool ignore_eos;
-    bool prompt_logprobs; // the first piece of answer 0 tells those of the prompt's tokens
+    bool prompt_logprobs; // pieces with `prompt` set come first in each answer
     int64_t deadline_ns;  // monotonic
     void *sink;           // the edge's, given back with each piece and the end
     void *owner;          // the edge's, for CORE_END (the hold on the model)
 } core_request;
+
+// An empty request in a fresh arena: n 1, sampling_default(). arena_destroy(r->memory) frees it.
+// The arena is not limited: what goes into it is bounded by the context and n. NULL when memory is
+// short.
+core_request *core_request_create(void);
 
 // ---- events ----
 

@@ -1,0 +1,119 @@
+#include "coordinator/core/lane.h"
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "coordinator/core/request.h"
+
+static sequence *sequence_of(fair_item *item) {
+    return (sequence *)((char *)item - offsetof(sequence, turn));
+}
+
+lane *lane_find(const core *c, const char *model) {
+    lane *l = c->lanes;
+    while (l && strcmp(l->model, model) != 0) l = l->next;
+    return l;
+}
+
+lane *lane_open(core *c, const char *model) {
+    lane *l = lane_find(c, model);
+    if (l) return l;
+    l = calloc(1, sizeof *l);
+    if (!l) return NULL;
+    l->fairness = fairness_create();
+    if (!l->fairness) {
+        free(l);
+        return NULL;
+    }
+    snprintf(l->model, sizeof l->model, "%s", model);
+    l->no_group_since_ns = c->now_ns;
+    l->next = c->lanes;
+    c->lanes = l;
+    return l;
+}
+
+void lane_free(lane *l) {
+    fairness_destroy(l->fairness);
+    free(l);
+}
+
+void lane_push(lane *l, sequence *s, bool front) {
+    assert(s->state == SEQUENCE_HELD);
+    s->state = SEQUENCE_WAITING;
+    fairness_push(l->fairness, s->request->client, &s->turn, front);
+}
+
+void lane_put_back(core *c, lane *l, sequence *s) {
+    assert(s->state == SEQUENCE_RUNNING && !s->group);
+    s->state = SEQUENCE_PUT_BACK;
+    s->request->waiting_since_ns = c->now_ns;
+    sequence_list_insert(&l->put_back, s);
+}
+
+void lane_remove(lane *l, sequence *s) {
+    if (s->state == SEQUENCE_WAITING) fairness_remove(l->fairness, &s->turn);
+    if (s->state == SEQUENCE_PUT_BACK) sequence_list_remove(&l->put_back, s);
+}
+
+sequence *lane_first(const lane *l) {
+    if (l->put_back.first) return l->put_back.first;
+    fair_item *item = fairness_first(l->fairness);
+    return item ? sequence_of(item) : NULL;
+}
+
+void lane_release_held(core *c, request *r) {
+    (void)c;
+    for (int i = r->asked->n - 1; i > 0; i--) // the last pushed to the front is the first
+        if (r->sequences[i].state == SEQUENCE_HELD) lane_push(r->lane, &r->sequences[i], true);
+}
+
+int lane_waiting(const lane *l) {
+    return l->put_back.count + fairness_waiting(l->fairness);
+}
+
+int lane_groups(const core *c, const lane *l, group_state state) {
+    int count = 0;
+    for (int i = 0; i < c->group_count; i++)
+        count += c->groups[i]->lane == l && c->groups[i]->state == state;
+    return count;
+}
+
+bool lane_has_hope(const core *c, const lane *l) {
+    for (int i = 0; i < c->group_count; i++)
+        if (c->groups[i]->lane == l) return true;
+    return false;
+}
+
+static status no_group(const core *c, const lane *l) {
+    return status_error(STATUS_UNAVAILABLE,
+                        "no worker group of %s for %lld s%s%s; try again once one has registered",
+                        l->model, (long long)(c->options.no_group_wait_ns / 1000000000),
+                        l->last_loss[0] ? "; the last one was lost: " : "", l->last_loss);
+}
+
+static bool is_over(const core *c, const lane *l, const request *r) {
+    int64_t since = r->waiting_since_ns;
+    if (l->no_group_since_ns > since) since = l->no_group_since_ns;
+    return c->now_ns - since >= c->options.no_group_wait_ns;
+}
+
+void lane_expire(core *c, lane *l) {
+    if (lane_has_hope(c, l)) return;
+    // A request's end takes all its sequences out of the lists: begin anew after each.
+    sequence *s = l->put_back.first;
+    while (s) {
+        bool over = is_over(c, l, s->request);
+        if (over) request_fail(s->request, c, no_group(c, l));
+        s = over ? l->put_back.first : s->next;
+    }
+    fair_item *item = fairness_each(l->fairness, NULL);
+    while (item) {
+        request *r = sequence_of(item)->request;
+        bool over = is_over(c, l, r);
+        if (over) request_fail(r, c, no_group(c, l));
+        item = fairness_each(l->fairness, over ? NULL : item);
+    }
+}

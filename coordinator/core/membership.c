@@ -1,0 +1,232 @@
+#include "coordinator/core/membership.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "coordinator/core/drains.h"
+#include "coordinator/core/effects.h"
+#include "coordinator/core/group.h"
+#include "coordinator/core/lane.h"
+#include "coordinator/core/request.h"
+#include "coordinator/core/scheduler.h"
+
+enum { OVERDUE_FACTOR = 10 }; // times the usual time of so many rows
+
+// ---- loss ----
+
+static void remember(core *c, const group *g, const char *reason) {
+    int kept = c->lost_count < CORE_LOST_MAX ? c->lost_count : CORE_LOST_MAX - 1;
+    memmove(&c->lost[1], &c->lost[0], (size_t)kept * sizeof c->lost[0]);
+    c->lost_count = kept + 1;
+    lost_group *l = &c->lost[0];
+    *l = (lost_group){.epoch = g->epoch, .steps = g->steps_sent, .lost_ns = c->now_ns};
+    snprintf(l->id, sizeof l->id, "%s", g->id);
+    snprintf(l->model, sizeof l->model, "%s", g->lane->model);
+    snprintf(l->backend, sizeof l->backend, "%s", g->backend);
+    snprintf(l->reason, sizeof l->reason, "%s", reason);
+}
+
+// Every sequence of the group goes on elsewhere, or its request ends when too many groups died.
+static void put_back_all(core *c, group *g, bool lost) {
+    while (g->running.first) {
+        sequence *s = g->running.first;
+        scheduler_put_back(c, s);
+        c->counters.replays++;
+        if (!lost || ++s->replays <= REPLAYS_MAX) continue;
+        request_fail(
+            s->request, c,
+            status_error(STATUS_UNAVAILABLE,
+                         "%d worker groups were lost while serving this request; the last: %s",
+                         s->replays, g->lane->last_loss));
+    }
+}
+
+// The group leaves the books; its sequences are gone already.
+static void leave(core *c, group *g, const char *reason) {
+    remember(c, g, reason);
+    lane *l = g->lane;
+    for (int i = 0; i < c->group_count; i++)
+        if (c->groups[i] == g) {
+            memmove(&c->groups[i], &c->groups[i + 1],
+                    (size_t)(c->group_count - i - 1) * sizeof c->groups[0]);
+            break;
+        }
+    c->group_count--;
+    if (!lane_has_hope(c, l)) l->no_group_since_ns = c->now_ns;
+    const char *text = effects_text(c->out, reason);
+    core_effect *e = effects_add(c->out, CORE_CLOSE_GROUP);
+    e->epoch = g->epoch;
+    e->reason = text;
+    group_free(g);
+}
+
+void membership_lose(core *c, group *g, const char *reason) {
+    c->counters.groups_lost++;
+    snprintf(g->lane->last_loss, sizeof g->lane->last_loss, "%s", reason);
+    effects_log(c->out, LOG_ERROR, "group", "%s of %s LOST: %s (%d sequences go on elsewhere)",
+                g->id, g->lane->model, reason, g->running.count);
+    g->state = GROUP_LOST;
+    put_back_all(c, g, true);
+    leave(c, g, reason);
+}
+
+// "rank 1 (node7, pid 4711)"
+static void name_rank(const group *g, int rank, char *out, size_t size) {
+    const rank_state *r = &g->ranks[rank];
+    snprintf(out, size, "rank %d (%.200s, pid %d)", rank, r->host, r->pid);
+}
+
+static int most_silent(const group *g) {
+    int worst = 0;
+    for (int i = 1; i < g->ranks_count; i++)
+        if (g->ranks[i].heard_ns < g->ranks[worst].heard_ns) worst = i;
+    return worst;
+}
+
+void membership_closed(core *c, group *g, const char *reason) {
+    char text[CLUSTER_REASON_MAX], who[256];
+    int rank = most_silent(g);
+    int64_t newest = g->ranks[0].heard_ns;
+    for (int i = 1; i < g->ranks_count; i++)
+        if (g->ranks[i].heard_ns > newest) newest = g->ranks[i].heard_ns;
+    // When one rank fell silent before the rest, it is what took the job down.
+    int64_t heard = g->ranks[rank].heard_ns, gap = heard < 0 ? 0 : newest - heard;
+    name_rank(g, rank, who, sizeof who);
+    if (gap > c->options.heartbeat_ms * CLOCK_MS * 3 / 2)
+        snprintf(text, sizeof text,
+                 "the leader's stream closed; %s had fallen silent %lld ms before", who,
+                 (long long)(gap / CLOCK_MS));
+    else
+        snprintf(text, sizeof text, "the leader's stream closed%s%.300s", *reason ? ": " : "",
+                 reason);
+    membership_lose(c, g, text);
+}
+
+void membership_failed(core *c, group *g, const group_failed *failed) {
+    char text[CLUSTER_REASON_MAX], who[256] = "a rank";
+    if (failed->rank >= 0 && failed->rank < g->ranks_count)
+        name_rank(g, failed->rank, who, sizeof who);
+    snprintf(text, sizeof text, "%.150s cannot go on: %.230s", who, failed->reason);
+    membership_lose(c, g, text);
+}
+
+// ---- life ----
+
+void membership_ready(core *c, group *g, const group_ready *ready) {
+    if (g->state != GROUP_STARTING || ready->kv_blocks < 1) {
+        membership_lose(c, g, "the leader said READY twice, or without KV blocks");
+        return;
+    }
+    int blocks = ready->kv_blocks < CORE_KV_BLOCKS_MAX ? ready->kv_blocks : CORE_KV_BLOCKS_MAX;
+    if (!group_open_store(g, blocks, c->options.hash_seed)) {
+        membership_lose(c, g, "the coordinator has no memory for the group's block table");
+        return;
+    }
+    g->state = GROUP_READY;
+    effects_log(c->out, LOG_INFO, "group",
+                "%s of %s READY: %d ranks, %d KV blocks of %d tokens, %lld ms after registering",
+                g->id, g->lane->model, g->ranks_count, blocks, g->limits.block_tokens,
+                (long long)((c->now_ns - g->registered_ns) / CLOCK_MS));
+}
+
+void membership_heartbeat(core *c, group *g, const heartbeat *h) {
+    if (h->rank < 0 || h->rank >= g->ranks_count) return;
+    rank_state *r = &g->ranks[h->rank];
+    r->heard_ns = c->now_ns;
+    r->phase = h->phase;
+    r->load_fraction = h->load_fraction;
+    r->step = h->step;
+    r->memory_bytes = h->memory_bytes;
+    if (!h->error[0]) return;
+    group_failed failed = {.rank = h->rank};
+    snprintf(failed.reason, sizeof failed.reason, "%s", h->error);
+    membership_failed(c, g, &failed);
+}
+
+void membership_forgive(core *c, int64_t stalled_ns) {
+    for (int i = 0; i < c->group_count; i++) {
+        group *g = c->groups[i];
+        g->step_began_ns += stalled_ns;
+        for (int k = 0; k < g->ranks_count; k++)
+            if (g->ranks[k].heard_ns >= 0) g->ranks[k].heard_ns += stalled_ns;
+    }
+}
+
+// ---- time ----
+
+static int64_t silent_at(const core *c, const group *g, int rank) {
+    const rank_state *r = &g->ranks[rank];
+    if (r->heard_ns < 0) return g->registered_ns + c->options.start_timeout_ns;
+    return r->heard_ns + c->options.heartbeat_timeout_ns;
+}
+
+static int64_t overdue_at(const core *c, const group *g) {
+    if (g->under_way_count == 0) return INT64_MAX;
+    double usual = g->ns_per_row * g->under_way[0].rows * OVERDUE_FACTOR;
+    return g->step_began_ns + c->options.step_timeout_ns + (int64_t)usual;
+}
+
+static bool lose_silent(core *c, group *g) {
+    int worst = 0;
+    for (int i = 1; i < g->ranks_count; i++)
+        if (silent_at(c, g, i) < silent_at(c, g, worst)) worst = i;
+    if (c->now_ns < silent_at(c, g, worst)) return false;
+    char text[CLUSTER_REASON_MAX], who[256];
+    name_rank(g, worst, who, sizeof who);
+    int64_t heard = g->ranks[worst].heard_ns;
+    int64_t since = heard < 0 ? g->registered_ns : heard;
+    snprintf(text, sizeof text, "%s sent no heartbeat for %lld ms%s", who,
+             (long long)((c->now_ns - since) / CLOCK_MS), heard < 0 ? " since it registered" : "");
+    membership_lose(c, g, text);
+    return true;
+}
+
+static bool lose_overdue(core *c, group *g) {
+    if (c->now_ns < overdue_at(c, g)) return false;
+    int behind = 0; // the rank that entered the fewest steps is the one that the others wait for
+    for (int i = 1; i < g->ranks_count; i++)
+        if (g->ranks[i].step < g->ranks[behind].step) behind = i;
+    char text[CLUSTER_REASON_MAX], who[256];
+    name_rank(g, behind, who, sizeof who);
+    snprintf(text, sizeof text,
+             "step %llu is overdue after %lld ms; %s is behind, at step %llu (%s)",
+             (unsigned long long)g->under_way[0].step,
+             (long long)((c->now_ns - g->step_began_ns) / CLOCK_MS), who,
+             (unsigned long long)g->ranks[behind].step, cluster_phase_name(g->ranks[behind].phase));
+    membership_lose(c, g, text);
+    return true;
+}
+
+static bool end_drain(core *c, group *g) {
+    if (g->state != GROUP_DRAINING) return false;
+    bool empty = g->running.count == 0 && g->under_way_count == 0;
+    if (!empty && c->now_ns < g->drain_deadline_ns) return false;
+    effects_log(c->out, LOG_INFO, "group", "%s of %s drained, %d sequences handed over", g->id,
+                g->lane->model, g->running.count);
+    put_back_all(c, g, false);
+    leave(c, g, "drained");
+    return true;
+}
+
+void membership_tick(core *c) {
+    for (int i = 0; i < c->group_count;) {
+        group *g = c->groups[i];
+        if (!lose_silent(c, g) && !lose_overdue(c, g) && !end_drain(c, g)) i++;
+    }
+    drains_tick(c);
+}
+
+int64_t membership_next(const core *c) {
+    int64_t next = drains_next(c);
+    for (int i = 0; i < c->group_count; i++) {
+        const group *g = c->groups[i];
+        for (int k = 0; k < g->ranks_count; k++)
+            if (silent_at(c, g, k) < next) next = silent_at(c, g, k);
+        if (overdue_at(c, g) < next) next = overdue_at(c, g);
+        if (g->state == GROUP_DRAINING && g->drain_deadline_ns < next) next = g->drain_deadline_ns;
+    }
+    return next;
+}

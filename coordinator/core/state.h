@@ -1,0 +1,188 @@
+// state: what the core is made of; for its own files only. Ownership goes down the page: the core
+// owns lanes, groups and requests; a request owns its sequences; a sequence that runs holds a slot
+// and blocks of its group.
+//
+//   lane      one model: its queue, and what its groups have in common
+//   request   what a client asked; lives in the arena that came with it
+//   sequence  one of its n answers: waits in the lane, runs in a slot of a group, or is done
+//   group     one MPI job: ranks, slots, blocks, plans under way
+#ifndef OCTANT_COORDINATOR_CORE_STATE_H
+#define OCTANT_COORDINATOR_CORE_STATE_H
+
+#include "coordinator/core/core.h"
+#include "coordinator/core/detokenizer.h"
+#include "coordinator/core/fairness.h"
+#include "coordinator/core/kv_blocks.h"
+
+enum {
+    MODEL_NAME_MAX = 255,
+    FINGERPRINT_MAX = 64,
+    BACKEND_MAX = 63,
+    REPLAYS_MAX = 3, // groups that may die under one sequence: then it is not them
+    DRAINS_MAX = 16, // drains that somebody waits for
+};
+
+typedef enum sequence_state {
+    SEQUENCE_HELD,     // until answer 0 has computed the prompt, to share it
+    SEQUENCE_WAITING,  // in its client's queue
+    SEQUENCE_PUT_BACK, // ran before; goes on as soon as there is room
+    SEQUENCE_RUNNING,
+    SEQUENCE_DONE,
+} sequence_state;
+
+typedef struct sequence {
+    struct request *request;
+    int index; // which answer
+    sequence_state state;
+    fair_item turn;               // WAITING
+    struct sequence *prev, *next; // PUT_BACK: of the lane's list; RUNNING: of the group's
+
+    int32_t *answer; // sampled so far, without an end-of-answer token
+    int answer_count, answer_room;
+    int limit;       // most tokens of the answer
+    int prompt_told; // prompt tokens whose logprobs the client has
+    int replays;     // groups lost under it
+    detokenizer text;
+
+    // RUNNING. Positions: [0, computed) are in the KV store for sure, [computed, planned) are in
+    // plans under way; `pending` tokens are being sampled there, whose values nobody knows yet.
+    struct group *group;
+    int slot;
+    uint64_t opened; // number of this opening: plans under way are matched by it
+    int planned, computed, pending;
+    int32_t *blocks; // (block_count), the slot's table in the group
+    int block_count;
+    int blocks_told; // of them, in plans that were sent
+    int published;   // of them, known to the prefix cache
+    kv_chain chain;  // after the published ones
+} sequence;
+
+typedef struct sequence_list { // by arrival
+    sequence *first, *last;
+    int count;
+} sequence_list;
+
+typedef struct request {
+    core_request *asked;
+    struct lane *lane;
+    fair_client *client;
+    uint64_t order;      // of arrival
+    sequence *sequences; // (asked->n)
+    int alive;           // not DONE
+    int64_t arrived_ns, waiting_since_ns;
+    int64_t scheduled_ns, first_token_ns; // -1: not yet
+    int cached_tokens, completion_tokens;
+    int deadline_index;   // in the core's heap
+    struct request *peer; // of the same bucket
+} request;
+
+typedef struct lane {
+    struct lane *next;
+    char model[MODEL_NAME_MAX + 1];
+    char fingerprint[FINGERPRINT_MAX + 1];
+    int vocab, context;
+    fairness *fairness;        // WAITING
+    sequence_list put_back;    // PUT_BACK
+    int64_t no_group_since_ns; // when the last group that served or was to serve went
+    char last_loss[CLUSTER_REASON_MAX];
+} lane;
+
+// A sequence's part of a plan under way.
+typedef struct plan_entry {
+    int slot;
+    uint64_t opened;
+    int position, rows;
+    bool sampled;
+} plan_entry;
+
+typedef struct plan_record {
+    uint64_t step;
+    plan_entry *entries; // (limits.max_seqs)
+    int count, rows;
+} plan_record;
+
+typedef struct rank_state {
+    char host[CLUSTER_HOST_MAX + 1];
+    int32_t pid;
+    cluster_phase phase;
+    float load_fraction;
+    int64_t heard_ns; // -1: no heartbeat so far
+    uint64_t step;
+    int64_t memory_bytes;
+} rank_state;
+
+typedef struct group {
+    char id[32];
+    uint64_t epoch;
+    lane *lane;
+    group_state state;
+    char backend[BACKEND_MAX + 1];
+    cluster_limits limits;
+    int ranks_count;
+    rank_state *ranks; // (ranks_count)
+    shard *shards;     // (ranks_count)
+    int64_t registered_ns, drain_deadline_ns;
+
+    kv_blocks *blocks; // NULL until READY
+    int32_t *tables;   // (max_seqs, table_room): the blocks of each slot
+    int table_room;
+    sequence **slots; // (max_seqs); NULL: free, or to be closed
+    sequence_list running;
+    int32_t *free_slots, *closing; // stacks (max_seqs): to open; to be closed by the next plan
+    int free_count, closing_count;
+
+    plan_record under_way[CORE_PIPELINE]; // oldest first
+    int under_way_count;
+    uint64_t steps_sent;
+    int64_t step_began_ns;      // of the oldest under way
+    double ns_per_row;          // smoothed
+    const seq_result **by_slot; // (max_seqs), scratch for a result
+} group;
+
+typedef struct lost_group { // what is left of one
+    char id[32], model[MODEL_NAME_MAX + 1], reason[CLUSTER_REASON_MAX], backend[BACKEND_MAX + 1];
+    uint64_t epoch, steps;
+    int64_t lost_ns;
+} lost_group;
+
+typedef struct drain {
+    uint64_t epoch; // 0: everything
+    int64_t deadline_ns;
+    void *reply;
+} drain;
+
+typedef struct deadlines { // a binary heap of requests by deadline
+    request **items;
+    int count, room;
+} deadlines;
+
+struct core {
+    core_options options;
+    int64_t now_ns, timer_ns; // of the event being handled; when CORE_TIMER was promised
+    core_effects *out;        // of the event being handled
+
+    lane *lanes;
+    group *groups[CORE_GROUPS_MAX];
+    int group_count;
+    lost_group lost[CORE_LOST_MAX]; // newest first
+    int lost_count;
+
+    request **buckets; // by id
+    uint32_t bucket_mask;
+    int request_count;
+    deadlines deadlines;
+    int queued;              // requests not yet scheduled
+    double ns_per_admission; // smoothed: how fast the queue moves
+    int64_t last_admission_ns;
+
+    drain drains[DRAINS_MAX];
+    int drain_count;
+    bool draining;
+
+    uint64_t next_order, next_epoch, next_group, next_opening;
+    int32_t *tokens; // scratch: a sequence in one piece
+    int tokens_room;
+    core_counters counters;
+};
+
+#endif
