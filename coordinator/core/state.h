@@ -15,7 +15,6 @@
 #include "coordinator/core/kv_blocks.h"
 
 enum {
-    MODEL_NAME_MAX = 255,
     FINGERPRINT_MAX = 64,
     BACKEND_MAX = 63,
     REPLAYS_MAX = 3, // groups that may die under one sequence: then it is not them
