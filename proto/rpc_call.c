@@ -119,9 +119,10 @@ static void start_receive(rpc_call *call) {
     pthread_mutex_lock(&call->lock);
     call->receiving = true;
     call->in_callback = false;
+    grpc_call *grpc = call->call;
     pthread_mutex_unlock(&call->lock);
     rpc_fence_publish(&call->server->fence);
-    grpc_call_error error = grpc_call_start_batch(call->call, &op, 1, &call->receive_tag, NULL);
+    grpc_call_error error = grpc_call_start_batch(grpc, &op, 1, &call->receive_tag, NULL);
     assert(error == GRPC_CALL_OK);
 }
 
