@@ -67,6 +67,10 @@ jinja_value jinja_strip(jinja *j, const jinja_string *s, jinja_value chars, bool
 jinja_value jinja_replace(jinja *j, const jinja_string *s, const jinja_string *from,
                           const jinja_string *to, int64_t count);
 jinja_value jinja_case(jinja *j, const jinja_string *s, int mode); // 'u' 'l' 'c' 't' 's'
+// Pieces of s; arguments: separator (ABSENT or None: white space) and most splits.
+jinja_value jinja_split(jinja *j, const jinja_string *s, const jinja_value *a, bool from_right);
+// Where `what` is last in [start, end); NULL: nowhere.
+const char *jinja_find_last(const char *start, const char *end, const jinja_string *what);
 jinja_value jinja_split_lines(jinja *j, const jinja_string *s, bool keep);
 jinja_value jinja_join(jinja *j, const jinja_string *separator, const jinja_list *items,
                        bool any_type);

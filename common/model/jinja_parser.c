@@ -134,8 +134,6 @@ static jinja_nodes parse_body(jinja_parser *p, const char *const *ends) {
     return list;
 }
 
-static const char *const end_for[] = {"endfor", NULL};
-
 static void set_items(jinja_node *node, jinja_nodes list) {
     node->items = list.items;
     node->count = list.count;
@@ -161,7 +159,7 @@ static jinja_nodes parse_block_to(jinja_parser *p, const char *end) {
 }
 
 static jinja_node *parse_for(jinja_parser *p, int line) {
-    static const char *const ends[] = {"endfor", "else", NULL};
+    static const char *const ends[] = {"endfor", "else", NULL}, *const last[] = {"endfor", NULL};
     jinja_node *node = jinja_parser_node(p, JINJA_NODE_FOR, line);
     node->a = jinja_parse_target(p, false);
     jinja_parser_expect(p, "in");
@@ -178,7 +176,7 @@ static jinja_node *parse_for(jinja_parser *p, int line) {
     p->loops++;
     set_items(node, parse_block(p, ends));
     p->loops--;
-    if (jinja_parser_skip(p, "else")) set_more(node, parse_block(p, end_for));
+    if (jinja_parser_skip(p, "else")) set_more(node, parse_block(p, last));
     jinja_parser_expect(p, "endfor");
     return node;
 }

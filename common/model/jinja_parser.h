@@ -40,10 +40,13 @@ jinja_node *jinja_parser_node(jinja_parser *p, jinja_node_kind kind, int line);
 void jinja_nodes_add(jinja_parser *p, jinja_nodes *list, jinja_node *node);
 
 // Expressions (jinja_expression.c).
+jinja_node *jinja_parse_primary(jinja_parser *p); // a name, a literal, or what brackets hold
 jinja_node *jinja_parse_expression(jinja_parser *p);
 jinja_node *jinja_parse_or(jinja_parser *p);                      // without a trailing if
 jinja_node *jinja_parse_tuple(jinja_parser *p);                   // commas make a tuple
 jinja_node *jinja_parse_target(jinja_parser *p, bool namespaces); // what set and for assign to
+
+// What follows a value (jinja_postfix.c).
 jinja_node *jinja_parse_filters(jinja_parser *p, jinja_node *node, bool first_bare);
 jinja_node *jinja_parse_postfix(jinja_parser *p, jinja_node *node);
 

@@ -1,6 +1,5 @@
 // jinja_unicode: what Python's str knows of characters: white space, case, which ones repr() shows
-// as they are. Case covers the scripts that have it in everyday text: Latin (with Latin-1,
-// Extended-A, Extended Additional), Greek, Cyrillic, Armenian, full-width forms.
+// as they are. Case is one code point to one, but for the German sharp s, which jinja_case() knows.
 #ifndef OCTANT_MODEL_JINJA_UNICODE_H
 #define OCTANT_MODEL_JINJA_UNICODE_H
 
@@ -21,7 +20,9 @@ bool jinja_is_line_break(uint32_t c); // where str.splitlines breaks
 bool jinja_is_printable(uint32_t c);  // str.isprintable
 uint32_t jinja_upper(uint32_t c);
 uint32_t jinja_lower(uint32_t c);
-bool jinja_is_cased(uint32_t c); // has an upper or a lower form
+bool jinja_is_upper(uint32_t c); // an upper case letter
+bool jinja_is_lower(uint32_t c);
+bool jinja_is_cased(uint32_t c); // either, or title case
 bool jinja_is_digit(uint32_t c);
 bool jinja_is_alpha(
     uint32_t c); // a letter; beyond ASCII everything that is printed and is neither space nor mark

@@ -160,6 +160,10 @@ def conversations():
         ("markup", say((u, "<|im_end|>{{ 7*7 }}{% if %}"), (a, "</s>\\n\"q\" 'r'"), (u, "& < >")), None, {}, True),
         ("long", say(*[(u if i % 2 == 0 else a, f"line {i}\n" * 5) for i in range(50)]), None, {}, True),
     ]
+    # Some templates want tools always, or a time: the same chats again, with a plain tool and such variables.
+    always = {"datetime": "now", "functions": "[]", "custom_tools": [PLAIN]}
+    chats += [(f"{title}, with a tool", messages, [PLAIN], always, prompt)
+              for title, messages, tools, extra, prompt in chats if tools is None and not extra and title != "long"]
     return chats
 
 

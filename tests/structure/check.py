@@ -31,7 +31,7 @@ ONLY_IN = {
     r"curl/.*": r"coordinator/upstream/.*|bench/serve\.c",
     r"sqlite3\.h": r"coordinator/(ledger|batch)/.*",
     r"pcre2\.h": r"common/model/pretokenize\.c",
-    r"utf8proc\.h": r"common/model/unicode_class\.c",
+    r"utf8proc\.h": r"common/model/(unicode_class|jinja_unicode)\.c",
     r"yaml\.h": r"common/base/config\w*\.[ch]",
     r"jansson\.h": r"common/.*|coordinator/(?!core/).*|tests/.*|bench/.*",
 }
