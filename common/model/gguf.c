@@ -4,6 +4,7 @@
 #include "common/model/gguf.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -218,10 +219,16 @@ static status tensor_type(const gguf_tensor *t, uint32_t number, dtype *out) {
             return status_ok();
         }
     }
-    return status_error(STATUS_UNIMPLEMENTED,
-                        "GGUF tensor '%.*s' is of type %s; Octant reads F32, F16, BF16, Q8_0, Q4_0 "
-                        "and Q4_1: get the model in one of these",
-                        SHOW(t->name, t->name_size), name);
+    char readable[128] = "";
+    for (int i = 0; i < DTYPE_COUNT; i++) {
+        size_t used = strlen(readable);
+        snprintf(readable + used, sizeof readable - used, "%s%s", i ? ", " : "",
+                 dtype_name((dtype)i));
+    }
+    return status_error(
+        STATUS_UNIMPLEMENTED,
+        "GGUF tensor '%.*s' is of type %s; Octant reads %s: get the model in one of these",
+        SHOW(t->name, t->name_size), name, readable);
 }
 
 // Sets t->bytes from type and shape.

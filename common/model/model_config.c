@@ -85,6 +85,10 @@ status model_config_check(const model_config *c) {
     TRY(check_int("context (longest sequence)", c->context, MODEL_CONTEXT_MAX));
     TRY(check_int("rope_dims (rotated channels)", c->rope_dims, c->head_dim));
     TRY(check_even("rope_dims", c->rope_dims));
+    if (c->ffn_block < 0 || c->ffn_block > DTYPE_BLOCK_MAX)
+        return status_error(STATUS_INVALID_ARGUMENT,
+                            "model config: ffn_block is %d; 0 to %d is allowed", c->ffn_block,
+                            DTYPE_BLOCK_MAX);
     TRY(check_real("norm_epsilon", c->norm_epsilon, 0, 1));
     TRY(check_real("rope_theta", c->rope_theta, 1, 1e12));
     return check_scaling(c);

@@ -54,7 +54,9 @@ typedef struct model_config {
     int original_context;                     // LLAMA3
     float rope_factors[MODEL_HEAD_DIM_MAX /
                        2]; // FACTORS: (rope_dims / 2), all > 0; 1 when opened from a card
-    bool tied_embeddings;  // the output matrix is the embedding table
+    int ffn_block; // values per block of the down matrices where these are quantised, else 0; the
+                   // shard plan keeps them whole
+    bool tied_embeddings; // the output matrix is the embedding table
     bool qkv_bias;
 } model_config;
 

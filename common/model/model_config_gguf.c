@@ -130,6 +130,13 @@ static status read_tensor_facts(const gguf *g, model_config *c) {
             STATUS_INVALID_ARGUMENT,
             "GGUF tensor 'token_embd.weight' is missing: the file holds no whole model");
     c->vocab = table->shape[1] > INT32_MAX ? INT32_MAX : (int)table->shape[1];
+    for (size_t i = 0; i < gguf_tensor_count(g); i++) { // mixed files have several types
+        const gguf_tensor *t = gguf_tensor_at(g, i);
+        bool down =
+            t->name_size > 15 && memcmp(t->name + t->name_size - 15, "ffn_down.weight", 15) == 0;
+        int block = (int)dtype_block_values(t->type);
+        if (down && block > 1 && block > c->ffn_block) c->ffn_block = block;
+    }
     c->tied_embeddings = !gguf_find_tensor(g, "output.weight");
     c->qkv_bias = c->family == MODEL_QWEN2 || gguf_find_tensor(g, "blk.0.attn_q.bias");
     return status_ok();

@@ -81,7 +81,7 @@ static status refuse_features(const json_t *config) {
         return status_error(
             STATUS_UNIMPLEMENTED,
             "config.json: quantization_config is not supported; use the unquantised model (F32, "
-            "F16, BF16) or a GGUF file in Q8_0, Q4_0 or Q4_1");
+            "F16, BF16) or a GGUF file");
     const json_t *activation = field(config, "hidden_act");
     const char *name = activation ? json_string_value(activation) : "silu";
     if (!name) return wrong("hidden_act", "a string");

@@ -24,10 +24,11 @@ status shard_plan(const model_config *c, int ranks, int rank, shard *out) {
         return status_error(STATUS_INVALID_ARGUMENT, "rank %d of %d does not exist", rank, ranks);
     out->heads = cut(c->heads, ranks, rank);
     out->kv_heads = kv_of(c, out->heads);
-    int units = (c->ffn_width + SHARD_FFN_UNIT - 1) / SHARD_FFN_UNIT; // the last may be short
+    int unit = c->ffn_block > SHARD_FFN_UNIT ? c->ffn_block : SHARD_FFN_UNIT;
+    int units = (c->ffn_width + unit - 1) / unit; // the last may be short
     out->ffn = cut(units, ranks, rank);
-    out->ffn.begin = out->ffn.begin < units ? out->ffn.begin * SHARD_FFN_UNIT : c->ffn_width;
-    out->ffn.end = out->ffn.end < units ? out->ffn.end * SHARD_FFN_UNIT : c->ffn_width;
+    out->ffn.begin = out->ffn.begin < units ? out->ffn.begin * unit : c->ffn_width;
+    out->ffn.end = out->ffn.end < units ? out->ffn.end * unit : c->ffn_width;
     out->vocab = cut(c->vocab, ranks, rank);
     return status_ok();
 }

@@ -15,7 +15,7 @@
 #include "common/base/status.h"
 #include "common/model/model_config.h"
 
-enum { SHARD_RANKS_MAX = MODEL_HEADS_MAX, SHARD_FFN_UNIT = DTYPE_BLOCK_MAX };
+enum { SHARD_RANKS_MAX = MODEL_HEADS_MAX, SHARD_FFN_UNIT = 32 };
 
 typedef struct shard_range {
     int begin, end; // [begin, end)

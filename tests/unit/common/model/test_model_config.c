@@ -1,0 +1,191 @@
+// model_config: what config.json may say, what is refused, and RoPE frequencies against
+// transformers' own.
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/base/json.h"
+#include "common/model/model_config.h"
+
+#define SIZES                                                                                      \
+    "\"hidden_size\":96,\"intermediate_size\":416,\"num_hidden_layers\":3,\"num_attention_"        \
+    "heads\":6,\"vocab_size\":512,"                                                                \
+    "\"max_position_embeddings\":512"
+#define LLAMA "\"architectures\":[\"LlamaForCausalLM\"]," SIZES
+#define LLAMA3                                                                                     \
+    "\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,\"original_max_position_"     \
+    "embeddings\":64"
+
+static status read(const char *text, model_config *c) {
+    json_t *json;
+    status s = json_parse(text, strlen(text), &json);
+    assert_string_equal(s.message, "");
+    s = model_config_from_json(json, c);
+    json_decref(json);
+    return s;
+}
+
+static model_config good(const char *text) {
+    model_config c;
+    status s = read(text, &c);
+    assert_string_equal(s.message, "");
+    return c;
+}
+
+static void bad(const char *text, status_code code, const char *words) {
+    model_config c;
+    status s = read(text, &c);
+    if (s.code != code || !strstr(s.message, words))
+        fail_msg("wanted %d '%s', got %d '%s'", code, words, s.code, s.message);
+}
+
+static void defaults_are_those_of_transformers(void **state) {
+    (void)state;
+    model_config c = good("{" LLAMA "}");
+    assert_int_equal(c.kv_heads, 6);
+    assert_int_equal(c.head_dim, 16);
+    assert_int_equal(c.rope_dims, 16);
+    assert_true(c.rope_theta == 10000);
+    assert_true(c.norm_epsilon == 1e-6f);
+    assert_false(c.tied_embeddings || c.qkv_bias || c.rope_interleaved);
+    c = good("{\"architectures\":[\"Qwen2ForCausalLM\"]," SIZES
+             ",\"head_dim\":32,\"num_key_value_heads\":2,\"tie_word_embeddings\":true,"
+             "\"use_sliding_window\":false,\"sliding_window\":8,\"rope_scaling\":null}");
+    assert_int_equal(c.head_dim, 32);
+    assert_int_equal(c.kv_heads, 2);
+    assert_int_equal(c.context, 512);
+    assert_true(c.tied_embeddings && c.qkv_bias);
+}
+
+static void a_window_shortens_the_context(void **state) {
+    (void)state;
+    assert_int_equal(
+        good("{\"architectures\":[\"MistralForCausalLM\"]," SIZES ",\"sliding_window\":100}")
+            .context,
+        100);
+    assert_int_equal(
+        good("{\"architectures\":[\"MistralForCausalLM\"]," SIZES ",\"sliding_window\":null}")
+            .context,
+        512);
+    assert_int_equal(
+        good("{\"architectures\":[\"MistralForCausalLM\"]," SIZES ",\"sliding_window\":4096}")
+            .context,
+        512);
+}
+
+static void what_cannot_be_followed_is_refused(void **state) {
+    (void)state;
+    bad("{\"architectures\":[\"GPT2LMHeadModel\"]," SIZES "}", STATUS_UNIMPLEMENTED,
+        "'GPT2LMHeadModel' is not supported; Octant runs");
+    bad("{" SIZES "}", STATUS_INVALID_ARGUMENT, "'architectures'");
+    bad("{" LLAMA ",\"quantization_config\":{\"quant_method\":\"gptq\"}}", STATUS_UNIMPLEMENTED,
+        "quantization_config");
+    bad("{" LLAMA ",\"hidden_act\":\"gelu\"}", STATUS_UNIMPLEMENTED, "'gelu'");
+    bad("{" LLAMA ",\"attention_bias\":true}", STATUS_UNIMPLEMENTED, "attention_bias");
+    bad("{" LLAMA ",\"mlp_bias\":true}", STATUS_UNIMPLEMENTED, "mlp_bias");
+    bad("{" LLAMA ",\"partial_rotary_factor\":0.5}", STATUS_UNIMPLEMENTED, "partial_rotary_factor");
+    bad("{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4}}", STATUS_UNIMPLEMENTED,
+        "'yarn'");
+    bad("{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"dynamic\",\"factor\":4}}",
+        STATUS_UNIMPLEMENTED, "'dynamic'");
+}
+
+static void lies_are_named(void **state) {
+    (void)state;
+    bad("[]", STATUS_INVALID_ARGUMENT, "must be an object");
+    bad("{\"architectures\":[\"LlamaForCausalLM\"]}", STATUS_INVALID_ARGUMENT,
+        "'num_hidden_layers' is missing");
+    bad("{" LLAMA ",\"num_key_value_heads\":4}", STATUS_INVALID_ARGUMENT,
+        "6 heads are not a multiple of 4");
+    bad("{" LLAMA ",\"num_key_value_heads\":0}", STATUS_INVALID_ARGUMENT, "kv_heads");
+    bad("{" LLAMA ",\"head_dim\":15}", STATUS_INVALID_ARGUMENT, "head_dim is 15; it must be even");
+    bad("{" LLAMA ",\"head_dim\":4096}", STATUS_INVALID_ARGUMENT, "head_dim is 4096; 1 to 1024");
+    bad("{" LLAMA ",\"head_dim\":\"x\"}", STATUS_INVALID_ARGUMENT, "'head_dim' must be an integer");
+    bad("{" LLAMA ",\"head_dim\":4294967312}", STATUS_INVALID_ARGUMENT,
+        "'head_dim' must be an integer of 32 bits");
+    bad("{" LLAMA ",\"rms_norm_eps\":-1}", STATUS_INVALID_ARGUMENT, "norm_epsilon");
+    bad("{" LLAMA ",\"rope_theta\":0}", STATUS_INVALID_ARGUMENT, "rope_theta");
+    bad("{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\"}}", STATUS_INVALID_ARGUMENT,
+        "lacks 'factor'");
+    bad("{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}}", STATUS_INVALID_ARGUMENT,
+        "scaling factor");
+    bad("{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8}}",
+        STATUS_INVALID_ARGUMENT, "lacks 'low_freq_factor'");
+    bad("{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,"
+                  "\"high_freq_factor\":4,"
+        "\"original_max_position_embeddings\":64}}",
+        STATUS_INVALID_ARGUMENT, "not below");
+}
+
+static void check_frequencies(const model_config *c, const double *want, int count) {
+    float got[MODEL_HEAD_DIM_MAX / 2];
+    assert_int_equal(c->rope_dims / 2, count);
+    model_config_inv_freq(c, got);
+    for (int i = 0; i < count; i++)
+        if (!(fabs(got[i] - want[i]) <= 3e-7 * want[i]))
+            fail_msg("frequency %d is %.9g, transformers has %.9g", i, got[i], want[i]);
+}
+
+// From tests/golden/logits/twin6-f32.logits (transformers 5.23.0; make_llama_logits.py says how):
+// head_dim 32, theta 10000.
+static const double llama3_frequencies[16] = {1.0,
+                                              0.5623413324356079,
+                                              0.24438458681106567,
+                                              0.06430987268686295,
+                                              0.013042256236076355,
+                                              0.007029266096651554,
+                                              0.0039528473280370235,
+                                              0.002222849288955331,
+                                              0.0012499999720603228,
+                                              0.0007029266562312841,
+                                              0.00039528473280370235,
+                                              0.00022228492889553308,
+                                              0.0001250000059371814,
+                                              7.029266271274537e-05,
+                                              3.9528473280370235e-05,
+                                              2.2228492525755428e-05};
+
+static void frequencies_are_those_of_transformers(void **state) {
+    (void)state;
+    model_config c =
+        good("{" LLAMA ",\"head_dim\":32,\"rope_scaling\":{\"rope_type\":\"llama3\"," LLAMA3 "}}");
+    check_frequencies(&c, llama3_frequencies, 16);
+    c = good("{" LLAMA ",\"head_dim\":32,\"rope_parameters\":{\"rope_theta\":10000.0,\"rope_type\":"
+                       "\"llama3\"," LLAMA3 "}}");
+    check_frequencies(&c, llama3_frequencies, 16);
+    double plain[16], linear[16];
+    for (int i = 0; i < 16; i++) linear[i] = (plain[i] = pow(5e5, -i / 16.0)) / 4;
+    c = good("{" LLAMA ",\"head_dim\":32,\"rope_theta\":500000}");
+    check_frequencies(&c, plain, 16);
+    c = good("{" LLAMA ",\"head_dim\":32,\"rope_theta\":500000,\"rope_scaling\":{\"type\":"
+                       "\"linear\",\"factor\":4}}");
+    check_frequencies(&c, linear, 16);
+}
+
+static void factors_divide(void **state) {
+    (void)state;
+    model_config c = good("{" LLAMA ",\"head_dim\":4}");
+    c.scaling = ROPE_SCALING_FACTORS;
+    c.rope_factors[0] = 2;
+    c.rope_factors[1] = 8;
+    double want[2] = {0.5, 0.01 / 8};
+    check_frequencies(&c, want, 2);
+    c.rope_factors[1] = NAN;
+    assert_int_equal(model_config_check(&c).code, STATUS_INVALID_ARGUMENT);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults_are_those_of_transformers),
+        cmocka_unit_test(a_window_shortens_the_context),
+        cmocka_unit_test(what_cannot_be_followed_is_refused),
+        cmocka_unit_test(lies_are_named),
+        cmocka_unit_test(frequencies_are_those_of_transformers),
+        cmocka_unit_test(factors_divide),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
