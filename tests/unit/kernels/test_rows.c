@@ -1,0 +1,187 @@
+// The operators that treat rows for themselves (embed, norms, add, swiglu, gather, argmax) against
+// the reference, over odd widths and enough rows that they are shared among threads; each row alone
+// equals itself in the batch.
+#include "fixture.h"
+
+static const kernels_limits limits = {
+    .tokens = 512, .cols = 64, .context = 16, .heads = 1, .head_dim = 8};
+static const int widths[] = {1, 7, 8, 31, 64, 576, 1000};
+static const int tokens[] = {0, 1, 2, 65};
+enum { WIDTHS = 7, COUNTS = 4 };
+
+static guarded copy_of(const float *x, size_t count) {
+    guarded g = guarded_make(count);
+    memcpy(g.data, x, count * sizeof *x);
+    return g;
+}
+
+static void check_norm(kernels *fast, kernels *reference, int width, int rows) {
+    rng r = rng_make((uint64_t)(width * 100 + rows));
+    size_t count = (size_t)(width * rows);
+    float *x = random_floats(&r, count), *delta = random_floats(&r, count);
+    float *weight = random_floats(&r, (size_t)width);
+    guarded a = copy_of(x, count), b = copy_of(x, count), plain = guarded_make(count);
+    guarded out = guarded_make(count), expected = guarded_make(count);
+    kernels_add_rmsnorm(fast, a.data, delta, weight, 1e-5f, rows, width, out.data);
+    kernels_add_rmsnorm(reference, b.data, delta, weight, 1e-5f, rows, width, expected.data);
+    assert_close(out.data, expected.data, count, 1e-6, "add_rmsnorm");
+    assert_same_bits(a.data, b.data, count, "x + delta");
+    kernels_rmsnorm(fast, a.data, weight, 1e-5f, rows, width, plain.data);
+    assert_same_bits(plain.data, out.data, count, "rmsnorm of the sum");
+    kernels_rmsnorm(fast, a.data, weight, 1e-5f, rows, width, a.data); // in place
+    assert_same_bits(a.data, out.data, count, "rmsnorm in place");
+    kernels_add(fast, b.data, delta, rows, width);
+    kernels_add(reference, x, delta, rows, width);
+    kernels_add(reference, x, delta, rows, width);
+    assert_same_bits(b.data, x, count, "add");
+    guarded *all[] = {&a, &b, &plain, &out, &expected};
+    for (int i = 0; i < 5; i++) guarded_free(all[i]);
+    free(x);
+    free(delta);
+    free(weight);
+}
+
+static void check_swiglu(kernels *fast, kernels *reference, int width, int rows) {
+    rng r = rng_make((uint64_t)(width * 10 + rows));
+    size_t count = (size_t)(width * rows);
+    float *gate = random_floats(&r, count), *up = random_floats(&r, count);
+    for (size_t i = 0; i < count; i += 5) gate[i] *= 60; // far out on both sides
+    guarded a = copy_of(gate, count), b = copy_of(gate, count);
+    kernels_swiglu(fast, a.data, up, rows, width);
+    kernels_swiglu(reference, b.data, up, rows, width);
+    assert_close(a.data, b.data, count, 1e-6, "swiglu");
+    for (int t = 0; t < rows; t++) {
+        guarded alone = copy_of(gate + t * width, (size_t)width);
+        kernels_swiglu(fast, alone.data, up + t * width, 1, width);
+        assert_same_bits(alone.data, a.data + t * width, (size_t)width, "swiglu alone");
+        guarded_free(&alone);
+    }
+    guarded_free(&a);
+    guarded_free(&b);
+    free(gate);
+    free(up);
+}
+
+static void check_rows(kernels *fast, kernels *reference) {
+    for (int i = 0; i < WIDTHS; i++)
+        for (int j = 0; j < COUNTS; j++) {
+            check_norm(fast, reference, widths[i], tokens[j]);
+            check_swiglu(fast, reference, widths[i], tokens[j]);
+        }
+}
+
+static void test_rows(void **state) {
+    (void)state;
+    for_each_backend(limits, check_rows);
+}
+
+static void check_embed(kernels *fast, kernels *reference) {
+    enum { ROWS = 50, FIRST = 1000, IDS = 7 };
+    static const int32_t ids[IDS] = {1000, 1049, 999, 1050, 1023, -1, INT32_MIN};
+    for (dtype type = 0; type < DTYPE_COUNT; type++) {
+        rng r = rng_make(type);
+        int cols = whole_cols(type, 77);
+        test_weight table = random_weight(&r, type, ROWS, cols, 12);
+        guarded out = guarded_make((size_t)(IDS * cols));
+        guarded expected = guarded_make((size_t)(IDS * cols));
+        kernels_embed(fast, &table.w, FIRST, ids, IDS, out.data);
+        kernels_embed(reference, &table.w, FIRST, ids, IDS, expected.data);
+        assert_same_bits(out.data, expected.data, out.count, dtype_name(type));
+        for (int c = 0; c < cols; c++) {
+            assert_true(out.data[2 * cols + c] == 0); // another rank's rows
+            assert_true(out.data[3 * cols + c] == 0);
+            assert_true(out.data[5 * cols + c] == 0 && out.data[6 * cols + c] == 0);
+        }
+        guarded_free(&out);
+        guarded_free(&expected);
+        free(table.memory);
+    }
+}
+
+static void test_embed(void **state) {
+    (void)state;
+    for_each_backend(limits, check_embed);
+}
+
+static void check_argmax(kernels *fast, kernels *reference) {
+    (void)reference;
+    for (int i = 0; i < WIDTHS; i++) {
+        rng r = rng_make(i + 3);
+        enum { ROWS = 40 };
+        float *x = random_floats(&r, (size_t)(ROWS * widths[i])), values[ROWS];
+        int32_t best[ROWS], wanted[ROWS];
+        for (int t = 0; t < ROWS; t++) {
+            // Two equal largest values: the first counts. Rows of -infinity have a first one, too.
+            int a = (int)rng_below(&r, (uint64_t)widths[i]),
+                b = (int)rng_below(&r, (uint64_t)widths[i]);
+            float *row = x + t * widths[i];
+            row[a] = row[b] = 100;
+            wanted[t] = a < b ? a : b;
+            if (t != 7) continue;
+            for (int c = 0; c < widths[i]; c++) row[c] = -INFINITY;
+            wanted[t] = 0;
+        }
+        kernels_argmax(fast, x, ROWS, widths[i], best, values);
+        for (int t = 0; t < ROWS; t++) {
+            assert_int_equal(best[t], wanted[t]);
+            assert_true(values[t] == (t == 7 ? -INFINITY : 100));
+        }
+        free(x);
+    }
+}
+
+static void test_argmax(void **state) {
+    (void)state;
+    for_each_backend(limits, check_argmax);
+}
+
+static void check_gather(kernels *fast, kernels *reference) {
+    (void)reference;
+    rng r = rng_make(1);
+    static const int32_t rows[] = {3, 0, 3, 8};
+    float *x = random_floats(&r, 9 * 33);
+    guarded out = guarded_make(4 * 33);
+    kernels_gather_rows(fast, x, rows, 4, 33, out.data);
+    for (int i = 0; i < 4; i++) assert_same_bits(out.data + i * 33, x + rows[i] * 33, 33, "gather");
+    kernels_gather_rows(fast, x, rows, 0, 33, out.data);
+    guarded_free(&out);
+    free(x);
+}
+
+static void test_gather(void **state) {
+    (void)state;
+    for_each_backend(limits, check_gather);
+}
+
+static void test_names_and_memory(void **state) {
+    (void)state;
+    kernels *k = NULL;
+    assert_int_equal(kernels_create_cpu(1, -1, "sse9", &k).code, STATUS_INVALID_ARGUMENT);
+    assert_int_equal(kernels_create_cpu(0, -1, NULL, &k).code, STATUS_INVALID_ARGUMENT);
+    assert_int_equal(kernels_create_cpu(100000, -1, NULL, &k).code, STATUS_INVALID_ARGUMENT);
+    assert_int_equal(kernels_create_cpu(2, 0, NULL, &k).code, STATUS_OK);
+    void *memory = NULL;
+    assert_int_equal(kernels_alloc(k, SIZE_MAX - 3, &memory).code, STATUS_RESOURCE_EXHAUSTED);
+    assert_int_equal(kernels_alloc(k, (size_t)1 << 60, &memory).code, STATUS_RESOURCE_EXHAUSTED);
+    assert_int_equal(kernels_alloc(k, 100, &memory).code, STATUS_OK);
+    assert_int_equal((uintptr_t)memory % 64, 0);
+    for (int i = 0; i < 100; i++) assert_int_equal(((char *)memory)[i], 0);
+    char text[] = "octant", back[7];
+    assert_int_equal(kernels_upload(k, memory, text, 7).code, STATUS_OK);
+    assert_int_equal(kernels_download(k, back, memory, 7).code, STATUS_OK);
+    assert_string_equal(back, "octant");
+    kernels_free(k, memory);
+    kernels_destroy(k);
+    kernels_destroy(NULL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_argmax),
+        cmocka_unit_test(test_gather),
+        cmocka_unit_test(test_names_and_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
