@@ -127,21 +127,23 @@ static const kernels_ops cpu_ops = {
 static const struct {
     const char *name;
     const isa *(*get)(void);
-} isas[] = {{"avx512", isa_avx512}, {"avx2", isa_avx2}, {"portable", isa_portable}};
+} isas[] = {
+#if defined(__x86_64__)
+    {"avx512", isa_avx512},
+    {"avx2", isa_avx2},
+#endif
+    {"portable", isa_portable},
+};
 
 static status pick_isa(const char *name, const isa **out) {
     for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
         if (name && strcmp(name, isas[i].name) != 0) continue;
-        const isa *candidate = isas[i].get();
-        if (candidate && candidate->available()) {
-            *out = candidate;
-            return status_ok();
-        }
-        if (name)
-            return status_error(STATUS_UNIMPLEMENTED,
-                                "this processor or build has no %s kernels; use \"portable\"",
-                                name);
+        *out = isas[i].get();
+        if ((*out)->available()) return status_ok();
     }
+    if (strcmp(name, "avx2") == 0 || strcmp(name, "avx512") == 0)
+        return status_error(STATUS_UNIMPLEMENTED,
+                            "this processor has no %s kernels; use \"portable\"", name);
     return status_error(
         STATUS_INVALID_ARGUMENT,
         "unknown instruction set \"%s\"; known are portable, avx2, avx512, reference", name);

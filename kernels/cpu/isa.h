@@ -111,7 +111,7 @@ typedef struct isa {
 } isa;
 
 const isa *isa_portable(void);
-const isa *isa_avx2(void);   // NULL where this build has none
-const isa *isa_avx512(void); // NULL where this build has none
+const isa *isa_avx2(void);   // on x86-64 only
+const isa *isa_avx512(void); // on x86-64 only
 
 #endif

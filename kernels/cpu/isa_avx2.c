@@ -1,12 +1,15 @@
 // isa_avx2: the table for x86-64 with AVX2, FMA and F16C (Intel from Haswell, AMD from Zen), and
 // its row operators.
+#include <cpuid.h>
 #include <math.h>
 
 #include "kernels/cpu/avx2.h"
 
+// F16C by its bit: not every compiler's __builtin_cpu_supports knows the name.
 static bool available(void) {
+    unsigned a, b, c, d;
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+           __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
 void avx2_rmsnorm(float *x, const float *delta, const float *weight, float epsilon, int width,
