@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Compares chat_template with transformers' own renderer, byte by byte.
 
-    tests/golden/template_compare.py RENDER_TEMPLATE [--gguf FILE]... [--templates FOLDER] [--only NAME] [--show N]
+    tests/golden/template_compare.py RENDER_TEMPLATE [--gguf NAME=FILE]... [--templates FOLDER] [--only NAME] [--show N]
 
 RENDER_TEMPLATE is build/tests/render_template. Templates: those in the given GGUF files, a few short ones below
 (facts of the Mistral and Phi-3 formats), and every *.jinja of FOLDER (tests/golden/fetch_llama_cpp_models.sh fetches llama.cpp's).
 Each is rendered over the same conversations by transformers (render_jinja_template, strftime_now at a fixed time) and by
-Octant. Where transformers raises, Octant must report an error. Prints a table; exits 1 if a template of REQUIRED differs
+Octant. Where transformers raises, Octant must report an error. Prints a table; exits 1 if a template of REQUIRED is missing or differs
 anywhere, or if more than --allow others do.
 """
 import argparse
@@ -16,6 +16,8 @@ import pathlib
 import subprocess
 import sys
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import gguf_metadata
 from transformers.utils import chat_template_utils as ctu
 
 NOW = 1764072000  # 2025-11-25 12:00 UTC
@@ -196,8 +198,7 @@ class Octant:
 
 
 def gguf_template(path):
-    from gguf import GGUFReader
-    return GGUFReader(path).get_field("tokenizer.chat_template").contents()
+    return gguf_metadata.read(path)["tokenizer.chat_template"].decode()
 
 
 def main():
@@ -241,8 +242,11 @@ def main():
             bad.append(name)
     print(f"{same_total} of {total} renderings identical; {len(bad)} templates with differences; "
           f"slowest 50-message chat {slowest / 1e6:.3f} ms (the first includes parsing)")
+    missing = [] if options.only else [n for n in REQUIRED if n not in templates]
+    if missing:
+        print("missing templates:", ", ".join(missing))
     required = [n for n in bad if n in REQUIRED]
-    return 1 if required or len(bad) > options.allow else 0
+    return 1 if missing or required or len(bad) > options.allow else 0
 
 
 if __name__ == "__main__":
