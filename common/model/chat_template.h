@@ -29,7 +29,8 @@ void chat_template_free(chat_template *t); // NULL is allowed
 // `tools` an array or NULL; `extra` an object of further variables or NULL; bos and eos are the
 // tokens' texts, or NULL where the model has none (they are then undefined in the template). `now`
 // is the calendar time [s] that strftime_now shows. INVALID_ARGUMENT with the template's own words
-// when it raises; RESOURCE_EXHAUSTED past a bound. Thread-safe.
+// when it raises; RESOURCE_EXHAUSTED past a bound (*out is then as
+// it was). Thread-safe; takes at most 256 KiB of stack.
 status chat_template_render(const chat_template *t, const json_t *messages, const json_t *tools,
                             const json_t *extra, bool add_generation_prompt, const char *bos,
                             const char *eos, int64_t now, buf *out);
