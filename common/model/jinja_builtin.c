@@ -31,6 +31,7 @@ static size_t parameter_count(const char *parameters) {
 jinja_value jinja_builtin_call(jinja *j, const jinja_builtin *b, jinja_value self,
                                const jinja_arguments *all) {
     jinja_value bound[JINJA_PARAMETERS_MAX] = {{0}};
+    if (self.kind == JINJA_STRING) jinja_charge(j, self.string->size / 64);
     if (*b->parameters == '*') return b->run(j, self, bound, all);
     size_t count = parameter_count(b->parameters);
     if (all->count > count)

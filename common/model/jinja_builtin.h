@@ -70,7 +70,7 @@ jinja_value jinja_case(jinja *j, const jinja_string *s, int mode); // 'u' 'l' 'c
 // Pieces of s; arguments: separator (ABSENT or None: white space) and most splits.
 jinja_value jinja_split(jinja *j, const jinja_string *s, const jinja_value *a, bool from_right);
 // Where `what` is last in [start, end); NULL: nowhere.
-const char *jinja_find_last(const char *start, const char *end, const jinja_string *what);
+const char *jinja_find_last(jinja *j, const char *start, const char *end, const jinja_string *what);
 jinja_value jinja_split_lines(jinja *j, const jinja_string *s, bool keep);
 jinja_value jinja_join(jinja *j, const jinja_string *separator, const jinja_list *items,
                        bool any_type);

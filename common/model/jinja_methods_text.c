@@ -215,7 +215,7 @@ static int64_t find(jinja *j, jinja_value self, const jinja_value *a, bool last)
     const jinja_string *s = jinja_slice(j, self, parts).string;
     if (what->size > s->size) return -1;
     jinja_charge(j, s->size / 64);
-    const char *at = last         ? jinja_find_last(s->data, s->data + s->size, what)
+    const char *at = last         ? jinja_find_last(j, s->data, s->data + s->size, what)
                      : what->size ? memmem(s->data, s->size, what->data, what->size)
                                   : s->data;
     return at ? offset + (int64_t)jinja_count_chars(s->data, (size_t)(at - s->data)) : -1;
@@ -251,7 +251,7 @@ static jinja_value partition(jinja *j, jinja_value self, const jinja_value *a, b
     const jinja_string *by = jinja_need_text(j, a[0], "partition's separator"), *s = self.string;
     if (!by->size) jinja_fail(j, "partition's separator is empty");
     const char *at = s->size < by->size ? NULL
-                     : last             ? jinja_find_last(s->data, s->data + s->size, by)
+                     : last             ? jinja_find_last(j, s->data, s->data + s->size, by)
                                         : memmem(s->data, s->size, by->data, by->size);
     jinja_value parts = jinja_list_new(j, JINJA_TUPLE, 3), *p = parts.list->items;
     p[0] = p[1] = p[2] = jinja_cstring(j, "");

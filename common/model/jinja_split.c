@@ -22,9 +22,14 @@ static void add_piece(jinja *j, pieces *p, const char *data, size_t size) {
     jinja_charge(j, 1);
 }
 
-const char *jinja_find_last(const char *start, const char *end, const jinja_string *what) {
-    for (const char *p = end - what->size; p >= start; p--)
+const char *jinja_find_last(jinja *j, const char *start, const char *end,
+                            const jinja_string *what) {
+    for (const char *p = end - what->size; p >= start; p--) {
+        if (what->size && *p != *what->data) continue;
+        jinja_charge(j,
+                     1 + what->size / 64); // a text that nearly matches everywhere costs both sizes
         if (!memcmp(p, what->data, what->size)) return p;
+    }
     return NULL;
 }
 
@@ -85,7 +90,7 @@ jinja_value jinja_split(jinja *j, const jinja_string *s, const jinja_value *a, b
     const char *start = s->data, *end = s->data + s->size, *at;
     while (limit-- != 0) {
         if (by->size > (size_t)(end - start)) break;
-        at = from_right ? jinja_find_last(start, end, by)
+        at = from_right ? jinja_find_last(j, start, end, by)
                         : memmem(start, (size_t)(end - start), by->data, by->size);
         if (!at) break;
         if (from_right) {

@@ -50,6 +50,7 @@ void *jinja_alloc(jinja *j, size_t count, size_t size) {
 }
 
 jinja_value jinja_borrow(jinja *j, const char *data, size_t size) {
+    jinja_charge(j, size / 64);
     jinja_string *s = jinja_alloc(j, 1, sizeof *s);
     s->data = data;
     s->size = size;
@@ -173,7 +174,7 @@ void jinja_check_hashable(jinja *j, jinja_value key) {
 }
 
 jinja_value *jinja_dict_find(jinja *j, const jinja_dict *d, jinja_value key) {
-    jinja_charge(j, d->count / 16);
+    jinja_charge(j, d->count / 16 + (key.kind == JINJA_STRING ? key.string->size / 64 : 0));
     for (size_t i = 0; i < d->count; i++) {
         jinja_value k = d->pairs[i].key;
         bool same =
@@ -282,6 +283,7 @@ static bool equal_at(jinja *j, jinja_value a, jinja_value b, int depth) {
     case JINJA_NONE:
         return true;
     case JINJA_STRING:
+        jinja_charge(j, a.string->size / 64);
         return jinja_string_equal(a.string, b.string);
     case JINJA_LIST:
     case JINJA_TUPLE:
@@ -318,6 +320,7 @@ int jinja_order(jinja *j, jinja_value a, jinja_value b) {
     }
     if (a.kind == JINJA_STRING && b.kind == JINJA_STRING) { // UTF-8 keeps the order of code points
         size_t n = a.string->size < b.string->size ? a.string->size : b.string->size;
+        jinja_charge(j, n / 64);
         int c = n ? memcmp(a.string->data, b.string->data, n) : 0;
         return c ? c : (a.string->size > b.string->size) - (a.string->size < b.string->size);
     }

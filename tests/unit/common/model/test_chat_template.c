@@ -87,6 +87,14 @@ static void refuses_what_would_never_end(void **state) {
     char busy[1200] = "{% for a in range(90000) %}{{ a";
     for (int i = 0; i < 100; i++) strcat(busy, " and a");
     expect_error(strcat(busy, " }}{% endfor %}"), full, "steps");
+    // Scanning long text is work as well.
+    expect_error(
+        "{% set a = 'a' * 16000000 %}{% for i in range(9999) %}{{ a == a + '' }}{% endfor %}", full,
+        "more");
+    expect_error("{{ ('a' * 16000000).rfind('a' * 8000000 + 'b') }}", full, "steps");
+    expect_error(
+        "{% set a = 'a' * 16000000 %}{% for i in range(9999) %}{{ a is lower }}{% endfor %}", full,
+        "steps");
     expect_error("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
                  full, "more memory");
     expect_error("{% for a in range(99999) %}0123456789ABCDEF{% endfor %}", full,
