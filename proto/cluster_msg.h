@@ -25,6 +25,10 @@ enum {
     CLUSTER_BLOCK_TOKENS_MAX = 1024,
     CLUSTER_HOST_MAX = 255,
     CLUSTER_REASON_MAX = 400,
+    CLUSTER_GROUP_ID_MAX = 31,
+    CLUSTER_NAME_MAX = 63, // version, backend
+    CLUSTER_KV_BLOCKS_MAX = 1 << 22,
+    CLUSTER_HEARTBEAT_MS_MAX = 60000,
 };
 
 typedef enum cluster_phase {
@@ -125,7 +129,7 @@ typedef struct register_response {
 } register_response;
 
 typedef struct heartbeat {
-    char group_id[32];
+    char group_id[CLUSTER_GROUP_ID_MAX + 1];
     uint64_t epoch;
     int32_t rank, pid;
     char host[CLUSTER_HOST_MAX + 1];
@@ -137,7 +141,7 @@ typedef struct heartbeat {
 } heartbeat;
 
 typedef struct group_ready {
-    char group_id[32];
+    char group_id[CLUSTER_GROUP_ID_MAX + 1];
     uint64_t epoch;
     int32_t kv_blocks;
 } group_ready;
@@ -165,6 +169,12 @@ typedef struct coordinator_message {
     char reason[CLUSTER_REASON_MAX];
 } coordinator_message;
 
+// Empty group: everything.
+typedef struct drain_request {
+    char group_id[CLUSTER_GROUP_ID_MAX + 1];
+    int32_t deadline_ms;
+} drain_request;
+
 // Encoders append to `out` and fail with RESOURCE_EXHAUSTED only. Decoders allocate from a fresh
 // arena that the message then owns (free it with arena_destroy(m->memory), or the *_free below); on
 // an error nothing is left to free.
@@ -176,6 +186,10 @@ status heartbeat_encode(const heartbeat *m, buf *out);
 status heartbeat_decode(const void *bytes, size_t size, heartbeat *out);
 status heartbeat_response_encode(bool stop, buf *out);
 status heartbeat_response_decode(const void *bytes, size_t size, bool *stop);
+status drain_request_encode(const drain_request *m, buf *out);
+status drain_request_decode(const void *bytes, size_t size, drain_request *out);
+status drain_response_encode(bool drained, int running, buf *out);
+status drain_response_decode(const void *bytes, size_t size, bool *drained, int *running);
 status leader_message_encode(const leader_message *m, buf *out);
 status leader_message_decode(const void *bytes, size_t size, const cluster_limits *limits,
                              leader_message *out);
