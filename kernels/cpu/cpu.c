@@ -76,6 +76,7 @@ static void lay_out_thread(cpu_thread *t, kernels_limits limits, carve *c) {
     t->tile.q = piece(c, blocks * ISA_TILE_ROWS * ISA_BLOCK);
     t->tile.d = piece(c, blocks * ISA_TILE_ROWS * sizeof(float));
     t->tile.m = piece(c, blocks * ISA_TILE_ROWS * sizeof(float));
+    t->tile.halves = piece(c, blocks * ISA_TILE_ROWS * 2 * sizeof(int32_t));
     t->rows = piece(c, ISA_TILE_ROWS * (cols + 16) * sizeof(float));
     t->products = piece(c, ISA_TILE_ROWS * ISA_LANES_MAX * sizeof(float));
     t->quantised = piece(c, blocks * sizeof(isa_q8));
@@ -123,23 +124,29 @@ static const kernels_ops cpu_ops = {
     .argmax = cpu_argmax,
 };
 
+static bool always(void) {
+    return true;
+}
+
 // Best first.
 static const struct {
     const char *name;
+    bool (*available)(void);
     const isa *(*get)(void);
 } isas[] = {
 #if defined(__x86_64__)
-    {"avx512", isa_avx512},
-    {"avx2", isa_avx2},
+    {"avx512", isa_has_avx512, isa_avx512},
+    {"avx2", isa_has_avx2, isa_avx2},
 #endif
-    {"portable", isa_portable},
+    {"portable", always, isa_portable},
 };
 
 static status pick_isa(const char *name, const isa **out) {
     for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
         if (name && strcmp(name, isas[i].name) != 0) continue;
+        if (!isas[i].available()) continue;
         *out = isas[i].get();
-        if ((*out)->available()) return status_ok();
+        return status_ok();
     }
     if (strcmp(name, "avx2") == 0 || strcmp(name, "avx512") == 0)
         return status_error(STATUS_UNIMPLEMENTED,

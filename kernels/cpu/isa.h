@@ -47,9 +47,12 @@ static inline size_t isa_group_block_bytes(int lanes) {
 
 // ISA_TILE_ROWS weight rows, unpacked: q[block][row][32] (nibbles 0..15, or int8), d and m
 // [block][row].
+// Q6_K has a scale for each 16 values: those are integers in halves[block][row][2], and dot_b is
+// their weighted sum.
 typedef struct isa_tile {
     uint8_t *q;
     float *d, *m;
+    int32_t *halves;
 } isa_tile;
 
 // Scale and minimum of part j (of 8) in a Q4_K block; `packed` are its 12 bytes.
@@ -64,7 +67,6 @@ static inline void isa_q4_k_scale(const uint8_t *packed, int j, int *scale, int 
 typedef struct isa {
     const char *name;
     int lanes; // tokens per group, at most ISA_LANES_MAX
-    bool (*available)(void);
 
     // One token's row of `blocks` * 32 floats to blocks.
     void (*quantise)(const float *x, int blocks, isa_q8 *out);
@@ -113,5 +115,9 @@ typedef struct isa {
 const isa *isa_portable(void);
 const isa *isa_avx2(void);   // on x86-64 only
 const isa *isa_avx512(void); // on x86-64 only
+
+// Whether this processor (and its system) runs them; compiled for any processor, unlike the tables.
+bool isa_has_avx2(void);
+bool isa_has_avx512(void);
 
 #endif

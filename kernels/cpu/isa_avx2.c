@@ -1,16 +1,8 @@
 // isa_avx2: the table for x86-64 with AVX2, FMA and F16C (Intel from Haswell, AMD from Zen), and
 // its row operators.
-#include <cpuid.h>
 #include <math.h>
 
 #include "kernels/cpu/avx2.h"
-
-// F16C by its bit: not every compiler's __builtin_cpu_supports knows the name.
-static bool available(void) {
-    unsigned a, b, c, d;
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
-}
 
 void avx2_rmsnorm(float *x, const float *delta, const float *weight, float epsilon, int width,
                   float *out) {
@@ -75,21 +67,24 @@ int avx2_argmax(const float *x, int width, float *value) {
 static const isa table = {
     .name = "avx2",
     .lanes = 8,
-    .available = available,
     .quantise = avx2_quantise,
     .gemv_q8 = {[DTYPE_Q8_0] = avx2_gemv_q8_0,
                 [DTYPE_Q4_0] = avx2_gemv_q4_0,
-                [DTYPE_Q4_1] = avx2_gemv_q4_1},
+                [DTYPE_Q4_1] = avx2_gemv_q4_1,
+                [DTYPE_Q5_0] = avx2_gemv_q5_0,
+                [DTYPE_Q4_K] = avx2_gemv_q4_k},
     .unpack = {[DTYPE_Q8_0] = avx2_unpack_q8_0,
                [DTYPE_Q4_0] = avx2_unpack_q4_0,
                [DTYPE_Q4_1] = avx2_unpack_q4_1,
                [DTYPE_Q5_0] = avx2_unpack_q5_0,
-               [DTYPE_Q4_K] = avx2_unpack_q4_k},
+               [DTYPE_Q4_K] = avx2_unpack_q4_k,
+               [DTYPE_Q6_K] = avx2_unpack_q6_k},
     .gemm_q8 = {[DTYPE_Q8_0] = avx2_gemm_q8_0,
                 [DTYPE_Q4_0] = avx2_gemm_q4_0,
                 [DTYPE_Q4_1] = avx2_gemm_q4_1,
                 [DTYPE_Q5_0] = avx2_gemm_q8_0,
-                [DTYPE_Q4_K] = avx2_gemm_q4_1},
+                [DTYPE_Q4_K] = avx2_gemm_q4_1,
+                [DTYPE_Q6_K] = avx2_gemm_q6_k},
     .gemv_float =
         {[DTYPE_F32] = avx2_gemv_f32, [DTYPE_F16] = avx2_gemv_f16, [DTYPE_BF16] = avx2_gemv_bf16},
     .widen = avx2_widen,

@@ -8,12 +8,6 @@
 
 enum { LANES = 16 };
 
-static bool available(void) {
-    return isa_avx2()->available() && __builtin_cpu_supports("avx512f") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
-}
-
 AVX2_INLINE __m512i broadcast4(const uint8_t *p) {
     int32_t four;
     memcpy(&four, p, sizeof four);
@@ -82,24 +76,59 @@ static void gemm_q4_1(const isa_tile *tile, int blocks, const uint8_t *group, fl
     gemm_q8(DTYPE_Q4_1, tile, blocks, group, out);
 }
 
+// Q6_K: each half of a block has its integer scale. Here the activations are made unsigned (+ 128),
+// and 128 * sum(w) of the half is taken off again.
+AVX2_INLINE __m512i half_dot(const uint8_t *w, const uint8_t *q, int h) {
+    const __m512i offset = _mm512_set1_epi8((char)0x80);
+    __m512i dot = _mm512_setzero_si512(), excess = _mm512_setzero_si512();
+    for (int j = 4 * h; j < 4 * h + 4; j++) {
+        __m512i four = broadcast4(w + 4 * j), x = _mm512_load_si512(q + 64 * j);
+        dot = _mm512_dpbusd_epi32(dot, _mm512_xor_si512(x, offset), four);
+        excess = _mm512_dpbusd_epi32(excess, offset, four);
+    }
+    return _mm512_sub_epi32(dot, excess);
+}
+
+static void gemm_q6_k(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
+    __m512 f[ISA_TILE_ROWS];
+    for (int r = 0; r < ISA_TILE_ROWS; r++) f[r] = _mm512_setzero_ps();
+    for (int b = 0; b < blocks; b++, group += isa_group_block_bytes(LANES)) {
+        __m512 d = _mm512_load_ps(group);
+        for (int r = 0; r < ISA_TILE_ROWS; r++) {
+            int at = b * ISA_TILE_ROWS + r;
+            const uint8_t *w = tile->q + at * ISA_BLOCK;
+            __m512i first = _mm512_set1_epi32(tile->halves[2 * at]);
+            __m512i second = _mm512_set1_epi32(tile->halves[2 * at + 1]);
+            __m512i dot = _mm512_add_epi32(_mm512_mullo_epi32(half_dot(w, group + 192, 0), first),
+                                           _mm512_mullo_epi32(half_dot(w, group + 192, 1), second));
+            __m512 scale = _mm512_mul_ps(_mm512_set1_ps(tile->d[at]), d);
+            f[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, f[r]);
+        }
+    }
+    store_transposed(f, out);
+}
+
 static const isa table = {
     .name = "avx512",
     .lanes = LANES,
-    .available = available,
     .quantise = avx2_quantise,
     .gemv_q8 = {[DTYPE_Q8_0] = avx2_gemv_q8_0,
                 [DTYPE_Q4_0] = avx2_gemv_q4_0,
-                [DTYPE_Q4_1] = avx2_gemv_q4_1},
+                [DTYPE_Q4_1] = avx2_gemv_q4_1,
+                [DTYPE_Q5_0] = avx2_gemv_q5_0,
+                [DTYPE_Q4_K] = avx2_gemv_q4_k},
     .unpack = {[DTYPE_Q8_0] = avx2_unpack_q8_0,
                [DTYPE_Q4_0] = avx2_unpack_q4_0,
                [DTYPE_Q4_1] = avx2_unpack_q4_1,
                [DTYPE_Q5_0] = avx2_unpack_q5_0,
-               [DTYPE_Q4_K] = avx2_unpack_q4_k},
+               [DTYPE_Q4_K] = avx2_unpack_q4_k,
+               [DTYPE_Q6_K] = avx2_unpack_q6_k},
     .gemm_q8 = {[DTYPE_Q8_0] = gemm_q8_0,
                 [DTYPE_Q4_0] = gemm_q4_0,
                 [DTYPE_Q4_1] = gemm_q4_1,
                 [DTYPE_Q5_0] = gemm_q8_0,
-                [DTYPE_Q4_K] = gemm_q4_1},
+                [DTYPE_Q4_K] = gemm_q4_1,
+                [DTYPE_Q6_K] = gemm_q6_k},
     .gemv_float =
         {[DTYPE_F32] = avx2_gemv_f32, [DTYPE_F16] = avx2_gemv_f16, [DTYPE_BF16] = avx2_gemv_bf16},
     .widen = avx2_widen,

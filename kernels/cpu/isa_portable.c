@@ -7,10 +7,6 @@
 
 enum { LANES = 8 };
 
-static bool available(void) {
-    return true;
-}
-
 static float load_f16(const uint8_t *p) {
     return dtype_f16_to_f32((uint16_t)(p[0] | p[1] << 8));
 }
@@ -153,6 +149,22 @@ static void unpack_q4_k(const uint8_t *row, int blocks, int index, const isa_til
     }
 }
 
+static void unpack_q6_k(const uint8_t *row, int blocks, int index, const isa_tile *tile) {
+    for (int b = 0; b < blocks; b++) {
+        const uint8_t *super = row + b / 8 * 210;
+        int at = b * ISA_TILE_ROWS + index, n = b % 8 / 4,
+            part = b % 4; // value 128 n + 32 part + i
+        const uint8_t *low = super + 64 * n + part % 2 * 32, *high = super + 128 + 32 * n;
+        tile->d[at] = load_f16(super + 208);
+        for (int i = 0; i < 2; i++) tile->halves[2 * at + i] = (int8_t)super[192 + 2 * (b % 8) + i];
+        for (int i = 0; i < ISA_BLOCK; i++) {
+            int nibble = part < 2 ? low[i] & 15 : low[i] >> 4;
+            int bits = high[i] >> (2 * part) & 3;
+            tile->q[at * ISA_BLOCK + i] = (uint8_t)((nibble | bits << 4) - 32);
+        }
+    }
+}
+
 // dots[t] of one unpacked weight block with a group's block.
 static void group_dots(const uint8_t *w, bool is_signed, const int8_t *q, int32_t *dots) {
     memset(dots, 0, LANES * sizeof *dots);
@@ -181,6 +193,24 @@ static void gemm_q8(dtype type, const isa_tile *tile, int blocks, const uint8_t 
                 if (type == DTYPE_Q4_1) out[t * ISA_TILE_ROWS + r] += tile->m[at] * s[t];
             }
         }
+    }
+}
+
+static void gemm_q6_k(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
+    memset(out, 0, ISA_TILE_ROWS * LANES * sizeof *out);
+    for (int b = 0; b < blocks; b++, group += isa_group_block_bytes(LANES)) {
+        const float *d = (const float *)group;
+        const int8_t *q = (const int8_t *)(group + 12 * LANES);
+        for (int r = 0; r < ISA_TILE_ROWS; r++)
+            for (int t = 0; t < LANES; t++) {
+                int at = b * ISA_TILE_ROWS + r;
+                int32_t dots[2] = {0, 0};
+                for (int i = 0; i < ISA_BLOCK; i++)
+                    dots[i / 16] += (int32_t)(int8_t)tile->q[at * ISA_BLOCK + i] *
+                                    q[(i / 4 * LANES + t) * 4 + i % 4];
+                int32_t dot = dots[0] * tile->halves[2 * at] + dots[1] * tile->halves[2 * at + 1];
+                out[t * ISA_TILE_ROWS + r] += (float)dot * (tile->d[at] * d[t]);
+            }
     }
 }
 
@@ -331,19 +361,20 @@ static int argmax(const float *x, int width, float *value) {
 static const isa table = {
     .name = "portable",
     .lanes = LANES,
-    .available = available,
     .quantise = quantise,
     .gemv_q8 = {[DTYPE_Q8_0] = gemv_q8_0, [DTYPE_Q4_0] = gemv_q4_0, [DTYPE_Q4_1] = gemv_q4_1},
     .unpack = {[DTYPE_Q8_0] = unpack_q8_0,
                [DTYPE_Q4_0] = unpack_q4_0,
                [DTYPE_Q4_1] = unpack_q4_1,
                [DTYPE_Q5_0] = unpack_q5_0,
-               [DTYPE_Q4_K] = unpack_q4_k},
+               [DTYPE_Q4_K] = unpack_q4_k,
+               [DTYPE_Q6_K] = unpack_q6_k},
     .gemm_q8 = {[DTYPE_Q8_0] = gemm_q8_0,
                 [DTYPE_Q4_0] = gemm_q4_0,
                 [DTYPE_Q4_1] = gemm_q4_1,
                 [DTYPE_Q5_0] = gemm_q8_0,
-                [DTYPE_Q4_K] = gemm_q4_1},
+                [DTYPE_Q4_K] = gemm_q4_1,
+                [DTYPE_Q6_K] = gemm_q6_k},
     .gemv_float = {[DTYPE_F32] = gemv_f32, [DTYPE_F16] = gemv_f16, [DTYPE_BF16] = gemv_bf16},
     .widen = widen,
     .dots = dots,

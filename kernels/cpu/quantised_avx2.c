@@ -5,7 +5,7 @@
 // 32 / 2 < 2^15, so nothing can overflow). gemm keeps a token in each lane and broadcasts four
 // weights at a time, so there is nothing to fold: 4 rows x 8 tokens take 32 multiply-adds of 32
 // bytes per block, and the scales are applied to 8 results at once.
-#include "kernels/cpu/avx2.h"
+#include "kernels/cpu/avx2_blocks.h"
 
 static float round_f16(float x) {
     return _cvtsh_ss(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT));
@@ -69,23 +69,11 @@ AVX2_INLINE void load_scales(const uint8_t *const *at, size_t offset, __m256 *d,
     *m = _mm256_cvtph_ps(_mm_unpackhi_epi64(r03, r47));
 }
 
-AVX2_INLINE __m256i fold16(__m256i a, __m256i b) {
-    return _mm256_add_epi16(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-}
-
-AVX2_INLINE __m256i fold16_pairs(__m256i a, __m256i b) {
-    return _mm256_add_epi16(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
-}
-
 // Dots of eight blocks of nibbles with one activation block, dot of row r in lane r.
 AVX2_INLINE __m256i dots_nibbles(const uint8_t *const *at, size_t offset, __m256i x) {
     __m256i p[8];
     for (int r = 0; r < 8; r++) p[r] = _mm256_maddubs_epi16(nibbles(at[r] + offset), x);
-    __m256i a = fold16_pairs(fold16(p[0], p[1]), fold16(p[2], p[3]));
-    __m256i b = fold16_pairs(fold16(p[4], p[5]), fold16(p[6], p[7]));
-    __m256i sums = _mm256_add_epi16(_mm256_permute2x128_si256(a, b, 0x20),
-                                    _mm256_permute2x128_si256(a, b, 0x31));
-    return _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+    return fold16_rows(p);
 }
 
 void avx2_gemv_q4_1(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
@@ -122,12 +110,6 @@ void avx2_gemv_q4_0(const uint8_t *const *rows, int blocks, size_t ahead, const 
     _mm256_storeu_ps(out, f);
 }
 
-// Products of bytes with bytes, in fours: |w| times x with w's sign; 2 * 128 * 127 < 2^15.
-AVX2_INLINE __m256i multiply_bytes(__m256i w, __m256i x) {
-    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-}
-
 AVX2_INLINE __m256i fold32(__m256i a, __m256i b) {
     return _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
 }
@@ -162,10 +144,50 @@ void avx2_gemv_q8_0(const uint8_t *const *rows, int blocks, size_t ahead, const 
     _mm256_storeu_ps(out, f);
 }
 
-AVX2_INLINE float load_f16(const uint8_t *p) {
-    uint16_t bits;
+// All of a K-quantised block's halves or parts are in kquants_avx2.c.
+// Byte i is 255 where bit i is set: each byte gets its bit's byte, all other bits are filled up.
+AVX2_INLINE __m256i spread_bits(const uint8_t *p) {
+    const __m256i order =
+        _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i others = _mm256_set1_epi64x(0x7fbfdfeff7fbfdfe);
+    int32_t bits;
     memcpy(&bits, p, sizeof bits);
-    return _cvtsh_ss(bits);
+    __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), order);
+    return _mm256_cmpeq_epi8(_mm256_or_si256(bytes, others), _mm256_set1_epi8(-1));
+}
+
+// Like dots_nibbles for values up to 31: 8 * 31 * 127 < 2^15, so the last fold is in 32 bits.
+AVX2_INLINE __m256i dots_fives(const uint8_t *const *at, size_t offset, __m256i x) {
+    __m256i p[8];
+    for (int r = 0; r < 8; r++) {
+        const uint8_t *block = at[r] + offset;
+        __m256i high = _mm256_and_si256(spread_bits(block + 2), _mm256_set1_epi8(16));
+        p[r] = _mm256_maddubs_epi16(_mm256_or_si256(nibbles(block + 6), high), x);
+    }
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i a = fold16_pairs(fold16(p[0], p[1]), fold16(p[2], p[3]));
+    __m256i b = fold16_pairs(fold16(p[4], p[5]), fold16(p[6], p[7]));
+    a = _mm256_madd_epi16(a, ones);
+    b = _mm256_madd_epi16(b, ones);
+    return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20),
+                            _mm256_permute2x128_si256(a, b, 0x31));
+}
+
+void avx2_gemv_q5_0(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
+                    float *out) {
+    const uint8_t *at[8];
+    memcpy(at, rows, sizeof at);
+    __m256 f = _mm256_setzero_ps(), d, unused;
+    for (int b = 0; b < blocks; b++) {
+        size_t offset = (size_t)b * 22;
+        avx2_prefetch(at, (size_t)b, 22, ahead);
+        __m256i q = _mm256_loadu_si256((const __m256i *)x[b].q);
+        __m256i dots =
+            _mm256_sub_epi32(dots_fives(at, offset, q), _mm256_set1_epi32(16 * x[b].sum));
+        load_scales(at, offset, &d, &unused);
+        f = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(d, _mm256_set1_ps(x[b].d)), f);
+    }
+    _mm256_storeu_ps(out, f);
 }
 
 void avx2_unpack_q8_0(const uint8_t *row, int blocks, int index, const isa_tile *tile) {
@@ -193,17 +215,6 @@ void avx2_unpack_q4_1(const uint8_t *row, int blocks, int index, const isa_tile 
     }
 }
 
-// Byte i is 255 where bit i is set: each byte gets its bit's byte, all other bits are filled up.
-AVX2_INLINE __m256i spread_bits(const uint8_t *p) {
-    const __m256i order =
-        _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-    const __m256i others = _mm256_set1_epi64x(0x7fbfdfeff7fbfdfe);
-    int32_t bits;
-    memcpy(&bits, p, sizeof bits);
-    __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), order);
-    return _mm256_cmpeq_epi8(_mm256_or_si256(bytes, others), _mm256_set1_epi8(-1));
-}
-
 void avx2_unpack_q5_0(const uint8_t *row, int blocks, int index, const isa_tile *tile) {
     const __m256i sixteen = _mm256_set1_epi8(16);
     for (int b = 0; b < blocks; b++, row += 22) {
@@ -213,25 +224,6 @@ void avx2_unpack_q5_0(const uint8_t *row, int blocks, int index, const isa_tile 
         __m256i q = _mm256_sub_epi8(nibbles(row + 6), missing);
         _mm256_storeu_si256((__m256i *)(tile->q + at * ISA_BLOCK), q);
     }
-}
-
-void avx2_unpack_q4_k(const uint8_t *row, int blocks, int index, const isa_tile *tile) {
-    for (int b = 0; b < blocks; b++) {
-        const uint8_t *super = row + b / 8 * 144;
-        int at = b * ISA_TILE_ROWS + index, scale, minimum;
-        isa_q4_k_scale(super + 4, b % 8, &scale, &minimum);
-        tile->d[at] = load_f16(super) * (float)scale;
-        tile->m[at] = -(load_f16(super + 2) * (float)minimum);
-        __m256i q = _mm256_loadu_si256((const __m256i *)(super + 16 + b % 8 / 2 * 32));
-        q = _mm256_and_si256(b % 2 ? _mm256_srli_epi16(q, 4) : q, _mm256_set1_epi8(15));
-        _mm256_storeu_si256((__m256i *)(tile->q + at * ISA_BLOCK), q);
-    }
-}
-
-AVX2_INLINE __m256i broadcast4(const uint8_t *p) {
-    int32_t four;
-    memcpy(&four, p, sizeof four);
-    return _mm256_set1_epi32(four);
 }
 
 // The dots of one block: 4 rows x 8 tokens. Eight products of nibbles fit 16 bits (8 * 2 * 15 * 127
@@ -253,18 +245,6 @@ AVX2_INLINE void block_dots(dtype type, const uint8_t *w, const uint8_t *q, __m2
     }
     for (int r = 0; r < ISA_TILE_ROWS; r++)
         dots[r] = type == DTYPE_Q8_0 ? sums[r] : _mm256_madd_epi16(sums[r], _mm256_set1_epi16(1));
-}
-
-// (4 rows, 8 tokens) to out (8 tokens, 4 rows).
-AVX2_INLINE void store_transposed(const __m256 *f, float *out) {
-    __m256 a = _mm256_unpacklo_ps(f[0], f[1]), b = _mm256_unpackhi_ps(f[0], f[1]);
-    __m256 c = _mm256_unpacklo_ps(f[2], f[3]), d = _mm256_unpackhi_ps(f[2], f[3]);
-    __m256 pairs[4] = {_mm256_shuffle_ps(a, c, 0x44), _mm256_shuffle_ps(a, c, 0xee),
-                       _mm256_shuffle_ps(b, d, 0x44), _mm256_shuffle_ps(b, d, 0xee)};
-    for (int t = 0; t < 4; t++) { // tokens t and t + 4
-        _mm_store_ps(out + 4 * t, _mm256_castps256_ps128(pairs[t]));
-        _mm_store_ps(out + 4 * (t + 4), _mm256_extractf128_ps(pairs[t], 1));
-    }
 }
 
 AVX2_INLINE void gemm_q8(dtype type, const isa_tile *tile, int blocks, const uint8_t *group,

@@ -1,0 +1,55 @@
+// avx2_blocks: integer pieces that the products of plain blocks (quantised_avx2.c) and of K blocks
+// (kquants_avx2.c) share.
+#ifndef OCTANT_KERNELS_CPU_AVX2_BLOCKS_H
+#define OCTANT_KERNELS_CPU_AVX2_BLOCKS_H
+
+#include "kernels/cpu/avx2.h"
+
+AVX2_INLINE float load_f16(const uint8_t *p) {
+    uint16_t bits;
+    memcpy(&bits, p, sizeof bits);
+    return _cvtsh_ss(bits);
+}
+
+AVX2_INLINE __m256i broadcast4(const uint8_t *p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+// Products of bytes with bytes, in fours: |w| times x with w's sign; 2 * 128 * 127 < 2^15.
+AVX2_INLINE __m256i multiply_bytes(__m256i w, __m256i x) {
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+AVX2_INLINE __m256i fold16(__m256i a, __m256i b) {
+    return _mm256_add_epi16(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+}
+
+AVX2_INLINE __m256i fold16_pairs(__m256i a, __m256i b) {
+    return _mm256_add_epi16(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+}
+
+// The end of folding eight vectors of 16-bit sums: dot of row r to lane r.
+AVX2_INLINE __m256i fold16_rows(const __m256i *p) {
+    __m256i a = fold16_pairs(fold16(p[0], p[1]), fold16(p[2], p[3]));
+    __m256i b = fold16_pairs(fold16(p[4], p[5]), fold16(p[6], p[7]));
+    __m256i sums = _mm256_add_epi16(_mm256_permute2x128_si256(a, b, 0x20),
+                                    _mm256_permute2x128_si256(a, b, 0x31));
+    return _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+}
+
+// (4 rows, 8 tokens) to out (8 tokens, 4 rows).
+AVX2_INLINE void store_transposed(const __m256 *f, float *out) {
+    __m256 a = _mm256_unpacklo_ps(f[0], f[1]), b = _mm256_unpackhi_ps(f[0], f[1]);
+    __m256 c = _mm256_unpacklo_ps(f[2], f[3]), d = _mm256_unpackhi_ps(f[2], f[3]);
+    __m256 pairs[4] = {_mm256_shuffle_ps(a, c, 0x44), _mm256_shuffle_ps(a, c, 0xee),
+                       _mm256_shuffle_ps(b, d, 0x44), _mm256_shuffle_ps(b, d, 0xee)};
+    for (int t = 0; t < 4; t++) { // tokens t and t + 4
+        _mm_store_ps(out + 4 * t, _mm256_castps256_ps128(pairs[t]));
+        _mm_store_ps(out + 4 * (t + 4), _mm256_extractf128_ps(pairs[t], 1));
+    }
+}
+
+#endif
