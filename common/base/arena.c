@@ -36,6 +36,7 @@ void arena_destroy(arena *a) {
 void *arena_alloc(arena *a, size_t size) {
     const size_t align = alignof(max_align_t);
     if (size > a->limit || a->used > a->limit - size) return NULL;
+    if (size > PTRDIFF_MAX) return NULL; // rounding up below must not wrap
     size_t rounded = (size + align - 1) & ~(align - 1);
     chunk *c = a->chunks;
     if (!c || c->size - c->used < rounded) {

@@ -6,8 +6,9 @@
 // and one after down. Any rank count from 1 to the number of query heads: query heads are cut into
 // contiguous runs, the first (heads mod ranks) ranks one more; a rank holds every KV head that one
 // of its query heads reads, so KV heads at the seams are replicated. FFN columns are cut in units
-// of 32 (a quantisation block), so that no block is split; vocabulary rows one by one. With more
-// ranks than units the last ranks get an empty range, which every part must bear.
+// of 32, or of config->ffn_block where that is larger (256 in Q4_K), so that no block is split;
+// vocabulary rows one by one. With more ranks than units the last ranks get an empty range, which
+// every part must bear.
 #ifndef OCTANT_MODEL_SHARD_PLAN_H
 #define OCTANT_MODEL_SHARD_PLAN_H
 

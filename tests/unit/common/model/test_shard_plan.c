@@ -20,6 +20,7 @@ static model_config random_config(rng *r) {
     c.head_dim = 2 * (1 + (int)rng_below(r, 64));
     c.rope_dims = c.head_dim;
     c.ffn_width = 1 + (int)rng_below(r, 3000);
+    c.ffn_block = rng_below(r, 2) ? 0 : 256;
     c.vocab = 1 + (int)rng_below(r, 3000);
     c.tied_embeddings = rng_below(r, 2);
     c.qkv_bias = rng_below(r, 2);
@@ -48,7 +49,8 @@ static void check_rank_count(const model_config *c, int ranks) {
         check_cover(s.ffn, &ffn, &low[1], &high[1]);
         check_cover(s.vocab, &vocab, &low[2], &high[2]);
         assert_true(s.heads.end > s.heads.begin);
-        assert_true(s.ffn.begin % SHARD_FFN_UNIT == 0 || s.ffn.begin == c->ffn_width);
+        assert_true(s.ffn.begin % (c->ffn_block ? c->ffn_block : SHARD_FFN_UNIT) == 0 ||
+                    s.ffn.begin == c->ffn_width);
         assert_true(s.kv_heads.begin == kv || s.kv_heads.begin == kv - 1); // a seam shares one
         kv = s.kv_heads.end;
         for (int h = s.heads.begin; h < s.heads.end; h++) {
@@ -61,7 +63,7 @@ static void check_rank_count(const model_config *c, int ranks) {
     assert_int_equal(vocab, c->vocab);
     assert_int_equal(kv, c->kv_heads);
     assert_true(high[0] - low[0] <= 1 && high[2] - low[2] <= 1 &&
-                high[1] - low[1] <= 2 * SHARD_FFN_UNIT);
+                high[1] - low[1] <= 2 * (c->ffn_block ? c->ffn_block : SHARD_FFN_UNIT));
 }
 
 static void every_rank_count_covers(void **state) {

@@ -1,0 +1,103 @@
+// dtype: conversions checked over all 16-bit patterns, and rounding against its definition.
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/base/dtype.h"
+#include "common/base/rng.h"
+
+static float f16_by_definition(unsigned h) {
+    int exponent = h >> 10 & 31, mantissa = h & 1023;
+    double magnitude = exponent == 0 ? ldexp(mantissa, -24) : ldexp(1024 + mantissa, exponent - 25);
+    if (exponent == 31) magnitude = mantissa ? NAN : INFINITY;
+    return (float)(h >> 15 ? -magnitude : magnitude);
+}
+
+static void f16_patterns(void **state) {
+    (void)state;
+    for (unsigned h = 0; h < 65536; h++) {
+        float f = dtype_f16_to_f32((uint16_t)h), want = f16_by_definition(h);
+        if (isnan(want)) {
+            assert_true(isnan(f) && isnan(dtype_f16_to_f32(dtype_f32_to_f16(f))));
+            continue;
+        }
+        if (memcmp(&f, &want, sizeof f) != 0) fail_msg("%04x is %g, not %g", h, f, want);
+        if (dtype_f32_to_f16(f) != h) fail_msg("%04x comes back as %04x", h, dtype_f32_to_f16(f));
+    }
+}
+
+// The nearest pattern, ties to the even one, found by comparing both neighbours in double.
+static void f16_rounds_to_nearest_even(void **state) {
+    (void)state;
+    rng r = rng_make(4);
+    for (int round = 0; round < 300000; round++) {
+        uint16_t low = (uint16_t)rng_below(&r, 0x7c00);
+        double a = f16_by_definition(low), b = low == 0x7bff ? 65536 : f16_by_definition(low + 1u);
+        double parts[] = {0.5, 0.25, 0.75, 0.5 + 1e-3, 0.5 - 1e-3, rng_uniform(&r)};
+        float f = (float)(a + (b - a) * parts[rng_below(&r, 6)]);
+        double da = f - a, db = b - f;
+        uint16_t want = da < db || (da == db && low % 2 == 0) ? low : (uint16_t)(low + 1);
+        if (dtype_f32_to_f16(f) != want)
+            fail_msg("%.9g becomes %04x, not %04x", f, dtype_f32_to_f16(f), want);
+        if (dtype_f32_to_f16(-f) != (want | 0x8000)) fail_msg("-%.9g", f);
+    }
+    assert_int_equal(dtype_f32_to_f16(1e30f), 0x7c00);
+    assert_int_equal(dtype_f32_to_f16(-INFINITY), 0xfc00);
+}
+
+static void bf16_patterns_and_rounding(void **state) {
+    (void)state;
+    for (unsigned h = 0; h < 65536; h++) {
+        float f = dtype_bf16_to_f32((uint16_t)h);
+        if (isnan(f))
+            assert_true(isnan(dtype_bf16_to_f32(dtype_f32_to_bf16(f))));
+        else
+            assert_int_equal(dtype_f32_to_bf16(f), h);
+    }
+    assert_int_equal(dtype_f32_to_bf16(1.0f + 0x1p-8f), 0x3f80); // a tie goes to even
+    assert_int_equal(dtype_f32_to_bf16(1.0f + 3 * 0x1p-8f), 0x3f82);
+    assert_int_equal(dtype_f32_to_bf16(1.0f + 0x1p-8f + 0x1p-20f), 0x3f81);
+    assert_int_equal(dtype_f32_to_bf16(0x1.fffffep127f), 0x7f80); // rounds to infinity
+}
+
+static void blocks_by_hand(void **state) {
+    (void)state;
+    uint8_t q8[34] = {0x00, 0x38, 0xff, 127}; // d = 0.5; q = -1, 127, 0 ...
+    float out[32];
+    dtype_to_f32(DTYPE_Q8_0, q8, 32, out);
+    assert_true(out[0] == -0.5f && out[1] == 63.5f && out[31] == 0);
+    uint8_t q4[18] = {0x00, 0x40, 0x9f}; // d = 2; low nibble 15, high nibble 9
+    dtype_to_f32(DTYPE_Q4_0, q4, 32, out);
+    assert_true(out[0] == 14 && out[16] == 2 && out[1] == -16);
+    uint8_t q41[20] = {0x00, 0x40, 0x00, 0x3c, 0x9f}; // d = 2, m = 1
+    dtype_to_f32(DTYPE_Q4_1, q41, 32, out);
+    assert_true(out[0] == 31 && out[16] == 19 && out[1] == 1);
+}
+
+static void sizes(void **state) {
+    (void)state;
+    assert_int_equal(dtype_row_bytes(DTYPE_BF16, 7), 14);
+    assert_int_equal(dtype_row_bytes(DTYPE_Q8_0, 64), 68);
+    assert_int_equal(dtype_row_bytes(DTYPE_Q4_0, 64), 36);
+    assert_int_equal(dtype_row_bytes(DTYPE_Q4_1, 64), 40);
+    for (int i = 0; i < DTYPE_COUNT; i++) {
+        assert_true(dtype_block_values((dtype)i) >= 1 &&
+                    dtype_block_values((dtype)i) <= DTYPE_BLOCK_MAX);
+        assert_non_null(dtype_name((dtype)i));
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(f16_patterns),
+        cmocka_unit_test(f16_rounds_to_nearest_even),
+        cmocka_unit_test(bf16_patterns_and_rounding),
+        cmocka_unit_test(blocks_by_hand),
+        cmocka_unit_test(sizes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
