@@ -219,8 +219,6 @@ void tokenizer_decode(const tokenizer *t, int32_t id, bool special, bool first, 
         buf_append_char(out, (char)(hex_digit(bytes[3]) << 4 | hex_digit(bytes[4])));
         return;
     case TOKEN_USER:
-        buf_append(out, bytes, size);
-        return;
     case TOKEN_NORMAL:
         break;
     }

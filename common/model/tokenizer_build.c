@@ -26,13 +26,14 @@ status tokenizer_set_listed(tokenizer *t, int64_t id, const char *text, size_t s
     char bytes[VOCAB_TOKEN_BYTES_MAX];
     bool found = true; // by BPE
     if (t->byte_level) {
-        // What was added is written as it is, and may read like the bytes of another token.
         size_t count;
-        found = kind == TOKEN_NORMAL && size <= sizeof bytes &&
-                byte_alphabet_decode(text, size, bytes, &count);
-        if (found) {
+        found = size <= sizeof bytes && byte_alphabet_decode(text, size, bytes, &count);
+        if (found && kind == TOKEN_NORMAL) {
             text = bytes;
             size = count;
+        } else if (found) {
+            // What was added is written as it is, and may read like the bytes of another token.
+            found = count == size && !memcmp(bytes, text, size);
         }
     } else if (kind == TOKEN_NORMAL || kind == TOKEN_BYTE) {
         kind = is_byte_name(text, size) ? TOKEN_BYTE : TOKEN_NORMAL;
@@ -45,8 +46,11 @@ status tokenizer_set_added(tokenizer *t, added_token token, bool normalized) {
     size_t size;
     const char *text = vocab_bytes(&t->vocab, token.id, &size);
     if (!normalized) return added_tokens_add(&t->added, text, size, token);
+    // tokenizers normalises the token as a text of its own: a prefix becomes part of what is
+    // searched.
+    const rewrite_place whole = {.opens = true, .at_start = true};
     buf room[2] = {buf_make(0), buf_make(0)};
-    status s = rewrite_apply(&t->normalizer, text, size, (rewrite_place){0}, room, &text, &size);
+    status s = rewrite_apply(&t->normalizer, text, size, whole, room, &text, &size);
     if (status_is_ok(&s)) s = added_tokens_add(&t->added_normalized, text, size, token);
     buf_free(&room[0]);
     buf_free(&room[1]);

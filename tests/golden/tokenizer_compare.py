@@ -78,6 +78,17 @@ def against_tokenizers(tool, name, path, count, seed):
     return failed
 
 
+def against_variant(tool, name, reference, specials, count, seed):
+    texts = [line.decode(errors="replace") for _, line in tokenizer_lines.lines(count, seed, specials)]
+    theirs = [e.ids for e in reference.encode_batch(texts, add_special_tokens=False)]
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        reference.save(file.name)
+        ours, _ = encode(tool, file.name, [(b"s", text.encode()) for text in texts])
+    failed = compare(name, ours, theirs, texts)
+    print(f"variant {name}: {count} lines, {failed} differences", flush=True)
+    return failed
+
+
 def against_expected(tool, name, path):
     texts = pathlib.Path(f"{path}.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")
     theirs = [[int(x) for x in line.split()] for line in pathlib.Path(f"{path}.out").read_text().split("\n")]
@@ -107,6 +118,9 @@ def main():
         results.append(against_tokenizers(args.tool, name, path, args.lines // 5, args.seed))
     for name in FAMILIES + EXPECTED_ONLY:
         results.append(against_expected(args.tool, name, folder / f"ggml-vocab-{name}.gguf"))
+    metas = [gguf_metadata.read(folder / f"ggml-vocab-{name}.gguf") for name in ("gpt-2", "llama-spm")]
+    for name, reference, specials in tokenizer_reference.variants(*metas):
+        results.append(against_variant(args.tool, name, reference, specials, args.lines // 20, args.seed))
     failed = sum(r != 0 for r in results)
     print(f"{len(results) - failed} passed, {failed} failed")
     return failed != 0

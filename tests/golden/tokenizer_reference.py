@@ -88,3 +88,41 @@ def build(meta):
                   for t, k in added if (k != USER) == special]
         (tokenizer.add_special_tokens if special else tokenizer.add_tokens)(tokens)
     return tokenizer, [t for t, _ in added]
+
+
+def variants(gpt2, spm):
+    """(name, tokenizer, texts of its added tokens): steps that tokenizer.json may have and the families above do not use."""
+    def byte_level(name, pre_tokenizer, normalizer=None):
+        tokenizer, specials = build(gpt2)
+        tokenizer.pre_tokenizer = pre_tokenizer
+        if normalizer:
+            tokenizer.normalizer = normalizer
+        return name, tokenizer, specials
+
+    last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    yield byte_level("add_prefix_space", pre_tokenizers.ByteLevel(add_prefix_space=True))
+    yield byte_level("whitespace", pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), last]))
+    yield byte_level("punctuation", pre_tokenizers.Sequence([pre_tokenizers.Punctuation("contiguous"), last]))
+    yield byte_level("digits", pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=False), last]))
+    for behavior in ("removed", "merged_with_previous", "merged_with_next", "contiguous"):
+        for invert in (False, True):
+            split = pre_tokenizers.Split(Regex(r"\p{L}+|\s"), behavior, invert)
+            yield byte_level(f"{behavior}{', inverted' * invert}", pre_tokenizers.Sequence([split, last]))
+    for form in (normalizers.NFD, normalizers.NFKC, normalizers.NFKD):
+        yield byte_level(form.__name__, pre_tokenizers.ByteLevel(add_prefix_space=False), form())
+    for scheme in ("always", "first", "never"):
+        for split in (False, True):
+            tokenizer, specials = build(spm)
+            tokenizer.normalizer = None
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=split)
+            yield f"metaspace {scheme}{', split' * split}", tokenizer, specials
+    tokenizer, specials = build(gpt2)
+    tokenizer.normalizer = normalizers.NFC()
+    added = [AddedToken("<l>", lstrip=True, normalized=False), AddedToken("<r>", rstrip=True, normalized=False),
+             AddedToken("ing", single_word=True, normalized=False), AddedToken("e\u0301", normalized=True),
+             AddedToken("<n>", lstrip=True, rstrip=True, normalized=True), AddedToken("<r><r>", normalized=False)]
+    tokenizer.add_tokens(added)
+    yield "added tokens", tokenizer, specials + [a.content for a in added]
+    tokenizer, specials = build(spm)
+    tokenizer.add_tokens([AddedToken("<n>", normalized=True)])
+    yield "normalized token after a prefix", tokenizer, specials + ["<n>"]

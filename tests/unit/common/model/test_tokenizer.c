@@ -205,9 +205,9 @@ static const char spm_json[] =
     "\"vocab\":{\"<unk>\":0,\"<0xC3>\":1,\"<0xA9>\":2,\"\xe2\x96\x81\":3,\"a\":4,\"b\":5,"
     "\"\xe2\x96\x81"
     "a\":6,\"ab\":7,\"\xe2\x96\x81"
-    "ab\":8},"
+    "ab\":8,\"\xe2\x96\x81\xe2\x96\x81\":9},"
     "\"merges\":[\"\xe2\x96\x81 a\",\"a b\",\"\xe2\x96\x81"
-    "a b\"]},"
+    "a b\",\"\xe2\x96\x81 \xe2\x96\x81\"]},"
     "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":"
     "\"\xe2\x96\x81\"},"
     "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xe2\x96\x81\"}]},"
@@ -216,7 +216,8 @@ static const char spm_json[] =
     "\"content\":\" "
     "\"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" "
     "\",\"start\":1,"
-    "\"stop\":0}]},\"added_tokens\":[{\"id\":0,\"content\":\"<unk>\",\"special\":true}]}";
+    "\"stop\":0}]},\"added_tokens\":[{\"id\":0,\"content\":\"<unk>\",\"special\":true},"
+    "{\"id\":9,\"content\":\"\xe2\x96\x81\xe2\x96\x81\",\"special\":false}]}";
 
 static void sentencepiece_falls_back_to_bytes(void **state) {
     (void)state;
@@ -227,7 +228,11 @@ static void sentencepiece_falls_back_to_bytes(void **state) {
     EXPECT_IDS(t, "a\xc3", false, 6, 1);        // a bad byte that has a token
     EXPECT_IDS(t, "axyb", false, 6, 0, 5);      // no bytes for x and y: one <unk>
     EXPECT_IDS(t, "a<unk>b", true, 6, 0, 3, 5); // what follows an added token has its own prefix
-    token_list ids = encode(t, " ab\xc3\xa9 a", 7, false, false);
+    EXPECT_IDS(t, "b   b", false, 3, 5, 9, 3, 5);
+    token_list ids = encode(t, "b   b", 5, false, false);
+    expect_text(t, &ids, false, "b   b", 5); // an added token's spaces are spaces, too
+    token_list_free(&ids);
+    ids = encode(t, " ab\xc3\xa9 a", 7, false, false);
     expect_text(t, &ids, false, " ab\xc3\xa9 a", 7); // one space of two is the prefix
     token_list_free(&ids);
     tokenizer_close(t);
