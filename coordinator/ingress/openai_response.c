@@ -11,6 +11,10 @@
 #include "coordinator/ingress/openai_logprobs.h"
 #include "coordinator/ingress/sse.h"
 
+enum {
+    HEAD_MAX = 16 << 10
+}; // a model's name has at most MODEL_NAME_MAX bytes, six times that escaped
+
 typedef struct one_answer {
     bool begun; // streams: the role was said
     buf text;
@@ -21,7 +25,7 @@ typedef struct one_answer {
 
 struct openai_response {
     openai_response_options options;
-    buf head; // of every object: {"id":...,"model":...,
+    buf head, rest; // {"id":...,"object":" and what follows the kind
     one_answer answers[];
 };
 
@@ -33,22 +37,32 @@ static void append_text(buf *out, const char *text) {
     json_append_string(out, text, strlen(text));
 }
 
-static void make_head(openai_response *r, const char *kind) {
-    const openai_response_options *o = &r->options;
+// Every object starts alike but for its kind.
+static void make_head(openai_response *r, const openai_response_options *o) {
     buf_append_string(&r->head, "{\"id\":");
     append_text(&r->head, o->id);
-    buf_printf(&r->head, ",\"object\":\"%s\",\"created\":%" PRId64 ",\"model\":", kind, o->created);
-    append_text(&r->head, o->model);
-    buf_append_string(&r->head, ",\"system_fingerprint\":");
-    append_text(&r->head, o->fingerprint);
-    buf_append_string(&r->head, ",\"choices\":[");
+    buf_append_string(&r->head, ",\"object\":\"");
+    buf_printf(&r->rest, "\",\"created\":%" PRId64 ",\"model\":", o->created);
+    append_text(&r->rest, o->model);
+    buf_append_string(&r->rest, ",\"system_fingerprint\":");
+    append_text(&r->rest, o->fingerprint);
+    buf_append_string(&r->rest, ",\"choices\":[");
+}
+
+static void begin_object(const openai_response *r, const char *kind, buf *out) {
+    buf_append(out, r->head.data, r->head.size);
+    buf_append_string(out, kind);
+    buf_append(out, r->rest.data, r->rest.size);
 }
 
 openai_response *openai_response_create(const openai_response_options *options) {
     openai_response *r = calloc(1, sizeof *r + (size_t)options->answers * sizeof(one_answer));
     if (!r) return NULL;
     r->options = *options;
-    r->head = buf_make(4096);
+    r->head = buf_make(HEAD_MAX);
+    r->rest = buf_make(HEAD_MAX);
+    make_head(r, options);
+    r->options.id = r->options.model = r->options.fingerprint = NULL; // the caller's
     for (int i = 0; i < options->answers; i++) {
         r->answers[i].text = buf_make(options->limit);
         r->answers[i].chat_logprobs = buf_make(options->limit);
@@ -65,6 +79,7 @@ void openai_response_free(openai_response *r) {
         openai_text_logprobs_free(&r->answers[i].text_logprobs);
     }
     buf_free(&r->head);
+    buf_free(&r->rest);
     free(r);
 }
 
@@ -94,9 +109,8 @@ static void append_usage(buf *out, const answer_usage *u) {
 // ---- streams ----
 
 static void begin_chunk(openai_response *r, buf *out) {
-    if (!r->head.size) make_head(r, is_chat(r) ? "chat.completion.chunk" : "text_completion");
     sse_begin(out);
-    buf_append(out, r->head.data, r->head.size);
+    begin_object(r, is_chat(r) ? "chat.completion.chunk" : "text_completion", out);
 }
 
 static void end_chunk(openai_response *r, buf *out) {
@@ -220,9 +234,8 @@ static void append_choice(openai_response *r, int index, buf *out) {
 
 bool openai_collect_end(openai_response *r, const answer_end *end, buf *out) {
     assert(end->why.code == STATUS_OK);
-    make_head(r, is_chat(r) ? "chat.completion" : "text_completion");
-    buf_append(out, r->head.data, r->head.size);
-    bool good = !r->head.failed;
+    begin_object(r, is_chat(r) ? "chat.completion" : "text_completion", out);
+    bool good = true;
     for (int i = 0; i < r->options.answers; i++) {
         const one_answer *a = &r->answers[i];
         good = good && !a->text.failed && !a->chat_logprobs.failed &&
