@@ -84,13 +84,18 @@ static int lane_capacity(const core *c, const lane *l) {
     return most;
 }
 
-static void refuse_unfit(core *c, sequence *s, int capacity) {
-    request_fail(
-        s->request, c,
-        status_error(STATUS_INVALID_ARGUMENT,
-                     "the sequence has %d tokens and the KV cache holds %d: send a shorter "
-                     "prompt or give the workers more --kv-memory",
-                     sequence_known(s), capacity));
+// No group can hold it. An answer that grew in a larger group which is gone is complete as it is:
+// no more fits.
+static void end_unfit(core *c, sequence *s, int capacity) {
+    if (s->answer_count > 0) {
+        sequence_finish(c, s, ANSWER_LENGTH);
+        return;
+    }
+    request_fail(s->request, c,
+                 status_error(STATUS_INVALID_ARGUMENT,
+                              "the prompt has %d tokens and the KV cache holds %d: send a shorter "
+                              "prompt or give the workers more --kv-memory",
+                              sequence_known(s), capacity));
 }
 
 // Gives the sequence whose turn it is a place, if there is one. False: no more now.
@@ -102,7 +107,7 @@ static bool admit(planner *p, sequence *s) {
     if (known >= capacity) {
         int largest = lane_capacity(c, g->lane);
         if (known < largest) return false; // another group's
-        refuse_unfit(c, s, largest);
+        end_unfit(c, s, largest);
         return true;
     }
     const int32_t *tokens = sequence_tokens(c, s);

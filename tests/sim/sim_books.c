@@ -1,0 +1,64 @@
+#include "tests/sim/sim_books.h"
+
+#include "coordinator/core/lane.h"
+#include "coordinator/core/state.h"
+#include "tests/sim/sim_check.h"
+
+enum { BLOCKS_MAX = 4096 };
+
+static void check_blocks(const group *g) {
+    SIM_CHECK(kv_blocks_audit(g->blocks), "%s: block lists do not add up", g->id);
+    int holds[BLOCKS_MAX] = {0}, total = kv_blocks_total(g->blocks);
+    for (const sequence *s = g->running.first; s; s = s->next)
+        for (int i = 0; i < s->block_count; i++) holds[s->blocks[i]]++;
+    for (int i = 0; i < total; i++)
+        SIM_CHECK(holds[i] == kv_blocks_holds(g->blocks, i),
+                  "%s: block %d is held %d times, not %d", g->id, i, kv_blocks_holds(g->blocks, i),
+                  holds[i]);
+}
+
+static void check_slots(const group *g) {
+    int taken = 0, listed = 0;
+    for (int i = 0; i < g->limits.max_seqs; i++)
+        if (g->slots[i]) {
+            taken++;
+            SIM_CHECK(g->slots[i]->slot == i && g->slots[i]->group == g, "%s: slot %d", g->id, i);
+        }
+    for (const sequence *s = g->running.first; s; s = s->next, listed++) {
+        SIM_CHECK(s->state == SEQUENCE_RUNNING, "a sequence in the wrong list");
+        SIM_CHECK(s->computed <= s->planned && s->pending >= 0 && s->pending <= CORE_PIPELINE,
+                  "%s: positions %d %d pending %d", g->id, s->computed, s->planned, s->pending);
+    }
+    SIM_CHECK(taken == listed && listed == g->running.count, "%s: %d in slots, %d listed", g->id,
+              taken, listed);
+    SIM_CHECK(taken + g->free_count + g->closing_count == g->limits.max_seqs,
+              "%s: slots do not add up", g->id);
+}
+
+static int count_states(const core *c, int *queued) {
+    int requests = 0;
+    for (uint32_t h = 0; h <= c->bucket_mask; h++)
+        for (const request *r = c->buckets[h]; r; r = r->peer, requests++) {
+            int alive = 0;
+            for (int i = 0; i < r->asked->n; i++) alive += r->sequences[i].state != SEQUENCE_DONE;
+            SIM_CHECK(alive == r->alive && alive > 0, "request %llu: %d alive, %d counted",
+                      (unsigned long long)r->asked->id, alive, r->alive);
+            *queued += r->scheduled_ns < 0;
+        }
+    return requests;
+}
+
+void sim_books_check(const core *c) {
+    int queued = 0, requests = count_states(c, &queued);
+    SIM_CHECK(requests == c->request_count && requests == c->deadlines.count, "%d requests",
+              requests);
+    SIM_CHECK(queued == c->queued && queued <= c->options.max_queue, "%d queued, %d counted",
+              queued, c->queued);
+    const core_counters *n = &c->counters;
+    SIM_CHECK(n->requests == n->ended_ok + n->ended_error + n->rejected + (uint64_t)requests,
+              "counters do not add up");
+    for (int i = 0; i < c->group_count; i++) {
+        check_slots(c->groups[i]);
+        if (c->groups[i]->blocks) check_blocks(c->groups[i]);
+    }
+}

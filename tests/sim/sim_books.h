@@ -1,0 +1,9 @@
+// sim_books: goes through the core's own books after every event.
+#ifndef OCTANT_TESTS_SIM_BOOKS_H
+#define OCTANT_TESTS_SIM_BOOKS_H
+
+#include "coordinator/core/core.h"
+
+void sim_books_check(const core *c);
+
+#endif

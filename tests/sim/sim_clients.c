@@ -1,0 +1,252 @@
+#include "tests/sim/sim_clients.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "tests/sim/sim_check.h"
+#include "tests/sim/sim_model.h"
+
+enum { ALIVE_MAX = 4096, PROMPTS = 5 };
+
+typedef struct heard {
+    int32_t tokens[SIM_CONTEXT + 1];
+    int token_count, prompt_told;
+    buf text;
+    answer_finish finish;
+    sim_answer expected;
+} heard;
+
+typedef struct asked {
+    core_request *request;
+    bool cancelled;
+    int max_tokens; // as the client said
+    heard answers[SIM_N_MAX];
+} asked;
+
+struct sim_clients {
+    rng random;
+    uint64_t next_id;
+    asked *alive[ALIVE_MAX];
+    int count;
+    int32_t prompts[PROMPTS][SIM_CONTEXT]; // beginnings that many requests share
+};
+
+sim_clients *sim_clients_create(uint64_t seed) {
+    sim_clients *c = calloc(1, sizeof *c);
+    SIM_CHECK(c, "no memory");
+    c->random = rng_make(seed);
+    c->next_id = 1;
+    for (int i = 0; i < PROMPTS; i++)
+        for (int k = 0; k < SIM_CONTEXT; k++)
+            c->prompts[i][k] = 1 + (int32_t)rng_below(&c->random, SIM_VOCAB - 1);
+    return c;
+}
+
+static int below(sim_clients *c, int bound) {
+    return (int)rng_below(&c->random, (uint64_t)bound);
+}
+
+static bool one_in(sim_clients *c, int n) {
+    return below(c, n) == 0;
+}
+
+static void make_prompt(sim_clients *c, core_request *r) {
+    int shared = below(c, 70), own = 1 + below(c, one_in(c, 4) ? 60 : 8);
+    if (one_in(c, 50)) own += SIM_CONTEXT; // longer than the context
+    int32_t *prompt = arena_alloc_array(r->memory, (size_t)(shared + own), sizeof *prompt);
+    const int32_t *base = c->prompts[below(c, PROMPTS)];
+    for (int i = 0; i < shared; i++) prompt[i] = base[i];
+    for (int i = 0; i < own; i++) prompt[shared + i] = 1 + below(c, SIM_VOCAB - 1);
+    r->prompt = prompt;
+    r->prompt_count = shared + own;
+}
+
+static void make_stops(sim_clients *c, core_request *r) {
+    static const char *const words[] = {"END", "stop", "##", "\xe2\x82\xac", "no", "ab ", "\n"};
+    while (r->stop_count < 4 && one_in(c, 3)) {
+        const char *word = words[below(c, 7)];
+        r->stop[r->stop_count++] = (core_stop){.bytes = word, .size = strlen(word)};
+    }
+}
+
+core_request *sim_clients_ask(sim_clients *c, int64_t now_ns, bool calm) {
+    static const char *const names[SIM_CLIENTS] = {"flood", "a", "b", "c", "d", "e"};
+    core_request *r = core_request_create();
+    asked *a = calloc(1, sizeof *a);
+    SIM_CHECK(r && a && c->count < ALIVE_MAX, "no memory");
+    r->id = c->next_id++;
+    r->client = names[one_in(c, 2) ? 0 : below(c, SIM_CLIENTS)];
+    r->model = "sim";
+    r->vocabulary = sim_vocabulary();
+    make_prompt(c, r);
+    make_stops(c, r);
+    r->n = one_in(c, 5) ? 1 + below(c, SIM_N_MAX) : 1;
+    r->max_tokens = one_in(c, 6) ? INT32_MAX : below(c, 40);
+    r->ignore_eos = one_in(c, 3);
+    r->prompt_logprobs = one_in(c, 20);
+    r->sampling.temperature = one_in(c, 2) ? 0 : 1;
+    r->sampling.seed = rng_next(&c->random) % 3;
+    r->sampling.presence_penalty = one_in(c, 6) ? 0.5f : 0;
+    r->sampling.logprobs = one_in(c, 5) ? 2 : -1;
+    bool short_deadline = !calm && one_in(c, 6);
+    r->deadline_ns = now_ns + (short_deadline ? below(c, 2000) * CLOCK_MS : 600 * CLOCK_SECOND);
+    r->sink = a;
+    a->request = r;
+    a->max_tokens = r->max_tokens;
+    int left = SIM_CONTEXT - r->prompt_count, limit = r->max_tokens < left ? r->max_tokens : left;
+    for (int i = 0; i < r->n; i++) {
+        a->answers[i].text = buf_make(1 << 16);
+        sim_expect(r, i, limit < 0 ? 0 : limit, &a->answers[i].expected);
+    }
+    c->alive[c->count++] = a;
+    return r;
+}
+
+static asked *find(sim_clients *c, uint64_t id, int *index) {
+    for (int i = 0; i < c->count; i++)
+        if (c->alive[i]->request->id == id) {
+            if (index) *index = i;
+            return c->alive[i];
+        }
+    SIM_CHECK(false, "request %llu does not live: a piece or an end too many",
+              (unsigned long long)id);
+    return NULL;
+}
+
+uint64_t sim_clients_pick(sim_clients *c) {
+    return c->count ? c->alive[below(c, c->count)]->request->id : 0;
+}
+
+void sim_clients_cancelled(sim_clients *c, uint64_t id) {
+    find(c, id, NULL)->cancelled = true;
+}
+
+static void hear_prompt(const core_request *r, heard *h, const answer_piece *p) {
+    SIM_CHECK(h->token_count == 0 && r->prompt_logprobs && p->size == 0, "prompt logprobs late");
+    for (int i = 0; i < p->token_count; i++) {
+        int at = h->prompt_told++;
+        SIM_CHECK(at < r->prompt_count && p->tokens[i] == r->prompt[at], "prompt token %d", at);
+        uint64_t entry = 0, folded = 0;
+        for (int k = 0; k < at; k++)
+            folded = sim_fold(folded, entry = sim_entry(entry, r->prompt[k]));
+        float expected = sim_logprob(folded, r->prompt[at]);
+        SIM_CHECK(at ? p->logprobs[i].logprob == expected : isnan(p->logprobs[i].logprob),
+                  "prompt logprob of token %d", at);
+    }
+}
+
+void sim_clients_hear_piece(sim_clients *c, uint64_t id, const answer_piece *p) {
+    asked *a = find(c, id, NULL);
+    SIM_CHECK(p->index >= 0 && p->index < a->request->n, "index %d", p->index);
+    heard *h = &a->answers[p->index];
+    SIM_CHECK(h->finish == ANSWER_GOES_ON, "a piece after the last piece");
+    if (p->prompt) {
+        hear_prompt(a->request, h, p);
+        return;
+    }
+    const sim_answer *e = &h->expected;
+    for (int i = 0; i < p->token_count; i++) {
+        SIM_CHECK(h->token_count < e->token_count && p->tokens[i] == e->tokens[h->token_count],
+                  "request %llu answer %d: token %d is %d, not %d", (unsigned long long)id,
+                  p->index, h->token_count, p->tokens[i],
+                  h->token_count < e->token_count ? e->tokens[h->token_count] : -1);
+        if (a->request->sampling.logprobs >= 0)
+            SIM_CHECK(p->logprobs && p->logprobs[i].logprob == -(float)p->tokens[i], "a logprob");
+        h->token_count++;
+    }
+    buf_append(&h->text, p->text, p->size);
+    h->finish = p->finish;
+}
+
+// Texts are compared as far as the answer got: a KV store may be smaller than the context.
+static void judge_answer(const asked *a, int index, const sim_weather *w) {
+    const core_request *r = a->request;
+    const heard *h = &a->answers[index];
+    const sim_answer *e = &h->expected;
+    SIM_CHECK(!r->prompt_logprobs || h->prompt_told == r->prompt_count, "%d of %d prompt logprobs",
+              h->prompt_told, r->prompt_count);
+    bool cut = h->finish == ANSWER_LENGTH && e->finish == ANSWER_STOP; // just before its end
+    if (h->token_count < e->token_count || cut) {
+        int fits = w->least_capacity - r->prompt_count;
+        SIM_CHECK(h->finish == ANSWER_LENGTH && h->token_count >= fits,
+                  "request %llu answer %d: %d tokens of %d, %d would fit",
+                  (unsigned long long)r->id, index, h->token_count, e->token_count, fits);
+        return;
+    }
+    SIM_CHECK(h->finish == e->finish, "request %llu answer %d: finish %d, not %d",
+              (unsigned long long)r->id, index, h->finish, e->finish);
+    SIM_CHECK(h->text.size == e->text.size &&
+                  memcmp(buf_string(&h->text), buf_string(&e->text), e->text.size) == 0,
+              "request %llu answer %d: text '%s', not '%.*s'", (unsigned long long)r->id, index,
+              buf_string(&h->text), (int)e->text.size, buf_string(&e->text));
+}
+
+static void judge_usage(const asked *a, const answer_usage *u) {
+    int completion = 0;
+    for (int i = 0; i < a->request->n; i++) {
+        const heard *h = &a->answers[i];
+        completion += h->token_count;
+        if (h->finish == ANSWER_STOP) completion += h->expected.sampled - h->expected.token_count;
+    }
+    SIM_CHECK(u->completion_tokens == completion, "%d completion tokens, %d were told",
+              u->completion_tokens, completion);
+    SIM_CHECK(u->prompt_tokens == a->request->prompt_count && u->cached_tokens < u->prompt_tokens,
+              "prompt tokens");
+    SIM_CHECK(u->queue_ns >= 0 && u->queue_ns <= u->ttft_ns && u->ttft_ns <= u->total_ns, "times");
+}
+
+static void judge_end(const asked *a, const answer_end *end, int64_t now_ns, const sim_weather *w) {
+    const core_request *r = a->request;
+    int capacity = w->least_capacity < SIM_CONTEXT ? w->least_capacity : SIM_CONTEXT;
+    switch (end->why.code) {
+    case STATUS_OK:
+        for (int i = 0; i < r->n; i++) judge_answer(a, i, w);
+        judge_usage(a, &end->usage);
+        return;
+    case STATUS_CANCELLED:
+        SIM_CHECK(a->cancelled, "cancelled by nobody");
+        return;
+    case STATUS_DEADLINE_EXCEEDED:
+        SIM_CHECK(now_ns >= r->deadline_ns, "no deadline has passed");
+        return;
+    case STATUS_INVALID_ARGUMENT:
+        SIM_CHECK(r->prompt_count >= capacity, "refused: %s", end->why.message);
+        return;
+    case STATUS_INTERNAL:
+        SIM_CHECK(w->bad_numbers, "%s", end->why.message);
+        return;
+    case STATUS_RESOURCE_EXHAUSTED:
+        SIM_CHECK(end->retry_after_ms >= 1000, "no retry-after");
+        return;
+    case STATUS_UNAVAILABLE:
+        SIM_CHECK(!w->calm, "%s", end->why.message);
+        return;
+    default:
+        SIM_CHECK(false, "ended with %s", end->why.message);
+    }
+}
+
+void sim_clients_hear_end(sim_clients *c, core_request *request, const answer_end *end,
+                          int64_t now_ns, const sim_weather *weather) {
+    int index = 0;
+    asked *a = find(c, request->id, &index);
+    SIM_CHECK(a->request == request, "another request came back");
+    judge_end(a, end, now_ns, weather);
+    for (int i = 0; i < request->n; i++) {
+        buf_free(&a->answers[i].text);
+        sim_answer_free(&a->answers[i].expected);
+    }
+    c->alive[index] = c->alive[--c->count];
+    free(a);
+    arena_destroy(request->memory);
+}
+
+int sim_clients_alive(const sim_clients *c) {
+    return c->count;
+}
+
+void sim_clients_destroy(sim_clients *c) {
+    SIM_CHECK(c->count == 0, "%d requests without an end", c->count);
+    free(c);
+}
