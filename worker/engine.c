@@ -71,7 +71,7 @@ static status open_kernels(engine *e) {
     const engine_options *o = &e->o;
     int cores = 0;
     bool suffice = cores_suffice(o, &cores);
-    if (!suffice)
+    if (!suffice && comm_local_rank(o->comm) == 0)
         log_warn("engine",
                  "%d threads for %d ranks on %d cores: ranks take turns; use fewer, or mpirun "
                  "--bind-to none",

@@ -1,0 +1,155 @@
+#include "worker/heartbeat.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/base/log.h"
+#include "proto/rpc_client.h"
+
+enum {
+    ANSWER_MS = 1000, // a heartbeat without an answer for so long counts as lost
+    GRACE_MS = 3000,  // from "stop" to the end of a process whose main thread does not end
+    MESSAGE_MAX = 4096,
+    EXIT_NOT_WANTED = 3,
+};
+
+struct heartbeat_sender {
+    heartbeat_options o;
+    rpc_channel *channel;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool ending;
+    char error[CLUSTER_REASON_MAX];
+    int64_t answered_ns; // last answer
+    int64_t stop_by_ns;  // 0: not told to stop
+};
+
+// Resident memory [bytes]; 0 where the system does not say.
+static int64_t resident_bytes(void) {
+    FILE *f = fopen("/proc/self/statm", "r");
+    long long total = 0, resident = 0;
+    if (!f) return 0;
+    int got = fscanf(f, "%lld %lld", &total, &resident);
+    fclose(f);
+    return got == 2 ? (int64_t)resident * sysconf(_SC_PAGESIZE) : 0;
+}
+
+static status send(heartbeat_sender *h, buf *request, buf *answer, bool *stop) {
+    heartbeat m = h->o.first;
+    m.phase = progress_phase(h->o.progress);
+    m.step = atomic_load_explicit(&h->o.progress->step, memory_order_relaxed);
+    m.load_fraction = atomic_load_explicit(&h->o.progress->load, memory_order_relaxed);
+    m.memory_bytes = resident_bytes();
+    pthread_mutex_lock(&h->lock);
+    snprintf(m.error, sizeof m.error, "%s", h->error);
+    pthread_mutex_unlock(&h->lock);
+    buf_clear(request);
+    TRY(heartbeat_encode(&m, request));
+    rpc_call_options call = {.deadline_ns = clock_now_ns() + ANSWER_MS * CLOCK_MS};
+    TRY(rpc_unary(h->channel, "/octant.cluster.v1.Cluster/Heartbeat", request->data, request->size,
+                  &call, answer));
+    return heartbeat_response_decode(answer->data, answer->size, stop);
+}
+
+// Ends the process when its time is over. Only this thread can: the main thread may stand in a
+// collective.
+static void judge(heartbeat_sender *h, const status *sent, bool stop) {
+    int64_t now = clock_now_ns();
+    if (status_is_ok(sent)) h->answered_ns = now;
+    if (stop && h->stop_by_ns == 0) h->stop_by_ns = now + GRACE_MS * CLOCK_MS;
+    if (h->stop_by_ns != 0 && now >= h->stop_by_ns) {
+        log_error("heartbeat", "the coordinator does not know this group any more: ending");
+        _exit(EXIT_NOT_WANTED);
+    }
+    if (now - h->answered_ns < h->o.lost_timeout_ns) return;
+    log_error("heartbeat", "no answer from the coordinator at %s for %.1f s (%s): ending",
+              h->o.address, (double)(now - h->answered_ns) / (double)CLOCK_SECOND, sent->message);
+    _exit(EXIT_NOT_WANTED);
+}
+
+// Sleeps until the next beat; false when the sender is to end.
+static bool wait_for_beat(heartbeat_sender *h, int64_t next_ns) {
+    struct timespec at = {.tv_sec = next_ns / CLOCK_SECOND, .tv_nsec = next_ns % CLOCK_SECOND};
+    pthread_mutex_lock(&h->lock);
+    while (!h->ending && clock_now_ns() < next_ns) pthread_cond_timedwait(&h->wake, &h->lock, &at);
+    bool go_on = !h->ending;
+    pthread_mutex_unlock(&h->lock);
+    return go_on;
+}
+
+static void *beat(void *argument) {
+    heartbeat_sender *h = argument;
+    buf request = buf_make(MESSAGE_MAX), answer = buf_make(MESSAGE_MAX);
+    int64_t next = clock_now_ns();
+    do {
+        bool stop = false;
+        status s = send(h, &request, &answer, &stop);
+        judge(h, &s, stop);
+        next += h->o.interval_ms * CLOCK_MS;
+        if (next < clock_now_ns())
+            next = clock_now_ns(); // an answer took long: no burst afterwards
+    } while (wait_for_beat(h, next));
+    buf_free(&request);
+    buf_free(&answer);
+    return NULL;
+}
+
+status heartbeat_start(const heartbeat_options *options, heartbeat_sender **out) {
+    heartbeat_sender *h = calloc(1, sizeof *h);
+    if (!h) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the heartbeat");
+    h->o = *options;
+    h->answered_ns = clock_now_ns();
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&h->lock, NULL);
+    pthread_cond_init(&h->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    status s = rpc_channel_create(&(rpc_channel_options){.address = options->address}, &h->channel);
+    if (!status_is_ok(&s)) goto fail_channel;
+    if (pthread_create(&h->thread, NULL, beat, h) != 0) {
+        s = status_error(STATUS_RESOURCE_EXHAUSTED, "no thread for the heartbeat");
+        goto fail_thread;
+    }
+    *out = h;
+    return s;
+fail_thread:
+    rpc_channel_destroy(h->channel);
+fail_channel:
+    free(h);
+    return s;
+}
+
+static void join(heartbeat_sender *h) {
+    pthread_mutex_lock(&h->lock);
+    h->ending = true;
+    pthread_cond_signal(&h->wake);
+    pthread_mutex_unlock(&h->lock);
+    pthread_join(h->thread, NULL);
+}
+
+void heartbeat_tell_error(heartbeat_sender *h, const char *error) {
+    pthread_mutex_lock(&h->lock);
+    bool running = !h->ending;
+    snprintf(h->error, sizeof h->error, "%s", error);
+    pthread_mutex_unlock(&h->lock);
+    if (running) join(h);
+    buf request = buf_make(MESSAGE_MAX), answer = buf_make(MESSAGE_MAX);
+    bool stop;
+    status s = send(h, &request, &answer, &stop);
+    if (!status_is_ok(&s)) log_warn("heartbeat", "the coordinator was not told: %s", s.message);
+    buf_free(&request);
+    buf_free(&answer);
+}
+
+void heartbeat_stop(heartbeat_sender *h) {
+    if (!h) return;
+    if (!h->ending) join(h);
+    rpc_channel_destroy(h->channel);
+    pthread_cond_destroy(&h->wake);
+    pthread_mutex_destroy(&h->lock);
+    free(h);
+}

@@ -1,0 +1,100 @@
+// options: see options.h; the table is the documentation (--help prints it).
+#include "worker/options.h"
+
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/config.h"
+
+enum { WORDS_MAX = 256 };
+
+static const char about[] =
+    "One rank of a worker group: holds its part of a model and computes with the other ranks. "
+    "Start as many as the "
+    "model is to be split into, on one host or several, under mpirun or srun:\n"
+    "\n"
+    "  mpirun -n 2 --bind-to none octant-worker --coordinator 127.0.0.1:50051 --model model.gguf\n"
+    "  mpirun --hostfile hosts octant-worker --coordinator head:50051 --model /models/llama\n"
+    "\n"
+    "Rank 0 registers the group with the coordinator. A lost coordinator, rank or host ends the "
+    "whole group with one "
+    "line; whoever started it starts it again.";
+
+static options defaults(void) {
+    return (options){
+        .coordinator = "127.0.0.1:50051",
+        .pin = true,
+        .kv_memory = INT64_C(1) << 30,
+        .kv_type = "auto",
+        .isa = "auto",
+        .transport = "auto",
+        .step_timeout_ns = 60 * CLOCK_SECOND,
+        .dial_timeout_ns = 30 * CLOCK_SECOND,
+        .lost_timeout_ns = 10 * CLOCK_SECOND,
+        .log_level = "info",
+    };
+}
+
+static status check(const options *o, int word_count, const char *const *words) {
+    if (word_count > 0)
+        return status_error(STATUS_INVALID_ARGUMENT, "'%s' is not an option; see --help", words[0]);
+    if (!o->model)
+        return status_error(STATUS_INVALID_ARGUMENT,
+                            "--model is missing: a GGUF file or a model folder");
+    char host[256];
+    int port;
+    return status_context(config_split_address(o->coordinator, host, &port), "--coordinator");
+}
+
+status options_parse(int argc, char **argv, arena *memory, options *out, bool *exit_now) {
+    options *o = out;
+    *o = defaults();
+    const config_option table[] = {
+        {"coordinator", CONFIG_STRING, &o->coordinator, 0, 0, NULL, "HOST:PORT",
+         "gRPC address of the coordinator"},
+        {"model", CONFIG_STRING, &o->model, 0, 0, NULL, "PATH",
+         "GGUF file or Hugging Face folder; the same on every host"},
+        {"name", CONFIG_STRING, &o->name, 0, 0, NULL, "NAME",
+         "what clients call the model; default: from the files"},
+        {"threads", CONFIG_INT, &o->threads, 0, 1024, NULL, NULL,
+         "threads of this rank; 0: its share of the host's cores"},
+        {"pin", CONFIG_BOOL, &o->pin, 0, 0, NULL, NULL,
+         "pin threads to cores where every thread has one"},
+        {"kv-memory", CONFIG_BYTES, &o->kv_memory, 1 << 16, 1e14, NULL, NULL,
+         "memory of this rank for KV blocks"},
+        {"kv-type", CONFIG_CHOICE, &o->kv_type, 0, 0, "auto|f32|f16|bf16", NULL,
+         "numbers in the KV cache; auto: f32 for F32 weights, else f16"},
+        {"isa", CONFIG_CHOICE, &o->isa, 0, 0, "auto|portable|avx2|avx512|reference", NULL,
+         "instruction set; auto: the best that this processor has"},
+        {"transport", CONFIG_CHOICE, &o->transport, 0, 0, "auto|shm|mpi", NULL,
+         "between ranks; auto: shared memory on one host, MPI across hosts"},
+        {"step-timeout", CONFIG_DURATION, &o->step_timeout_ns, 1e8, 3.6e12, NULL, NULL,
+         "a rank that stands still for so long ends the group"},
+        {"dial-timeout", CONFIG_DURATION, &o->dial_timeout_ns, 1e8, 3.6e12, NULL, NULL,
+         "how long to wait for the coordinator at the start"},
+        {"lost-timeout", CONFIG_DURATION, &o->lost_timeout_ns, 1e9, 3.6e12, NULL, NULL,
+         "a coordinator that has not answered heartbeats for so long is lost"},
+        {"log-level", CONFIG_CHOICE, &o->log_level, 0, 0, "debug|info|warn|error", NULL,
+         "least level that is logged"},
+    };
+    const config_program program = {.name = "octant-worker",
+                                    .section = "worker",
+                                    .synopsis = "[options] --model PATH",
+                                    .about = about,
+                                    .options = table,
+                                    .option_count = sizeof table / sizeof table[0]};
+    const char *words[WORDS_MAX];
+    int word_count = 0;
+    config_action action = CONFIG_RUN;
+    if (argc > WORDS_MAX)
+        return status_error(STATUS_INVALID_ARGUMENT, "more than %d arguments", WORDS_MAX);
+    TRY(config_parse(&program, argc, argv, memory, words, &word_count, &action));
+    *exit_now = action == CONFIG_EXIT;
+    return *exit_now ? status_ok() : check(o, word_count, words);
+}
+
+comm_transport options_transport(const options *o) {
+    if (!strcmp(o->transport, "shm")) return COMM_SHM;
+    if (!strcmp(o->transport, "mpi")) return COMM_MPI;
+    return COMM_AUTO;
+}

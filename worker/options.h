@@ -1,0 +1,33 @@
+// options: what octant-worker was told, from flags and the worker: section of octant.yaml. Parsed
+// once, printed at start.
+#ifndef OCTANT_WORKER_OPTIONS_H
+#define OCTANT_WORKER_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/arena.h"
+#include "common/base/log.h"
+#include "common/base/status.h"
+#include "worker/comm.h"
+
+typedef struct options {
+    const char *coordinator; // HOST:PORT
+    const char *model;       // GGUF file or Hugging Face folder
+    const char *name;        // what clients call the model; NULL: from the files
+    int64_t threads;         // per rank; 0: this rank's share of the host's cores
+    bool pin;
+    int64_t kv_memory;     // bytes per rank
+    const char *kv_type;   // auto, f32, f16, bf16
+    const char *isa;       // auto, or a backend by name
+    const char *transport; // auto, shm, mpi
+    int64_t step_timeout_ns, dial_timeout_ns, lost_timeout_ns;
+    const char *log_level;
+} options;
+
+// Parses argv; the strings live in `memory` or argv. *exit_now: --help and the like were answered.
+status options_parse(int argc, char **argv, arena *memory, options *out, bool *exit_now);
+
+comm_transport options_transport(const options *o);
+
+#endif
