@@ -212,7 +212,9 @@ static status load(rank *r) {
                         .kv_memory = r->o->kv_memory,
                         .kv_type = r->o->kv_type,
                         .step_timeout_ns = r->o->step_timeout_ns};
-    TRY(engine_open(&e, &r->engine));
+    status s = engine_open(&e, &r->engine);
+    r->together = s.code != STATUS_DEADLINE_EXCEEDED && s.code != STATUS_UNAVAILABLE;
+    if (!status_is_ok(&s)) return s;
     if (leads(r))
         log_info("worker", "loaded in %.2f s: backend %s, %d threads per rank, ranks joined by %s",
                  (double)(clock_now_ns() - start) / (double)CLOCK_SECOND, engine_backend(r->engine),
