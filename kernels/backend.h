@@ -20,6 +20,9 @@ typedef struct kernels_ops {
                   int tokens, float *out);
     void (*matmul)(kernels *k, int count, const kernels_weight *const weights[],
                    const float *const biases[], const float *x, int tokens, float *const outs[]);
+    void (*matmul_sums)(kernels *k, const kernels_weight *w, int segment, const float *x,
+                        int tokens, double *sums);
+    void (*narrow)(kernels *k, const double *sums, size_t count, float *out);
     // delta is NULL for the plain norm; x is written only with a delta.
     void (*rmsnorm)(kernels *k, float *x, const float *delta, const float *weight, float epsilon,
                     int tokens, int width, float *out);
@@ -37,6 +40,13 @@ typedef struct kernels_ops {
 } kernels_ops;
 
 enum { KERNELS_NAME_MAX = 32 };
+
+// A float to the nearest multiple of KERNELS_SUM_GRID, as a double: 1.5 * 2^52 grid steps leave no
+// bits below the grid.
+static inline double kernels_to_grid(float x) {
+    const double shift = 0x1.8p52 * KERNELS_SUM_GRID;
+    return ((double)x + shift) - shift;
+}
 
 // The head of every backend's own struct.
 struct kernels {

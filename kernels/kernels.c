@@ -68,6 +68,18 @@ void kernels_matmul(kernels *k, int count, const kernels_weight *const weights[]
     if (tokens > 0) k->ops->matmul(k, count, weights, biases, x, tokens, outs);
 }
 
+void kernels_matmul_sums(kernels *k, const kernels_weight *w, int segment, const float *x,
+                         int tokens, double *sums) {
+    check_weight(w);
+    assert(w->cols <= k->limits.cols && tokens >= 0 && tokens <= k->limits.tokens);
+    assert(segment >= 1 && (size_t)segment % dtype_block_values(w->type) == 0);
+    if (tokens > 0) k->ops->matmul_sums(k, w, segment, x, tokens, sums);
+}
+
+void kernels_narrow(kernels *k, const double *sums, size_t count, float *out) {
+    if (count > 0) k->ops->narrow(k, sums, count, out);
+}
+
 void kernels_rmsnorm(kernels *k, const float *x, const float *weight, float epsilon, int tokens,
                      int width, float *out) {
     assert(tokens >= 0 && width >= 1);

@@ -112,6 +112,19 @@ enum { KERNELS_MATMUL_MAX = 4 };
 void kernels_matmul(kernels *k, int count, const kernels_weight *const weights[],
                     const float *const biases[], const float *x, int tokens, float *const outs[]);
 
+// sums (T, rows) = x (T, cols) * w^T, in a form whose parts add up to the same bits however the
+// columns are cut: for tensor-parallel matrices that are summed over ranks. Each run of `segment`
+// columns (the last may be short) is multiplied in float in one fixed order, its product rounded to
+// a multiple of KERNELS_SUM_GRID, and the products added in double. Such additions are exact while
+// sums stay below 2^20, so neither their order nor the number of ranks matters, as long as every
+// cut is at a multiple of `segment`. segment is a multiple of the type's block.
+#define KERNELS_SUM_GRID 0x1p-32
+void kernels_matmul_sums(kernels *k, const kernels_weight *w, int segment, const float *x,
+                         int tokens, double *sums);
+
+// out (count) = sums (count), rounded to float.
+void kernels_narrow(kernels *k, const double *sums, size_t count, float *out);
+
 // out (T, D) = x / sqrt(mean(x^2) + epsilon) * weight (D). out may be x. Zhang and Sennrich 2019.
 void kernels_rmsnorm(kernels *k, const float *x, const float *weight, float epsilon, int tokens,
                      int width, float *out);

@@ -39,6 +39,9 @@ enum { CPU_GEMV_TOKENS = 2 };
 
 void cpu_matmul(kernels *k, int count, const kernels_weight *const weights[],
                 const float *const biases[], const float *x, int tokens, float *const outs[]);
+void cpu_matmul_sums(kernels *k, const kernels_weight *w, int segment, const float *x, int tokens,
+                     double *sums);
+void cpu_narrow(kernels *k, const double *sums, size_t count, float *out);
 void cpu_attention(kernels *k, int seqs, const kernels_seq *seq, int heads,
                    const int32_t *kv_head_of, float scale, const float *q, const kernels_kv *kv,
                    float *out);

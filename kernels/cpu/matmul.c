@@ -25,6 +25,8 @@ typedef struct product {
     const float *const *biases;
     const float *x;
     float *const *outs;
+    int segment;  // columns whose product is made in float; 0: all of them, into outs
+    double *sums; // (tokens, rows), with a segment
     int first_task[KERNELS_MATMUL_MAX + 1];
 } product;
 
@@ -111,6 +113,49 @@ static void gemv_rows(const product *p, int i, int first, int last) {
     }
 }
 
+// Columns of the segment that begins at `from`.
+static int segment_cols(const product *p, int from) {
+    return p->cols - from < p->segment ? p->cols - from : p->segment;
+}
+
+static void add_to_grid(const float *products, int count, double *sums) {
+    for (int r = 0; r < count; r++) sums[r] += kernels_to_grid(products[r]);
+}
+
+// As gemv_rows, segment by segment.
+static void gemv_sums(const product *p, int first, int last) {
+    const kernels_weight *w = p->weights[0];
+    const isa *isa = p->k->isa;
+    size_t ahead = ISA_GEMV_ROWS * w->row_stride;
+    bool quantised = route_of(p, w->type) == ROUTE_GEMV_Q8;
+    for (int row = first; row < last; row += ISA_GEMV_ROWS) {
+        for (int t = 0; t < p->tokens; t++) {
+            double sums[ISA_GEMV_ROWS] = {0};
+            for (int from = 0; from < p->cols; from += p->segment) {
+                const uint8_t *rows[ISA_GEMV_ROWS];
+                float products[ISA_GEMV_ROWS];
+                size_t skip = dtype_row_bytes(w->type, (size_t)from);
+                for (int r = 0; r < ISA_GEMV_ROWS; r++) {
+                    int at = row + r < last ? row + r : last - 1;
+                    rows[r] = (const uint8_t *)w->data + (size_t)at * w->row_stride + skip;
+                }
+                int cols = segment_cols(p, from);
+                if (quantised)
+                    isa->gemv_q8[w->type](rows, cols / ISA_BLOCK, ahead,
+                                          p->k->rows_q8 + (t * p->cols + from) / ISA_BLOCK,
+                                          products);
+                else
+                    isa->gemv_float[w->type](rows, cols, ahead,
+                                             p->x + (size_t)t * (size_t)p->cols + from, products);
+                add_to_grid(products, ISA_GEMV_ROWS, sums);
+            }
+            int rows_here = last - row < ISA_GEMV_ROWS ? last - row : ISA_GEMV_ROWS;
+            memcpy(p->sums + (size_t)t * (size_t)w->rows + row, sums,
+                   (size_t)rows_here * sizeof *sums);
+        }
+    }
+}
+
 // Products of up to ISA_TILE_ROWS rows with one token.
 static void store_products(const float *products, const float *bias, int rows, float *out) {
     float sums[ISA_TILE_ROWS];
@@ -119,6 +164,28 @@ static void store_products(const float *products, const float *bias, int rows, f
         memcpy(out, sums, sizeof sums); // of a known size: one store
     else
         memcpy(out, sums, (size_t)rows * sizeof *sums);
+}
+
+// One unpacked tile of rows with one group, segment by segment.
+static void gemm_q8_sums(const product *p, int row, int rows, int group, cpu_thread *scratch) {
+    const kernels_weight *w = p->weights[0];
+    const isa *isa = p->k->isa;
+    int lanes = isa->lanes;
+    size_t block_bytes = isa_group_block_bytes(lanes);
+    const uint8_t *x = p->k->groups + (size_t)group * (size_t)(p->cols / ISA_BLOCK) * block_bytes;
+    double sums[ISA_LANES_MAX * ISA_TILE_ROWS] = {0};
+    for (int from = 0; from < p->cols; from += p->segment) {
+        size_t block = (size_t)(from / ISA_BLOCK), at = block * ISA_TILE_ROWS;
+        isa_tile part = {scratch->tile.q + at * ISA_BLOCK, scratch->tile.d + at,
+                         scratch->tile.m + at};
+        isa->gemm_q8[w->type](&part, segment_cols(p, from) / ISA_BLOCK, x + block * block_bytes,
+                              scratch->products);
+        add_to_grid(scratch->products, lanes * ISA_TILE_ROWS, sums);
+    }
+    int tokens = p->tokens - group * lanes < lanes ? p->tokens - group * lanes : lanes;
+    double *out = p->sums + (size_t)group * (size_t)lanes * (size_t)w->rows + row;
+    for (int t = 0; t < tokens; t++, out += w->rows)
+        memcpy(out, sums + t * ISA_TILE_ROWS, (size_t)rows * sizeof *sums);
 }
 
 // One tile of rows with groups `group` to `end`.
@@ -136,6 +203,10 @@ static void gemm_q8_tile(const product *p, int i, int row, int rows, int group, 
                              &scratch->tile);
     }
     for (int g = group; g < end; g++) {
+        if (p->segment > 0) {
+            gemm_q8_sums(p, row, rows, g, scratch);
+            continue;
+        }
         isa->gemm_q8[w->type](&scratch->tile, blocks, p->k->groups + (size_t)g * group_bytes,
                               scratch->products);
         int tokens = p->tokens - g * lanes < lanes ? p->tokens - g * lanes : lanes;
@@ -161,6 +232,23 @@ static void gemm_q8_rows(const product *p, int i, int first, int last, cpu_threa
     }
 }
 
+// `tokens` tokens from `t` on with a tile of float rows, segment by segment.
+static void gemm_float_sums(const product *p, const float *const *weights, int row, int rows, int t,
+                            int tokens) {
+    double sums[ISA_DOT_TOKENS][ISA_TILE_ROWS] = {{0}};
+    for (int from = 0; from < p->cols; from += p->segment) {
+        const float *w[ISA_TILE_ROWS], *x[ISA_DOT_TOKENS];
+        float products[ISA_DOT_TOKENS][ISA_TILE_ROWS];
+        for (int r = 0; r < ISA_TILE_ROWS; r++) w[r] = weights[r] + from;
+        for (int j = 0; j < tokens; j++) x[j] = p->x + (size_t)(t + j) * (size_t)p->cols + from;
+        p->k->isa->dots(w, segment_cols(p, from), x, tokens, products);
+        for (int j = 0; j < tokens; j++) add_to_grid(products[j], ISA_TILE_ROWS, sums[j]);
+    }
+    for (int j = 0; j < tokens; j++)
+        memcpy(p->sums + (size_t)(t + j) * (size_t)p->weights[0]->rows + row, sums[j],
+               (size_t)rows * sizeof **sums);
+}
+
 // One tile of float rows with all tokens.
 static void gemm_float_tile(const product *p, int i, int row, int rows, cpu_thread *scratch) {
     const kernels_weight *w = p->weights[i];
@@ -174,6 +262,10 @@ static void gemm_float_tile(const product *p, int i, int row, int rows, cpu_thre
     }
     for (int t = 0; t < p->tokens; t += ISA_DOT_TOKENS) {
         int tokens = p->tokens - t < ISA_DOT_TOKENS ? p->tokens - t : ISA_DOT_TOKENS;
+        if (p->segment > 0) {
+            gemm_float_sums(p, weights, row, rows, t, tokens);
+            continue;
+        }
         const float *x[ISA_DOT_TOKENS];
         float sums[ISA_DOT_TOKENS][ISA_TILE_ROWS];
         for (int j = 0; j < tokens; j++) x[j] = p->x + (size_t)(t + j) * cols;
@@ -203,7 +295,10 @@ static void rows_task(void *context, int task, int thread) {
     switch (route_of(p, w->type)) {
     case ROUTE_GEMV_Q8:
     case ROUTE_GEMV_FLOAT:
-        gemv_rows(p, i, first, last);
+        if (p->segment > 0)
+            gemv_sums(p, first, last);
+        else
+            gemv_rows(p, i, first, last);
         return;
     case ROUTE_GEMM_Q8:
         gemm_q8_rows(p, i, first, last, scratch);
@@ -229,6 +324,34 @@ static int choose_task_rows(const product *p) {
     return (int)((per_task + TASK_ROWS - 1) / TASK_ROWS * TASK_ROWS);
 }
 
+static void multiply(product *p) {
+    p->task_rows = choose_task_rows(p);
+    if (p->task_rows == 0) return; // no rows at all
+    for (int i = 0; i < p->count; i++)
+        p->first_task[i + 1] =
+            p->first_task[i] + (p->weights[i]->rows + p->task_rows - 1) / p->task_rows;
+    prepare(p);
+    pool_run(p->k->pool, p->first_task[p->count], rows_task, p);
+}
+
+void cpu_matmul_sums(kernels *base, const kernels_weight *w, int segment, const float *x,
+                     int tokens, double *sums) {
+    product p = {.k = (cpu *)base,
+                 .count = 1,
+                 .tokens = tokens,
+                 .cols = w->cols,
+                 .weights = &w,
+                 .x = x,
+                 .segment = segment,
+                 .sums = sums};
+    multiply(&p);
+}
+
+void cpu_narrow(kernels *k, const double *sums, size_t count, float *out) {
+    (void)k;
+    for (size_t i = 0; i < count; i++) out[i] = (float)sums[i];
+}
+
 void cpu_matmul(kernels *base, int count, const kernels_weight *const weights[],
                 const float *const biases[], const float *x, int tokens, float *const outs[]) {
     product p = {.k = (cpu *)base,
@@ -239,10 +362,5 @@ void cpu_matmul(kernels *base, int count, const kernels_weight *const weights[],
                  .biases = biases,
                  .x = x,
                  .outs = outs};
-    p.task_rows = choose_task_rows(&p);
-    if (p.task_rows == 0) return; // no rows at all
-    for (int i = 0; i < count; i++)
-        p.first_task[i + 1] = p.first_task[i] + (weights[i]->rows + p.task_rows - 1) / p.task_rows;
-    prepare(&p);
-    pool_run(p.k->pool, p.first_task[count], rows_task, &p);
+    multiply(&p);
 }

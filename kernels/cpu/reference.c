@@ -66,6 +66,29 @@ static void matmul(kernels *k, int count, const kernels_weight *const weights[],
         multiply((reference *)k, weights[i], biases ? biases[i] : NULL, x, tokens, outs[i]);
 }
 
+static void matmul_sums(kernels *k, const kernels_weight *w, int segment, const float *x,
+                        int tokens, double *sums) {
+    float *weights = ((reference *)k)->row;
+    for (int row = 0; row < w->rows; row++) {
+        dtype_to_f32(w->type, row_of(w, row), (size_t)w->cols, weights);
+        for (int t = 0; t < tokens; t++) {
+            double *sum = &sums[(size_t)t * (size_t)w->rows + (size_t)row];
+            *sum = 0;
+            for (int from = 0; from < w->cols; from += segment) {
+                double part = 0;
+                for (int c = from; c < from + segment && c < w->cols; c++)
+                    part += (double)weights[c] * x[(size_t)t * (size_t)w->cols + (size_t)c];
+                *sum += kernels_to_grid((float)part);
+            }
+        }
+    }
+}
+
+static void narrow(kernels *k, const double *sums, size_t count, float *out) {
+    (void)k;
+    for (size_t i = 0; i < count; i++) out[i] = (float)sums[i];
+}
+
 static void add(kernels *k, float *x, const float *delta, int tokens, int width) {
     (void)k;
     for (size_t i = 0; i < (size_t)tokens * (size_t)width; i++) x[i] += delta[i];
@@ -212,6 +235,8 @@ static const kernels_ops ops = {
     .kv_bytes = kv_bytes,
     .embed = embed,
     .matmul = matmul,
+    .matmul_sums = matmul_sums,
+    .narrow = narrow,
     .rmsnorm = rmsnorm,
     .add = add,
     .rope_kv_write = rope_kv_write,
