@@ -14,6 +14,13 @@ static shard_range kv_of(const model_config *c, shard_range heads) {
     return (shard_range){heads.begin / group, (heads.end - 1) / group + 1};
 }
 
+int shard_ffn_unit(const model_config *c) {
+    enum { UNITS_LEAST = 24, UNIT_MOST = 256 };
+    int unit = c->ffn_block > SHARD_FFN_UNIT ? c->ffn_block : SHARD_FFN_UNIT;
+    while (unit * 2 <= UNIT_MOST && c->ffn_width / (unit * 2) >= UNITS_LEAST) unit *= 2;
+    return unit;
+}
+
 status shard_plan(const model_config *c, int ranks, int rank, shard *out) {
     if (ranks < 1 || ranks > c->heads)
         return status_error(STATUS_INVALID_ARGUMENT,
@@ -24,7 +31,7 @@ status shard_plan(const model_config *c, int ranks, int rank, shard *out) {
         return status_error(STATUS_INVALID_ARGUMENT, "rank %d of %d does not exist", rank, ranks);
     out->heads = cut(c->heads, ranks, rank);
     out->kv_heads = kv_of(c, out->heads);
-    int unit = c->ffn_block > SHARD_FFN_UNIT ? c->ffn_block : SHARD_FFN_UNIT;
+    int unit = shard_ffn_unit(c);
     int units = (c->ffn_width + unit - 1) / unit; // the last may be short
     out->ffn = cut(units, ranks, rank);
     out->ffn.begin = out->ffn.begin < units ? out->ffn.begin * unit : c->ffn_width;

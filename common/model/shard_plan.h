@@ -33,6 +33,11 @@ typedef struct shard {
 // ranks is out of range.
 status shard_plan(const model_config *config, int ranks, int rank, shard *out);
 
+// Columns of the FFN that no plan cuts. A multiple of SHARD_FFN_UNIT and of the quantisation block;
+// larger in wide models, where even shares matter less than the cost of each unit
+// (kernels_matmul_sums).
+int shard_ffn_unit(const model_config *config);
+
 // Checks a plan that came over the wire: ranges inside the model, kv_heads exactly those that heads
 // need.
 status shard_check(const model_config *config, const shard *s);

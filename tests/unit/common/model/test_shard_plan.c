@@ -49,8 +49,7 @@ static void check_rank_count(const model_config *c, int ranks) {
         check_cover(s.ffn, &ffn, &low[1], &high[1]);
         check_cover(s.vocab, &vocab, &low[2], &high[2]);
         assert_true(s.heads.end > s.heads.begin);
-        assert_true(s.ffn.begin % (c->ffn_block ? c->ffn_block : SHARD_FFN_UNIT) == 0 ||
-                    s.ffn.begin == c->ffn_width);
+        assert_true(s.ffn.begin % shard_ffn_unit(c) == 0 || s.ffn.begin == c->ffn_width);
         assert_true(s.kv_heads.begin == kv || s.kv_heads.begin == kv - 1); // a seam shares one
         kv = s.kv_heads.end;
         for (int h = s.heads.begin; h < s.heads.end; h++) {
@@ -63,7 +62,7 @@ static void check_rank_count(const model_config *c, int ranks) {
     assert_int_equal(vocab, c->vocab);
     assert_int_equal(kv, c->kv_heads);
     assert_true(high[0] - low[0] <= 1 && high[2] - low[2] <= 1 &&
-                high[1] - low[1] <= 2 * (c->ffn_block ? c->ffn_block : SHARD_FFN_UNIT));
+                high[1] - low[1] <= 2 * shard_ffn_unit(c));
 }
 
 static void every_rank_count_covers(void **state) {
