@@ -40,7 +40,7 @@ void comm_set_spin(comm *c, bool spin) {
     c->ops->set_spin(c->state, spin);
 }
 
-status comm_allreduce_sum(comm *c, float *x, size_t count, int64_t deadline_ns) {
+status comm_allreduce_sum(comm *c, double *x, size_t count, int64_t deadline_ns) {
     if (c->size == 1 || count == 0) return status_ok();
     int64_t start = clock_now_ns();
     status s = c->ops->allreduce_sum(c->state, x, count, deadline_ns);
@@ -78,15 +78,15 @@ int64_t comm_take_time(comm *c) {
     return spent;
 }
 
-void comm_sum_in_order(const float *first, size_t stride, int size, size_t count, float *out) {
+void comm_sum_in_order(const double *first, size_t stride, int size, size_t count, double *out) {
     // In pieces that stay in the first-level cache while the ranks are added to them.
     enum { PIECE = 1024 };
     for (size_t at = 0; at < count; at += PIECE) {
         size_t n = count - at < PIECE ? count - at : PIECE;
-        float sum[PIECE];
+        double sum[PIECE];
         memcpy(sum, first + at, n * sizeof *sum);
         for (int rank = 1; rank < size; rank++) {
-            const float *x = first + (size_t)rank * stride + at;
+            const double *x = first + (size_t)rank * stride + at;
             for (size_t i = 0; i < n; i++) sum[i] += x[i];
         }
         memcpy(out + at, sum, n * sizeof *sum);

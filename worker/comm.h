@@ -2,10 +2,10 @@
 // the same ones in the same order, from one thread. A group of one rank does nothing and costs
 // nothing.
 //
-// Sums are exact in this sense: every element is added in rank order 0, 1, ... n-1, whatever the
-// message's length, the transport or the number of hosts. So all ranks hold the same bits, and a
-// row gives the same bits alone and in a crowd. MPI_Allreduce promises neither (it changes its
-// algorithm with the size), so it is not used.
+// Sums are of doubles, each element added in rank order 0, 1, ... n-1 whatever the message's
+// length, the transport or the number of hosts, so all ranks hold the same bits. (MPI_Allreduce
+// promises neither: it changes its algorithm with the size.) Of values on the grid of
+// kernels_matmul_sums the sums are exact, and so the same for any number of ranks.
 //
 // Transports: local (one rank), shm (all ranks on one host: a shared segment, futexes), mpi
 // (several hosts). NCCL will be one more. Every wait has a deadline; an error means that the group
@@ -59,7 +59,7 @@ bool comm_cores_shared(const comm *c);
 void comm_set_spin(comm *c, bool spin);
 
 // x[count] = the sum over ranks, in rank order, on every rank.
-status comm_allreduce_sum(comm *c, float *x, size_t count, int64_t deadline_ns);
+status comm_allreduce_sum(comm *c, double *x, size_t count, int64_t deadline_ns);
 
 // bytes[count] of rank 0, on every rank. Waiting for it costs next to no processor time: this is
 // where idle ranks stand.

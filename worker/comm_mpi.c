@@ -19,9 +19,9 @@
 #include "worker/comm_transport.h"
 
 enum {
-    CHUNK_FLOATS = 64 << 10,    // longest piece of an allreduce
-    ONE_PHASE_FLOATS = 4 << 10, // up to here one allgather is faster than two phases
-    MESSAGE_BYTES = 1 << 24,    // longest piece of a broadcast or gather
+    CHUNK_DOUBLES = 64 << 10,    // longest piece of an allreduce
+    ONE_PHASE_DOUBLES = 2 << 10, // up to here one allgather is faster than two phases
+    MESSAGE_BYTES = 1 << 24,     // longest piece of a broadcast or gather
     SPIN_NS = 50 * 1000,
     YIELD_NS = 1000 * 1000, // from here on sleeps
     SLEEP_MIN_NS = 50 * 1000,
@@ -31,13 +31,13 @@ enum {
 typedef struct mpi {
     int rank, size;
     bool spin;
-    float *parts;   // (size, ONE_PHASE_FLOATS), or (size, slice) in two phases
-    float *slices;  // (size, slice)
-    float *reduced; // (slice)
+    double *parts;   // (size, ONE_PHASE_DOUBLES), or (size, slice) in two phases
+    double *slices;  // (size, slice)
+    double *reduced; // (slice)
 } mpi;
 
-static size_t slice_floats(int size) {
-    return (CHUNK_FLOATS + (size_t)size - 1) / (size_t)size;
+static size_t slice_doubles(int size) {
+    return (CHUNK_DOUBLES + (size_t)size - 1) / (size_t)size;
 }
 
 static status check(int code, const char *what) {
@@ -73,25 +73,26 @@ static status complete(const mpi *c, MPI_Request *request, const char *what, int
     }
 }
 
-static status allgather(mpi *c, const float *mine, size_t count, float *all, int64_t deadline_ns) {
+static status allgather(mpi *c, const double *mine, size_t count, double *all,
+                        int64_t deadline_ns) {
     MPI_Request request;
     int n = (int)count;
-    TRY(check(MPI_Iallgather(mine, n, MPI_FLOAT, all, n, MPI_FLOAT, MPI_COMM_WORLD, &request),
+    TRY(check(MPI_Iallgather(mine, n, MPI_DOUBLE, all, n, MPI_DOUBLE, MPI_COMM_WORLD, &request),
               "allgather"));
     return complete(c, &request, "allgather", deadline_ns);
 }
 
 // Rank r sums slice r of everybody; then everybody gets all slices. The last slice is padded with
 // what lies behind it.
-static status allreduce_two_phases(mpi *c, float *x, size_t count, int64_t deadline_ns) {
+static status allreduce_two_phases(mpi *c, double *x, size_t count, int64_t deadline_ns) {
     size_t slice = (count + (size_t)c->size - 1) / (size_t)c->size;
-    assert(slice <= slice_floats(c->size));
+    assert(slice <= slice_doubles(c->size));
     memcpy(c->slices, x, count * sizeof *x);
     memset(c->slices + count, 0, ((size_t)c->size * slice - count) * sizeof *x);
     MPI_Request request;
     int n = (int)slice;
     TRY(check(
-        MPI_Ialltoall(c->slices, n, MPI_FLOAT, c->parts, n, MPI_FLOAT, MPI_COMM_WORLD, &request),
+        MPI_Ialltoall(c->slices, n, MPI_DOUBLE, c->parts, n, MPI_DOUBLE, MPI_COMM_WORLD, &request),
         "alltoall"));
     TRY(complete(c, &request, "alltoall", deadline_ns));
     comm_sum_in_order(c->parts, slice, c->size, slice, c->reduced);
@@ -100,11 +101,11 @@ static status allreduce_two_phases(mpi *c, float *x, size_t count, int64_t deadl
     return status_ok();
 }
 
-static status mpi_allreduce_sum(void *state, float *x, size_t count, int64_t deadline_ns) {
+static status mpi_allreduce_sum(void *state, double *x, size_t count, int64_t deadline_ns) {
     mpi *c = state;
-    for (size_t at = 0; at < count; at += CHUNK_FLOATS) {
-        size_t n = count - at < CHUNK_FLOATS ? count - at : CHUNK_FLOATS;
-        if (n > ONE_PHASE_FLOATS) {
+    for (size_t at = 0; at < count; at += CHUNK_DOUBLES) {
+        size_t n = count - at < CHUNK_DOUBLES ? count - at : CHUNK_DOUBLES;
+        if (n > ONE_PHASE_DOUBLES) {
             TRY(allreduce_two_phases(c, x + at, n, deadline_ns));
             continue;
         }
@@ -161,11 +162,12 @@ const comm_ops comm_mpi_ops = {
 static status mpi_state(int rank, int size, void **out) {
     mpi *c = calloc(1, sizeof *c);
     if (!c) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a communicator");
-    size_t slice = slice_floats(size), parts = slice > ONE_PHASE_FLOATS ? slice : ONE_PHASE_FLOATS;
+    size_t slice = slice_doubles(size),
+           parts = slice > ONE_PHASE_DOUBLES ? slice : ONE_PHASE_DOUBLES;
     *c = (mpi){.rank = rank, .size = size};
-    c->parts = calloc((size_t)size * parts, sizeof(float));
-    c->slices = calloc((size_t)size * slice, sizeof(float));
-    c->reduced = calloc(slice, sizeof(float));
+    c->parts = calloc((size_t)size * parts, sizeof(double));
+    c->slices = calloc((size_t)size * slice, sizeof(double));
+    c->reduced = calloc(slice, sizeof(double));
     *out = c;
     if (c->parts && c->slices && c->reduced) return status_ok();
     mpi_close(c);

@@ -30,9 +30,9 @@
 #include "worker/comm_transport.h"
 
 enum {
-    SLOT_BYTES = 256 << 10,
-    SLOT_FLOATS = SLOT_BYTES / 4,
-    TWO_PHASE_FLOATS =
+    SLOT_BYTES = 512 << 10,
+    SLOT_DOUBLES = SLOT_BYTES / 8,
+    TWO_PHASE_DOUBLES =
         8 << 10, // per rank; below it one phase is faster whatever the number of ranks
     SPIN_NS = 100 * 1000,
     SPIN_LOOKS = 64, // looks at the counter between two looks at the clock
@@ -136,38 +136,38 @@ static status enter(shm *c, const void *bytes, size_t count, int64_t deadline_ns
 }
 
 static size_t slice_begin(const shm *c, int rank, size_t count) {
-    // Multiples of 16 floats: no two ranks write one cache line.
-    return rank == c->size ? count : (count * (size_t)rank / (size_t)c->size) & ~(size_t)15;
+    // Multiples of 8 doubles: no two ranks write one cache line.
+    return rank == c->size ? count : (count * (size_t)rank / (size_t)c->size) & ~(size_t)7;
 }
 
-static status reduce_slices(shm *c, float *x, size_t count, int64_t deadline_ns) {
+static status reduce_slices(shm *c, double *x, size_t count, int64_t deadline_ns) {
     size_t begin = slice_begin(c, c->rank, count), end = slice_begin(c, c->rank + 1, count);
-    const float *first = (const float *)(const void *)slot(c, 0);
+    const double *first = (const double *)(const void *)slot(c, 0);
     // Nobody else reads this slice of this rank's slot before `reduced` is raised.
-    float *mine = (float *)(void *)slot(c, c->rank) + begin;
-    comm_sum_in_order(first + begin, SLOT_FLOATS, c->size, end - begin, mine);
+    double *mine = (double *)(void *)slot(c, c->rank) + begin;
+    comm_sum_in_order(first + begin, SLOT_DOUBLES, c->size, end - begin, mine);
     raise_to(c, &c->peers[c->rank].reduced, c->op);
     TRY(await_all(c, true, c->op, deadline_ns));
     for (int rank = 0; rank < c->size; rank++) {
         size_t from = slice_begin(c, rank, count), to = slice_begin(c, rank + 1, count);
-        memcpy(x + from, (const float *)(const void *)slot(c, rank) + from,
+        memcpy(x + from, (const double *)(const void *)slot(c, rank) + from,
                (to - from) * sizeof *x);
     }
     return status_ok();
 }
 
-static status allreduce_chunk(shm *c, float *x, size_t count, int64_t deadline_ns) {
+static status allreduce_chunk(shm *c, double *x, size_t count, int64_t deadline_ns) {
     TRY(enter(c, x, count * sizeof *x, deadline_ns));
     TRY(await_all(c, false, c->op, deadline_ns));
-    if (c->size > 2 && count >= TWO_PHASE_FLOATS) return reduce_slices(c, x, count, deadline_ns);
-    comm_sum_in_order((const float *)(const void *)slot(c, 0), SLOT_FLOATS, c->size, count, x);
+    if (c->size > 2 && count >= TWO_PHASE_DOUBLES) return reduce_slices(c, x, count, deadline_ns);
+    comm_sum_in_order((const double *)(const void *)slot(c, 0), SLOT_DOUBLES, c->size, count, x);
     return status_ok();
 }
 
-static status shm_allreduce_sum(void *state, float *x, size_t count, int64_t deadline_ns) {
+static status shm_allreduce_sum(void *state, double *x, size_t count, int64_t deadline_ns) {
     shm *c = state;
-    for (size_t at = 0; at < count; at += SLOT_FLOATS) {
-        size_t n = count - at < SLOT_FLOATS ? count - at : SLOT_FLOATS;
+    for (size_t at = 0; at < count; at += SLOT_DOUBLES) {
+        size_t n = count - at < SLOT_DOUBLES ? count - at : SLOT_DOUBLES;
         TRY(allreduce_chunk(c, x + at, n, deadline_ns));
     }
     return status_ok();

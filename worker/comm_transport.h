@@ -6,7 +6,7 @@
 
 typedef struct comm_ops {
     const char *name;
-    status (*allreduce_sum)(void *state, float *x, size_t count, int64_t deadline_ns);
+    status (*allreduce_sum)(void *state, double *x, size_t count, int64_t deadline_ns);
     status (*broadcast)(void *state, void *bytes, size_t count, int64_t deadline_ns);
     status (*gather)(void *state, const void *mine, size_t count, void *all, int64_t deadline_ns);
     void (*set_spin)(void *state, bool spin);
@@ -25,8 +25,8 @@ struct comm {
 
 extern const comm_ops comm_local_ops, comm_shm_ops, comm_mpi_ops;
 
-// out[count] = the sum of `size` arrays that lie `stride` floats apart, in their order.
-void comm_sum_in_order(const float *first, size_t stride, int size, size_t count, float *out);
+// out[count] = the sum of `size` arrays that lie `stride` doubles apart, in their order.
+void comm_sum_in_order(const double *first, size_t stride, int size, size_t count, double *out);
 
 // Maps the segment `name` for `size` ranks; the rank that passes `create` makes it, before the
 // others come.

@@ -2,9 +2,9 @@
 //
 //   mpirun -n 3 --oversubscribe test_comm shm|mpi|auto
 //
-// Sums of small integers have one right answer; sums of random floats have one right answer in rank
-// order. Both are compared bit by bit. The last line of rank 0 is the latency of the allreduce that
-// a decode step makes.
+// Sums of small integers have one right answer; sums of random doubles have one right answer in
+// rank order. Both are compared bit by bit. The last line of rank 0 is the latency of the allreduce
+// that a decode step makes.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -37,31 +37,31 @@ static void ok(status s) {
 
 static void sums_of_integers_are_exact(void **state) {
     (void)state;
-    float *x = malloc(COUNT_MAX * sizeof *x);
+    double *x = malloc(COUNT_MAX * sizeof *x);
     int n = comm_size(group), rank = comm_rank(group);
     for (int c = 0; c < COUNTS; c++) {
-        for (size_t i = 0; i < counts[c]; i++) x[i] = (float)(rank * 1000 + (int)(i % 997));
+        for (size_t i = 0; i < counts[c]; i++) x[i] = (double)(rank * 1000 + (int)(i % 997));
         ok(comm_allreduce_sum(group, x, counts[c], soon()));
         for (size_t i = 0; i < counts[c]; i++)
-            if (x[i] != (float)(1000 * n * (n - 1) / 2 + n * (int)(i % 997)))
+            if (x[i] != (double)(1000 * n * (n - 1) / 2 + n * (int)(i % 997)))
                 fail_msg("count %zu, element %zu: %g", counts[c], i, (double)x[i]);
     }
     free(x);
 }
 
-static float value_of(int rank, size_t i) {
+static double value_of(int rank, size_t i) {
     double u = rng_draw((uint64_t)rank, i) - 0.5;
-    return (float)(u * (i % 3 == 0 ? 1e6 : i % 3 == 1 ? 1.0 : 1e-5));
+    return (double)(u * (i % 3 == 0 ? 1e6 : i % 3 == 1 ? 1.0 : 1e-5));
 }
 
 static void sums_are_in_rank_order_bit_by_bit(void **state) {
     (void)state;
-    float *x = malloc(COUNT_MAX * sizeof *x);
+    double *x = malloc(COUNT_MAX * sizeof *x);
     for (int c = 0; c < COUNTS; c++) {
         for (size_t i = 0; i < counts[c]; i++) x[i] = value_of(comm_rank(group), i);
         ok(comm_allreduce_sum(group, x, counts[c], soon()));
         for (size_t i = 0; i < counts[c]; i++) {
-            float sum = value_of(0, i);
+            double sum = value_of(0, i);
             for (int rank = 1; rank < comm_size(group); rank++) sum += value_of(rank, i);
             if (memcmp(&sum, &x[i], sizeof sum) != 0)
                 fail_msg("count %zu, element %zu: %a, not %a", counts[c], i, (double)x[i],
@@ -95,24 +95,24 @@ static void a_random_sequence_with_uneven_ranks_keeps_its_data(void **state) {
     (void)state;
     rng order = rng_make(42), pauses = rng_make(1000 + (uint64_t)comm_rank(group));
     int n = comm_size(group);
-    float x[3000], all[3000 * 16];
+    double x[3000], all[3000 * 16];
     for (int op = 0; op < 1500; op++) {
         uint64_t kind = rng_below(&order, 3), count = 1 + rng_below(&order, 3000);
         if (rng_below(&pauses, 40) == 0)
             clock_sleep_until(clock_now_ns() + (int64_t)rng_below(&pauses, 300000));
-        float base = (float)(op * 16);
-        for (uint64_t i = 0; i < count; i++) x[i] = base + (float)comm_rank(group);
+        double base = (double)(op * 16);
+        for (uint64_t i = 0; i < count; i++) x[i] = base + (double)comm_rank(group);
         if (kind == 0) {
             ok(comm_allreduce_sum(group, x, count, soon()));
             for (uint64_t i = 0; i < count; i++)
-                assert_true(x[i] == (float)n * base + (float)(n * (n - 1) / 2));
+                assert_true(x[i] == (double)n * base + (double)(n * (n - 1) / 2));
         } else if (kind == 1) {
             ok(comm_broadcast(group, x, count * sizeof *x, soon()));
             for (uint64_t i = 0; i < count; i++) assert_true(x[i] == base);
         } else {
             ok(comm_gather(group, x, count * sizeof *x, all, soon()));
             for (uint64_t i = 0; comm_rank(group) == 0 && i < (uint64_t)n * count; i++)
-                assert_true(all[i] == base + (float)(i / count));
+                assert_true(all[i] == base + (double)(i / count));
         }
     }
 }
@@ -144,14 +144,14 @@ static void waiting_costs_next_to_nothing(void **state) {
 static void latency_of_a_decode_allreduce(void **state) {
     (void)state;
     enum { WIDTH = 576, ROUNDS = 2000 };
-    float x[WIDTH] = {0};
+    double x[WIDTH] = {0};
     ok(comm_barrier(group, soon()));
     comm_take_time(group);
     int64_t start = clock_now_ns();
     for (int i = 0; i < ROUNDS; i++) ok(comm_allreduce_sum(group, x, WIDTH, soon()));
     double us = (double)(clock_now_ns() - start) / ROUNDS / 1000;
     if (comm_rank(group) == 0)
-        printf("allreduce ranks=%d transport=%s floats=%d us=%.2f\n", comm_size(group),
+        printf("allreduce ranks=%d transport=%s doubles=%d us=%.2f\n", comm_size(group),
                comm_name(group), WIDTH, us);
 }
 
@@ -161,7 +161,7 @@ static void a_rank_that_does_not_come_is_named(void **state) {
     (void)state;
     if (strcmp(comm_name(group), "shm") != 0) return;
     if (comm_rank(group) == comm_size(group) - 1) return;
-    float x = 1;
+    double x = 1;
     status s = comm_allreduce_sum(group, &x, 1, clock_now_ns() + 100 * CLOCK_MS);
     assert_int_equal(s.code, STATUS_DEADLINE_EXCEEDED);
     if (comm_size(group) == 2) assert_non_null(strstr(s.message, "rank 1"));
