@@ -176,8 +176,10 @@ static void gemm_q8_sums(const product *p, int row, int rows, int group, cpu_thr
     double sums[ISA_LANES_MAX * ISA_TILE_ROWS] = {0};
     for (int from = 0; from < p->cols; from += p->segment) {
         size_t block = (size_t)(from / ISA_BLOCK), at = block * ISA_TILE_ROWS;
-        isa_tile part = {scratch->tile.q + at * ISA_BLOCK, scratch->tile.d + at,
-                         scratch->tile.m + at};
+        isa_tile part = {.q = scratch->tile.q + at * ISA_BLOCK,
+                         .d = scratch->tile.d + at,
+                         .m = scratch->tile.m + at,
+                         .halves = scratch->tile.halves + 2 * at};
         isa->gemm_q8[w->type](&part, segment_cols(p, from) / ISA_BLOCK, x + block * block_bytes,
                               scratch->products);
         add_to_grid(scratch->products, lanes * ISA_TILE_ROWS, sums);
