@@ -225,16 +225,9 @@ static int64_t deadline_of(const ingress *in, const generate_request *r) {
 
 static core_request *make_request(const ingress *in, const generate_request *r, served_model *m,
                                   const token_list *tokens, uint64_t seed, const char *client) {
-    // Terms: the struct; the tokens; stop texts and biases at their limits; names.
-    size_t limit = sizeof(core_request) + tokens->count * sizeof(int32_t) +
-                   GENERATE_STOP_MAX * (GENERATE_STOP_BYTES_MAX + 64) +
-                   SAMPLING_BIAS_MAX * sizeof(sampling_bias) + strlen(m->name) + 4096;
-    arena *memory = arena_create(limit);
-    core_request *out = memory ? arena_alloc(memory, sizeof *out) : NULL;
-    if (!out) {
-        arena_destroy(memory);
-        return NULL;
-    }
+    core_request *out = core_request_create();
+    if (!out) return NULL;
+    arena *memory = out->memory;
     *out = (core_request){.memory = memory,
                           .id = random_id(),
                           .client = arena_copy_string(memory, client),
