@@ -140,9 +140,9 @@ static void fill_arena(bench *b, dtype type) {
         uint16_t half = type == DTYPE_BF16 ? dtype_f32_to_bf16(x) : dtype_f32_to_f16(x);
         if (values > 1)
             for (size_t j = 0; j < block; j++) p[j] = (uint8_t)rng_next(&r);
-        memcpy(p, &half, 2);
+        memcpy(type == DTYPE_Q6_K ? p + 208 : p, &half, 2);
         if (type == DTYPE_F32) memcpy(p, &x, 4);
-        if (type == DTYPE_Q4_1) memcpy(p + 2, &half, 2);
+        if (type == DTYPE_Q4_1 || type == DTYPE_Q4_K) memcpy(p + 2, &half, 2);
     }
     size_t filled = count * block;
     for (size_t at = filled; at < ARENA_BYTES; at += filled)
@@ -180,6 +180,7 @@ static void run_product(bench *b, void *argument) {
 
 static void bench_product(bench *b, const char *model, const char *name, product p) {
     if (!wanted(b, model, name, dtype_name(p.type))) return;
+    if ((size_t)p.cols % dtype_block_values(p.type) != 0) return;
     fill_arena(b, p.type);
     kernels_weight w = {.rows = p.rows, .cols = p.cols, .type = p.type};
     report(b, model, name, dtype_name(p.type), p.rows, p.cols, p.tokens,
@@ -305,17 +306,18 @@ static void bench_products(bench *b, const model_shape *m, dtype type, int token
     bench_product(b, m->name, "o", (product){type, m->dim, m->heads * m->head_dim, tokens});
     bench_product(b, m->name, "gate+up", (product){type, 2 * m->ffn, m->dim, tokens});
     bench_product(b, m->name, "down", (product){type, m->dim, m->ffn, tokens});
-    if (tokens <= 16 && dtype_row_bytes(type, (size_t)m->dim) * (size_t)m->vocab <= ARENA_BYTES)
+    if (tokens <= 16 && (size_t)m->dim % dtype_block_values(type) == 0 &&
+        dtype_row_bytes(type, (size_t)m->dim) * (size_t)m->vocab <= ARENA_BYTES)
         bench_product(b, m->name, "head", (product){type, m->vocab, m->dim, tokens});
 }
 
 static void bench_model(bench *b, const model_shape *m) {
-    static const dtype types[] = {DTYPE_Q4_1, DTYPE_Q4_0, DTYPE_Q8_0,
-                                  DTYPE_F16,  DTYPE_BF16, DTYPE_F32};
+    static const dtype types[] = {DTYPE_Q4_1, DTYPE_Q8_0, DTYPE_Q4_K, DTYPE_Q4_0, DTYPE_Q5_0,
+                                  DTYPE_Q6_K, DTYPE_F16,  DTYPE_BF16, DTYPE_F32};
     static const int tokens[] = {1, 4, 16, 512};
     // The large model in the types that it is served in, and a shorter prompt: minutes otherwise.
     bool large = m->dim >= 4096;
-    for (int i = 0; i < (large ? 3 : 6); i++)
+    for (int i = 0; i < (large ? 3 : 9); i++)
         for (int j = 0; j < 4; j++)
             bench_products(b, m, types[i], large && tokens[j] > 64 ? 64 : tokens[j]);
     attention_case a = {.heads = m->heads, .kv_heads = m->kv_heads, .head_dim = m->head_dim};

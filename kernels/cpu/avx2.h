@@ -57,6 +57,8 @@ void avx2_gemv_q5_0(const uint8_t *const *rows, int blocks, size_t ahead, const 
                     float *out);
 void avx2_gemv_q4_k(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
                     float *out);
+void avx2_gemv_q6_k(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
+                    float *out);
 void avx2_unpack_q8_0(const uint8_t *row, int blocks, int index, const isa_tile *tile);
 void avx2_unpack_q4_0(const uint8_t *row, int blocks, int index, const isa_tile *tile);
 void avx2_unpack_q4_1(const uint8_t *row, int blocks, int index, const isa_tile *tile);
@@ -64,6 +66,7 @@ void avx2_unpack_q5_0(const uint8_t *row, int blocks, int index, const isa_tile 
 void avx2_unpack_q4_k(const uint8_t *row, int blocks, int index, const isa_tile *tile);
 void avx2_unpack_q6_k(const uint8_t *row, int blocks, int index, const isa_tile *tile);
 void avx2_gemm_q6_k(const isa_tile *tile, int blocks, const uint8_t *group, float *out);
+void avx2_gemm_q5_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out);
 void avx2_gemm_q8_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out);
 void avx2_gemm_q4_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out);
 void avx2_gemm_q4_1(const isa_tile *tile, int blocks, const uint8_t *group, float *out);

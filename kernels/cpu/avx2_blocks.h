@@ -11,6 +11,23 @@ AVX2_INLINE float load_f16(const uint8_t *p) {
     return _cvtsh_ss(bits);
 }
 
+AVX2_INLINE __m128i load4(const uint8_t *p) {
+    int32_t bits;
+    memcpy(&bits, p, sizeof bits);
+    return _mm_cvtsi32_si128(bits);
+}
+
+// The 16-bit words 0 and 1 at eight places as two vectors of floats (F16).
+AVX2_INLINE void load_scales(const uint8_t *const *at, size_t offset, __m256 *d, __m256 *m) {
+    __m128i r01 = _mm_unpacklo_epi16(load4(at[0] + offset), load4(at[1] + offset));
+    __m128i r23 = _mm_unpacklo_epi16(load4(at[2] + offset), load4(at[3] + offset));
+    __m128i r45 = _mm_unpacklo_epi16(load4(at[4] + offset), load4(at[5] + offset));
+    __m128i r67 = _mm_unpacklo_epi16(load4(at[6] + offset), load4(at[7] + offset));
+    __m128i r03 = _mm_unpacklo_epi32(r01, r23), r47 = _mm_unpacklo_epi32(r45, r67);
+    *d = _mm256_cvtph_ps(_mm_unpacklo_epi64(r03, r47));
+    *m = _mm256_cvtph_ps(_mm_unpackhi_epi64(r03, r47));
+}
+
 AVX2_INLINE __m256i broadcast4(const uint8_t *p) {
     int32_t four;
     memcpy(&four, p, sizeof four);
@@ -29,6 +46,22 @@ AVX2_INLINE __m256i fold16(__m256i a, __m256i b) {
 
 AVX2_INLINE __m256i fold16_pairs(__m256i a, __m256i b) {
     return _mm256_add_epi16(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+}
+
+AVX2_INLINE __m256i fold32(__m256i a, __m256i b) {
+    return _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+}
+
+AVX2_INLINE __m256i fold32_pairs(__m256i a, __m256i b) {
+    return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+}
+
+// Folds eight vectors of 32-bit sums: dot of row r to lane r.
+AVX2_INLINE __m256i fold32_rows(const __m256i *p) {
+    __m256i a = fold32_pairs(fold32(p[0], p[1]), fold32(p[2], p[3]));
+    __m256i b = fold32_pairs(fold32(p[4], p[5]), fold32(p[6], p[7]));
+    return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20),
+                            _mm256_permute2x128_si256(a, b, 0x31));
 }
 
 // The end of folding eight vectors of 16-bit sums: dot of row r to lane r.

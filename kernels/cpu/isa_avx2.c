@@ -72,7 +72,8 @@ static const isa table = {
                 [DTYPE_Q4_0] = avx2_gemv_q4_0,
                 [DTYPE_Q4_1] = avx2_gemv_q4_1,
                 [DTYPE_Q5_0] = avx2_gemv_q5_0,
-                [DTYPE_Q4_K] = avx2_gemv_q4_k},
+                [DTYPE_Q4_K] = avx2_gemv_q4_k,
+                [DTYPE_Q6_K] = avx2_gemv_q6_k},
     .unpack = {[DTYPE_Q8_0] = avx2_unpack_q8_0,
                [DTYPE_Q4_0] = avx2_unpack_q4_0,
                [DTYPE_Q4_1] = avx2_unpack_q4_1,
@@ -82,7 +83,7 @@ static const isa table = {
     .gemm_q8 = {[DTYPE_Q8_0] = avx2_gemm_q8_0,
                 [DTYPE_Q4_0] = avx2_gemm_q4_0,
                 [DTYPE_Q4_1] = avx2_gemm_q4_1,
-                [DTYPE_Q5_0] = avx2_gemm_q8_0,
+                [DTYPE_Q5_0] = avx2_gemm_q5_0,
                 [DTYPE_Q4_K] = avx2_gemm_q4_1,
                 [DTYPE_Q6_K] = avx2_gemm_q6_k},
     .gemv_float =

@@ -15,7 +15,7 @@ AVX2_INLINE __m512i broadcast4(const uint8_t *p) {
 }
 
 // The dots of one block: 4 rows x 16 tokens. The instruction wants unsigned weights, so signed ones
-// are moved up by 128 and 128 * sum(q) is taken off again; all of it is exact.
+// are moved up by 128 and that much times sum(q) is taken off again; all of it is exact.
 AVX2_INLINE void block_dots(dtype type, const uint8_t *w, const uint8_t *q, __m512i sum,
                             __m512i *dots) {
     for (int r = 0; r < ISA_TILE_ROWS; r++) dots[r] = _mm512_setzero_si512();
@@ -28,7 +28,8 @@ AVX2_INLINE void block_dots(dtype type, const uint8_t *w, const uint8_t *q, __m5
         }
     }
     if (type == DTYPE_Q4_1) return;
-    __m512i excess = type == DTYPE_Q8_0 ? _mm512_slli_epi32(sum, 7) : _mm512_slli_epi32(sum, 3);
+    int shift = type == DTYPE_Q8_0 ? 7 : type == DTYPE_Q5_0 ? 4 : 3;
+    __m512i excess = _mm512_slli_epi32(sum, (unsigned)shift);
     for (int r = 0; r < ISA_TILE_ROWS; r++) dots[r] = _mm512_sub_epi32(dots[r], excess);
 }
 
@@ -66,6 +67,10 @@ AVX2_INLINE void gemm_q8(dtype type, const isa_tile *tile, int blocks, const uin
 
 static void gemm_q8_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
     gemm_q8(DTYPE_Q8_0, tile, blocks, group, out);
+}
+
+static void gemm_q5_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
+    gemm_q8(DTYPE_Q5_0, tile, blocks, group, out);
 }
 
 static void gemm_q4_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
@@ -116,7 +121,8 @@ static const isa table = {
                 [DTYPE_Q4_0] = avx2_gemv_q4_0,
                 [DTYPE_Q4_1] = avx2_gemv_q4_1,
                 [DTYPE_Q5_0] = avx2_gemv_q5_0,
-                [DTYPE_Q4_K] = avx2_gemv_q4_k},
+                [DTYPE_Q4_K] = avx2_gemv_q4_k,
+                [DTYPE_Q6_K] = avx2_gemv_q6_k},
     .unpack = {[DTYPE_Q8_0] = avx2_unpack_q8_0,
                [DTYPE_Q4_0] = avx2_unpack_q4_0,
                [DTYPE_Q4_1] = avx2_unpack_q4_1,
@@ -126,7 +132,7 @@ static const isa table = {
     .gemm_q8 = {[DTYPE_Q8_0] = gemm_q8_0,
                 [DTYPE_Q4_0] = gemm_q4_0,
                 [DTYPE_Q4_1] = gemm_q4_1,
-                [DTYPE_Q5_0] = gemm_q8_0,
+                [DTYPE_Q5_0] = gemm_q5_0,
                 [DTYPE_Q4_K] = gemm_q4_1,
                 [DTYPE_Q6_K] = gemm_q6_k},
     .gemv_float =

@@ -132,7 +132,7 @@ static void unpack_q5_0(const uint8_t *row, int blocks, int index, const isa_til
         split_nibbles(row + 6, q);
         for (int i = 0; i < ISA_BLOCK; i++) {
             int high = row[2 + i / 8] >> (i % 8) & 1;
-            q[i] = (uint8_t)((q[i] | high << 4) - 16);
+            q[i] = (uint8_t)(q[i] | high << 4);
         }
     }
 }
@@ -178,6 +178,7 @@ static void group_dots(const uint8_t *w, bool is_signed, const int8_t *q, int32_
 
 static void gemm_q8(dtype type, const isa_tile *tile, int blocks, const uint8_t *group,
                     float *out) {
+    int below = type == DTYPE_Q4_0 ? 8 : type == DTYPE_Q5_0 ? 16 : 0; // what is multiplied
     memset(out, 0, ISA_TILE_ROWS * LANES * sizeof *out);
     for (int b = 0; b < blocks; b++, group += isa_group_block_bytes(LANES)) {
         const float *d = (const float *)group, *s = d + LANES;
@@ -188,7 +189,7 @@ static void gemm_q8(dtype type, const isa_tile *tile, int blocks, const uint8_t 
             int32_t dots[LANES];
             group_dots(tile->q + at * ISA_BLOCK, type == DTYPE_Q8_0, q, dots);
             for (int t = 0; t < LANES; t++) {
-                int32_t dot = type == DTYPE_Q4_0 ? dots[t] - 8 * sum[t] : dots[t];
+                int32_t dot = dots[t] - below * sum[t];
                 out[t * ISA_TILE_ROWS + r] += (float)dot * (tile->d[at] * d[t]);
                 if (type == DTYPE_Q4_1) out[t * ISA_TILE_ROWS + r] += tile->m[at] * s[t];
             }
@@ -216,6 +217,10 @@ static void gemm_q6_k(const isa_tile *tile, int blocks, const uint8_t *group, fl
 
 static void gemm_q8_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
     gemm_q8(DTYPE_Q8_0, tile, blocks, group, out);
+}
+
+static void gemm_q5_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
+    gemm_q8(DTYPE_Q5_0, tile, blocks, group, out);
 }
 
 static void gemm_q4_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
@@ -372,7 +377,7 @@ static const isa table = {
     .gemm_q8 = {[DTYPE_Q8_0] = gemm_q8_0,
                 [DTYPE_Q4_0] = gemm_q4_0,
                 [DTYPE_Q4_1] = gemm_q4_1,
-                [DTYPE_Q5_0] = gemm_q8_0,
+                [DTYPE_Q5_0] = gemm_q5_0,
                 [DTYPE_Q4_K] = gemm_q4_1,
                 [DTYPE_Q6_K] = gemm_q6_k},
     .gemv_float = {[DTYPE_F32] = gemv_f32, [DTYPE_F16] = gemv_f16, [DTYPE_BF16] = gemv_bf16},

@@ -102,21 +102,67 @@ void avx2_gemv_q4_k(const uint8_t *const *rows, int blocks, size_t ahead, const 
     _mm256_storeu_ps(out, f);
 }
 
+// Values 0..63 (32 above what they stand for) of part j of a Q6_K block.
+AVX2_INLINE __m256i sixes(const uint8_t *super, int j) {
+    int n = j / 4, part = j % 4;
+    __m256i low = _mm256_loadu_si256((const __m256i *)(super + 64 * n + part % 2 * 32));
+    __m256i high = _mm256_loadu_si256((const __m256i *)(super + 128 + 32 * n));
+    low = _mm256_and_si256(part < 2 ? low : _mm256_srli_epi16(low, 4), _mm256_set1_epi8(15));
+    high = _mm256_srl_epi16(high, _mm_cvtsi32_si128(2 * part));
+    high = _mm256_slli_epi16(_mm256_and_si256(high, _mm256_set1_epi8(3)), 4);
+    return _mm256_or_si256(low, high);
+}
+
 void avx2_unpack_q6_k(const uint8_t *row, int blocks, int index, const isa_tile *tile) {
     for (int b = 0; b < blocks; b++) {
         const uint8_t *super = row + b / PARTS * Q6_K_BYTES;
-        int at = b * ISA_TILE_ROWS + index, n = b % PARTS / 4, part = b % 4;
+        int at = b * ISA_TILE_ROWS + index;
         tile->d[at] = load_f16(super + 208);
         for (int i = 0; i < 2; i++)
             tile->halves[2 * at + i] = (int8_t)super[192 + 2 * (b % PARTS) + i];
-        __m256i low = _mm256_loadu_si256((const __m256i *)(super + 64 * n + part % 2 * 32));
-        __m256i high = _mm256_loadu_si256((const __m256i *)(super + 128 + 32 * n));
-        low = _mm256_and_si256(part < 2 ? low : _mm256_srli_epi16(low, 4), _mm256_set1_epi8(15));
-        high = _mm256_srl_epi16(high, _mm_cvtsi32_si128(2 * part));
-        high = _mm256_slli_epi16(_mm256_and_si256(high, _mm256_set1_epi8(3)), 4);
-        __m256i q = _mm256_sub_epi8(_mm256_or_si256(low, high), _mm256_set1_epi8(32));
+        __m256i q = _mm256_sub_epi8(sixes(super, b % PARTS), _mm256_set1_epi8(32));
         _mm256_storeu_si256((__m256i *)(tile->q + at * ISA_BLOCK), q);
     }
+}
+
+// Dots of part j of eight Q6_K blocks; scales[r] are the row's sixteen. The pairs of products are
+// moved down by 32 times the pair of activations, then multiplied with the scale of their half: low
+// lane and high lane.
+AVX2_INLINE __m256i dots_sixes(const uint8_t *const *at, size_t offset, int j,
+                               const int16_t (*scales)[16], __m256i x) {
+    const __m256i halves = _mm256_setr_epi64x(0x0100010001000100, 0x0100010001000100,
+                                              0x0302030203020302, 0x0302030203020302);
+    __m256i below = _mm256_slli_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), x), 5), p[8];
+    for (int r = 0; r < 8; r++) {
+        __m256i pairs = _mm256_maddubs_epi16(sixes(at[r] + offset, j), x);
+        __m256i both = broadcast4((const uint8_t *)&scales[r][2 * j]);
+        p[r] = _mm256_madd_epi16(_mm256_sub_epi16(pairs, below), _mm256_shuffle_epi8(both, halves));
+    }
+    return fold32_rows(p);
+}
+
+void avx2_gemv_q6_k(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
+                    float *out) {
+    const uint8_t *at[8];
+    memcpy(at, rows, sizeof at);
+    __m256 f = _mm256_setzero_ps(), unused, d;
+    for (int b = 0; b < blocks; b += PARTS, x += PARTS) {
+        size_t offset = (size_t)(b / PARTS) * Q6_K_BYTES;
+        _Alignas(32) int16_t scales[8][16];
+        for (int r = 0; r < 8; r++) {
+            __m128i bytes = _mm_loadu_si128((const __m128i *)(at[r] + offset + 192));
+            _mm256_store_si256((__m256i *)scales[r], _mm256_cvtepi8_epi16(bytes));
+        }
+        load_scales(at, offset + 206, &unused, &d); // two bytes early: none are left after d
+#pragma GCC unroll 8
+        for (int j = 0; j < PARTS; j++) {
+            if (j < 4) avx2_prefetch(at, 0, 1, ahead + offset + 64 * (size_t)j);
+            __m256i q = _mm256_loadu_si256((const __m256i *)x[j].q);
+            __m256 dots = _mm256_cvtepi32_ps(dots_sixes(at, offset, j, scales, q));
+            f = _mm256_fmadd_ps(dots, _mm256_mul_ps(d, _mm256_set1_ps(x[j].d)), f);
+        }
+    }
+    _mm256_storeu_ps(out, f);
 }
 
 // Dots of half h (16 values) of one block: 4 rows x 8 tokens.

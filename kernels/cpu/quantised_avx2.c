@@ -52,23 +52,6 @@ AVX2_INLINE __m256i nibbles(const uint8_t *packed) {
     return _mm256_and_si256(both, _mm256_set1_epi8(15));
 }
 
-AVX2_INLINE __m128i load4(const uint8_t *p) {
-    int32_t bits;
-    memcpy(&bits, p, sizeof bits);
-    return _mm_cvtsi32_si128(bits);
-}
-
-// The 16-bit words 0 and 1 at eight places as two vectors of floats (F16).
-AVX2_INLINE void load_scales(const uint8_t *const *at, size_t offset, __m256 *d, __m256 *m) {
-    __m128i r01 = _mm_unpacklo_epi16(load4(at[0] + offset), load4(at[1] + offset));
-    __m128i r23 = _mm_unpacklo_epi16(load4(at[2] + offset), load4(at[3] + offset));
-    __m128i r45 = _mm_unpacklo_epi16(load4(at[4] + offset), load4(at[5] + offset));
-    __m128i r67 = _mm_unpacklo_epi16(load4(at[6] + offset), load4(at[7] + offset));
-    __m128i r03 = _mm_unpacklo_epi32(r01, r23), r47 = _mm_unpacklo_epi32(r45, r67);
-    *d = _mm256_cvtph_ps(_mm_unpacklo_epi64(r03, r47));
-    *m = _mm256_cvtph_ps(_mm_unpackhi_epi64(r03, r47));
-}
-
 // Dots of eight blocks of nibbles with one activation block, dot of row r in lane r.
 AVX2_INLINE __m256i dots_nibbles(const uint8_t *const *at, size_t offset, __m256i x) {
     __m256i p[8];
@@ -110,22 +93,11 @@ void avx2_gemv_q4_0(const uint8_t *const *rows, int blocks, size_t ahead, const 
     _mm256_storeu_ps(out, f);
 }
 
-AVX2_INLINE __m256i fold32(__m256i a, __m256i b) {
-    return _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-}
-
-AVX2_INLINE __m256i fold32_pairs(__m256i a, __m256i b) {
-    return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
-}
-
 AVX2_INLINE __m256i dots_bytes(const uint8_t *const *at, size_t offset, __m256i x) {
     __m256i p[8];
     for (int r = 0; r < 8; r++)
         p[r] = multiply_bytes(_mm256_loadu_si256((const __m256i *)(at[r] + offset)), x);
-    __m256i a = fold32_pairs(fold32(p[0], p[1]), fold32(p[2], p[3]));
-    __m256i b = fold32_pairs(fold32(p[4], p[5]), fold32(p[6], p[7]));
-    return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20),
-                            _mm256_permute2x128_si256(a, b, 0x31));
+    return fold32_rows(p);
 }
 
 void avx2_gemv_q8_0(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
@@ -216,23 +188,22 @@ void avx2_unpack_q4_1(const uint8_t *row, int blocks, int index, const isa_tile 
 }
 
 void avx2_unpack_q5_0(const uint8_t *row, int blocks, int index, const isa_tile *tile) {
-    const __m256i sixteen = _mm256_set1_epi8(16);
     for (int b = 0; b < blocks; b++, row += 22) {
         int at = b * ISA_TILE_ROWS + index;
         tile->d[at] = load_f16(row);
-        __m256i missing = _mm256_andnot_si256(spread_bits(row + 2), sixteen);
-        __m256i q = _mm256_sub_epi8(nibbles(row + 6), missing);
+        __m256i high = _mm256_and_si256(spread_bits(row + 2), _mm256_set1_epi8(16));
+        __m256i q = _mm256_or_si256(nibbles(row + 6), high);
         _mm256_storeu_si256((__m256i *)(tile->q + at * ISA_BLOCK), q);
     }
 }
 
-// The dots of one block: 4 rows x 8 tokens. Eight products of nibbles fit 16 bits (8 * 2 * 15 * 127
-// < 2^15).
-AVX2_INLINE void block_dots(dtype type, const uint8_t *w, const uint8_t *q, __m256i *dots) {
-    __m256i sums[ISA_TILE_ROWS];
+// Adds the products of steps `from` to `from` + `count`, 4 values each, of 4 rows x 8 tokens: in 16
+// bits for weights that are small enough (count * 2 * largest * 127 < 2^15), else in 32.
+AVX2_INLINE void add_products(dtype type, const uint8_t *w, const uint8_t *q, int from, int count,
+                              __m256i *sums) {
     for (int r = 0; r < ISA_TILE_ROWS; r++) sums[r] = _mm256_setzero_si256();
 #pragma GCC unroll 8
-    for (int j = 0; j < 8; j++) {
+    for (int j = from; j < from + count; j++) {
         __m256i x = _mm256_load_si256((const __m256i *)(q + 32 * j));
         for (int r = 0; r < ISA_TILE_ROWS; r++) {
             __m256i four = broadcast4(w + r * ISA_BLOCK + 4 * j);
@@ -243,8 +214,26 @@ AVX2_INLINE void block_dots(dtype type, const uint8_t *w, const uint8_t *q, __m2
             AVX2_KEEP(sums[r]);
         }
     }
+    if (type == DTYPE_Q8_0) return;
     for (int r = 0; r < ISA_TILE_ROWS; r++)
-        dots[r] = type == DTYPE_Q8_0 ? sums[r] : _mm256_madd_epi16(sums[r], _mm256_set1_epi16(1));
+        sums[r] = _mm256_madd_epi16(sums[r], _mm256_set1_epi16(1));
+}
+
+// The dots of one block. `sum` is that of the activations: Q4_0 and Q5_0 lie 8 and 16 below what
+// was multiplied.
+AVX2_INLINE void block_dots(dtype type, const uint8_t *w, const uint8_t *q, __m256i sum,
+                            __m256i *dots) {
+    if (type == DTYPE_Q5_0) { // values to 31: half a block fits 16 bits
+        __m256i rest[ISA_TILE_ROWS];
+        add_products(type, w, q, 0, 4, dots);
+        add_products(type, w, q, 4, 4, rest);
+        for (int r = 0; r < ISA_TILE_ROWS; r++) dots[r] = _mm256_add_epi32(dots[r], rest[r]);
+    } else {
+        add_products(type, w, q, 0, 8, dots);
+    }
+    if (type != DTYPE_Q4_0 && type != DTYPE_Q5_0) return;
+    __m256i excess = _mm256_slli_epi32(sum, type == DTYPE_Q4_0 ? 3 : 4);
+    for (int r = 0; r < ISA_TILE_ROWS; r++) dots[r] = _mm256_sub_epi32(dots[r], excess);
 }
 
 AVX2_INLINE void gemm_q8(dtype type, const isa_tile *tile, int blocks, const uint8_t *group,
@@ -252,14 +241,12 @@ AVX2_INLINE void gemm_q8(dtype type, const isa_tile *tile, int blocks, const uin
     __m256 f[ISA_TILE_ROWS];
     for (int r = 0; r < ISA_TILE_ROWS; r++) f[r] = _mm256_setzero_ps();
     for (int b = 0; b < blocks; b++, group += isa_group_block_bytes(8)) {
-        __m256i dots[ISA_TILE_ROWS];
-        block_dots(type, tile->q + b * ISA_TILE_ROWS * ISA_BLOCK, group + 96, dots);
+        __m256i dots[ISA_TILE_ROWS], sum = _mm256_load_si256((const __m256i *)(group + 64));
+        block_dots(type, tile->q + b * ISA_TILE_ROWS * ISA_BLOCK, group + 96, sum, dots);
         __m256 d = _mm256_load_ps((const float *)group);
         __m256 s = _mm256_load_ps((const float *)(group + 32));
-        __m256i sum8 = _mm256_slli_epi32(_mm256_load_si256((const __m256i *)(group + 64)), 3);
         for (int r = 0; r < ISA_TILE_ROWS; r++) {
             int at = b * ISA_TILE_ROWS + r;
-            if (type == DTYPE_Q4_0) dots[r] = _mm256_sub_epi32(dots[r], sum8);
             __m256 scale = _mm256_mul_ps(_mm256_set1_ps(tile->d[at]), d);
             f[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[r]), scale, f[r]);
             if (type == DTYPE_Q4_1) f[r] = _mm256_fmadd_ps(_mm256_set1_ps(tile->m[at]), s, f[r]);
@@ -278,4 +265,8 @@ void avx2_gemm_q4_0(const isa_tile *tile, int blocks, const uint8_t *group, floa
 
 void avx2_gemm_q4_1(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
     gemm_q8(DTYPE_Q4_1, tile, blocks, group, out);
+}
+
+void avx2_gemm_q5_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
+    gemm_q8(DTYPE_Q5_0, tile, blocks, group, out);
 }
