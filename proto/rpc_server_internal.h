@@ -9,7 +9,7 @@
 
 enum {
     RPC_ACCEPTS = 64,         // calls that gRPC may hand over before we asked again
-    RPC_HANDLER_QUEUE = 1024, // requests that wait for a handler; more are refused
+    RPC_HANDLER_QUEUE = RPC_DEFAULT_CALLS_MAX, // requests that wait for a handler; more are refused
     RPC_POLLERS_MAX = 16,
     RPC_HANDLERS_MAX = 64,
     RPC_PEER_MAX = 64,
