@@ -84,6 +84,11 @@ void http_on_completed(void *server, struct MHD_Connection *connection, void **e
 void http_on_connection(void *server, struct MHD_Connection *connection, void **conn,
                         enum MHD_ConnectionNotificationCode what);
 
+// What to do next with a suspended connection that was resumed (http_respond.c). MHD_NO: close it.
+enum MHD_Result http_send_reply(http_exchange *x);    // HTTP_REPLY
+enum MHD_Result http_answer_events(http_exchange *x); // HTTP_ANSWERING with events
+enum MHD_Result http_answer_whole(http_exchange *x);  // HTTP_ANSWERING without
+
 // NULL when memory is short.
 http_exchange *http_exchange_create(http_server *s, struct MHD_Connection *connection,
                                     http_conn *conn);

@@ -10,10 +10,10 @@
 #include <sys/random.h>
 
 #include "common/base/clock.h"
+#include "coordinator/ingress/prompt_tokens.h"
 
 enum {
     REQUEST_MEMORY_MAX = 256 << 20, // of one parsed request; the body's limit is far below
-    RENDERED_MAX = 64 << 20,        // bytes of a rendered conversation
     RETRY_AFTER_MS = 1000,
 };
 static_assert((int)GENERATE_N_MAX <= (int)CORE_N_MAX &&
@@ -75,96 +75,9 @@ static bool find_model(const ingress *in, const generate_request *r, served_mode
     return false;
 }
 
-// ---- tokens ----
-
 static int context_of(const ingress *in, const served_model *m) {
     int context = model_get_config(m->model)->context;
     return in->max_context && in->max_context < context ? in->max_context : context;
-}
-
-static bool too_long(int context, const char *param, refusal *why) {
-    return refuse(why, STATUS_INVALID_ARGUMENT, param, "context_length_exceeded",
-                  "This model's maximum context length is %d tokens, but the prompt alone has "
-                  "more. Please reduce its "
-                  "length.",
-                  context);
-}
-
-static bool encode(const served_model *m, const char *text, size_t size, bool add_bos, int context,
-                   const char *param, token_list *out, refusal *why) {
-    status s = tokenizer_encode(model_get_tokenizer(m->model), text, size, true, add_bos,
-                                (size_t)context, out);
-    if (s.code == STATUS_OK) return true;
-    return s.code == STATUS_RESOURCE_EXHAUSTED ? too_long(context, param, why)
-                                               : refuse_status(why, s, param, NULL);
-}
-
-static const char *token_text(const tokenizer *t, int32_t id, char *room, size_t room_size) {
-    size_t size = 0;
-    const char *bytes = id >= 0 ? tokenizer_token_bytes(t, id, &size) : "";
-    snprintf(room, room_size, "%.*s", (int)size, bytes);
-    return room;
-}
-
-static bool encode_chat(const served_model *m, const json_t *messages, int context, token_list *out,
-                        refusal *why) {
-    const chat_template *template = model_get_template(m->model);
-    if (!template)
-        return refuse(why, STATUS_INVALID_ARGUMENT, "messages", "unsupported_parameter",
-                      "The model '%.128s' has no chat template. Use /v1/completions.", m->name);
-    const tokenizer *t = model_get_tokenizer(m->model);
-    char bos[256], eos[256];
-    buf text = buf_make(RENDERED_MAX);
-    status s = chat_template_render(
-        template, messages, NULL, NULL, true, token_text(t, tokenizer_bos(t), bos, sizeof bos),
-        token_text(t, tokenizer_eos(t), eos, sizeof eos), clock_unix_seconds(), &text);
-    bool good = s.code == STATUS_OK;
-    // The template's bounds are the client's fault: a conversation past them is refused, not to be
-    // tried again.
-    if (s.code == STATUS_RESOURCE_EXHAUSTED || s.code == STATUS_INVALID_ARGUMENT)
-        s.code = STATUS_INVALID_ARGUMENT;
-    if (!good) refuse_status(why, status_context(s, "chat template"), "messages", "invalid_value");
-    // The template writes BOS itself where the model wants one, so the tokenizer must not add it.
-    good = good && encode(m, buf_string(&text), text.size, false, context, "messages", out, why);
-    buf_free(&text);
-    return good;
-}
-
-static bool take_tokens(const served_model *m, const prompt_input *p, int context, token_list *out,
-                        refusal *why) {
-    int vocab = model_get_config(m->model)->vocab;
-    if (p->token_count > context) return too_long(context, "prompt", why);
-    for (int i = 0; i < p->token_count; i++)
-        if (p->tokens[i] < 0 || p->tokens[i] >= vocab)
-            return refuse(why, STATUS_INVALID_ARGUMENT, "prompt", "invalid_value",
-                          "Invalid 'prompt': %" PRId32
-                          " is not a token of this model; it has tokens 0 to %d.",
-                          p->tokens[i], vocab - 1);
-    int32_t *ids = realloc(out->ids, ((size_t)p->token_count + 1) * sizeof *ids);
-    if (!ids) return no_memory(why);
-    if (p->token_count) memcpy(ids, p->tokens, (size_t)p->token_count * sizeof *ids);
-    *out = (token_list){ids, (size_t)p->token_count, (size_t)p->token_count + 1};
-    return true;
-}
-
-// The tokens of prompt i, at least one.
-static bool encode_prompt(const served_model *m, const generate_request *r, int i, int context,
-                          token_list *out, refusal *why) {
-    const char *param = r->messages ? "messages" : "prompt";
-    bool good;
-    if (r->messages)
-        good = encode_chat(m, r->messages, context, out, why);
-    else if (!r->prompts[i].text.bytes)
-        good = take_tokens(m, &r->prompts[i], context, out, why);
-    else
-        good = encode(m, r->prompts[i].text.bytes, r->prompts[i].text.size, true, context, param,
-                      out, why);
-    if (!good) return false;
-    if (!out->count)
-        return refuse(why, STATUS_INVALID_ARGUMENT, param, "invalid_value",
-                      "Invalid '%s': it is empty, and the model has no token to start from.",
-                      param);
-    return true;
 }
 
 // ---- limits ----
@@ -173,7 +86,7 @@ static bool check_context(const generate_request *r, int count, int context, ref
     int wanted = r->max_tokens < 0 ? 1 : r->max_tokens;
     if (count <= context - wanted) return true;
     if (count >= context && wanted)
-        return too_long(context, r->messages ? "messages" : "prompt", why);
+        return prompt_refuse_length(context, r->messages ? "messages" : "prompt", why);
     return refuse(
         why, STATUS_INVALID_ARGUMENT, r->messages ? "messages" : "prompt",
         "context_length_exceeded",
@@ -255,25 +168,13 @@ static void drop_request(core_request *r) {
     arena_destroy(r->memory);
 }
 
-// The text of the prompt, for an answer that starts with it.
-static bool make_preface(const served_model *m, const prompt_input *p, text_span *out) {
-    buf text = buf_make(RENDERED_MAX);
-    if (p->text.bytes) buf_append(&text, p->text.bytes, p->text.size);
-    for (int i = 0; !p->text.bytes && i < p->token_count; i++)
-        tokenizer_decode(model_get_tokenizer(m->model), p->tokens[i], true, i == 0, &text);
-    out->size = text.size;
-    out->bytes = text.failed ? NULL : buf_take(&text);
-    buf_free(&text);
-    return out->bytes != NULL;
-}
-
 static bool prepare_one(const ingress *in, const generate_request *r, int i, uint64_t seed,
                         const char *client, prepared *out, refusal *why) {
     int context = context_of(in, out->model);
     token_list tokens = {0};
-    bool good = encode_prompt(out->model, r, i, context, &tokens, why) &&
+    bool good = prompt_tokens_encode(out->model, r, i, context, &tokens, why) &&
                 check_context(r, (int)tokens.count, context, why);
-    if (good && r->echo && !make_preface(out->model, &r->prompts[i], &out->prefaces[i]))
+    if (good && r->echo && !prompt_text(out->model, &r->prompts[i], &out->prefaces[i]))
         good = no_memory(why);
     if (good && !(out->requests[i] = make_request(in, r, out->model, &tokens, seed, client)))
         good = no_memory(why);
@@ -344,7 +245,7 @@ bool generate_tokenize(const ingress *in, const generate_request *r, token_list 
     if (!generate_authenticate(in, r->api_key, r->client, client, why) ||
         !find_model(in, r, model, why))
         return false;
-    if (encode_prompt(*model, r, 0, context_of(in, *model), out, why)) return true;
+    if (prompt_tokens_encode(*model, r, 0, context_of(in, *model), out, why)) return true;
     served_model_release(*model);
     *model = NULL;
     return false;
