@@ -28,7 +28,7 @@ typedef struct group_port {
 
 typedef struct core_thread_options {
     core_options core;
-    int queue; // events that may wait
+    int queue; // events of workers that may wait, beside core.max_queue requests
 } core_thread_options;
 
 // Creates the core; nothing runs yet.
@@ -46,8 +46,8 @@ bool core_thread_post(core_thread *t, const core_event *event, int64_t deadline_
 bool core_thread_submit(void *core_thread_, struct core_request *request);
 void core_thread_cancel(void *core_thread_, uint64_t id);
 
-// A copy of the core's latest view (at most 100 ms old, 0 ms when nothing happens) in `memory`.
-status core_thread_look(core_thread *t, arena *memory, core_view *out);
+// What the core holds now (core_look), copied into `memory`: the third of core_port's functions.
+status core_thread_look(void *core_thread_, arena *memory, core_view *out);
 
 // Refuses new requests, lets what runs end until deadline_ns. True: all ended by themselves.
 bool core_thread_drain(core_thread *t, int64_t deadline_ns);
