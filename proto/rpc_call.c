@@ -310,11 +310,14 @@ static size_t fill_batch(rpc_call *call, grpc_op ops[3]) {
     bool more = call->outbox.head != NULL;
     bool last = call->finished && !more && !call->status_sent;
     if (call->sent == NULL && !last) return 0;
-    if (!call->headers_sent) ops[count++].op = GRPC_OP_SEND_INITIAL_METADATA;
+    bool first = !call->headers_sent;
+    if (first) ops[count++].op = GRPC_OP_SEND_INITIAL_METADATA;
     call->headers_sent = true;
     if (call->sent != NULL) {
         ops[count].op = GRPC_OP_SEND_MESSAGE;
-        ops[count].flags = more ? GRPC_WRITE_BUFFER_HINT : 0; // one write for all that waits
+        // One write for all that waits. Not with the headers: gRPC holds both back then and the
+        // batch never completes.
+        ops[count].flags = more && !first ? GRPC_WRITE_BUFFER_HINT : 0;
         ops[count++].data.send_message.send_message = call->sent;
     }
     if (!last) return count;
