@@ -95,7 +95,7 @@ core_request *sim_clients_ask(sim_clients *c, int64_t now_ns, bool calm) {
     a->request = r;
     a->max_tokens = r->max_tokens;
     int left = SIM_CONTEXT - r->prompt_count, limit = r->max_tokens < left ? r->max_tokens : left;
-    for (int i = 0; i < r->n; i++) {
+    for (int i = 0; i < r->n && i < SIM_N_MAX; i++) { // the second bound is for gcc, which cannot see it
         a->answers[i].text = buf_make(1 << 16);
         sim_expect(r, i, limit < 0 ? 0 : limit, &a->answers[i].expected);
     }
