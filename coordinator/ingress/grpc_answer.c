@@ -196,6 +196,7 @@ void grpc_answer_writable(void *owner, rpc_call *call) {
             if (a->sent || a->status >= 0) return; // called again when that is out
             continue;
         }
+        if (sink_stream_is_cancelled(a->stream)) return; // was cut; grpc_answer_closed follows
         if (sink_stream_sleep(a->stream, NULL)) return;
     }
 }
