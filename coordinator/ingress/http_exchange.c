@@ -1,6 +1,7 @@
 #include "coordinator/ingress/http_internal.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -136,6 +137,10 @@ const char *http_exchange_api_key(const http_exchange *x) {
 
 const char *http_exchange_peer(const http_exchange *x) {
     return x->peer;
+}
+
+void http_exchange_name(http_exchange *x, const char *id) {
+    if (!x->request_id[0]) snprintf(x->request_id, sizeof x->request_id, "%s", id);
 }
 
 bool http_exchange_is_draining(const http_exchange *x) {

@@ -25,6 +25,8 @@ const char *http_exchange_rest(const http_exchange *x); // of the path, behind t
 const buf *http_exchange_body(const http_exchange *x);
 const char *http_exchange_api_key(const http_exchange *x); // NULL: none sent
 const char *http_exchange_peer(const http_exchange *x);    // the client's address, without port
+// What x-request-id says, unless the client sent its own.
+void http_exchange_name(http_exchange *x, const char *id);
 bool http_exchange_is_draining(const http_exchange *x);
 
 // Answers with a whole body, which is taken (the buf is empty afterwards).

@@ -121,6 +121,7 @@ static void serve(http_exchange *x,
     if (!request.generate.client) request.generate.client = http_exchange_peer(x);
     bool good = generate_prepare(c->in, &request.generate, &c->prepared, &why);
     if (good) {
+        http_exchange_name(x, c->prepared.id);
         answer(x, &request, c);
     } else {
         free(c);

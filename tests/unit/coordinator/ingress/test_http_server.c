@@ -179,6 +179,7 @@ static void test_stream(void **state) {
         "{" HI ",\"max_tokens\":3,\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
     assert_int_equal(status_of(r), 200);
     assert_non_null(strstr(r, "text/event-stream"));
+    assert_non_null(strstr(r, "x-request-id: chatcmpl-"));
     const char *order[] = {"\"delta\":{\"role\":\"assistant\",\"content\":\"\"}",
                            "{\"content\":\"a\"}",
                            "{\"content\":\"b\"}",
