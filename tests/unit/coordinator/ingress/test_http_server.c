@@ -364,7 +364,7 @@ static void test_dead_readers(void **state) {
     fixture f;
     start(&f, impatient);
     for (int large = 0; large < 2; large++) {
-        atomic_store(&f.core.piece_bytes, large ? 16 << 10 : 2000);
+        atomic_store(&f.core.piece_bytes, large ? 16 << 10 : 600);
         int dead[20];
         for (int i = 0; i < 20; i++) {
             dead[i] = dial(&f);
