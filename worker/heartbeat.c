@@ -10,7 +10,7 @@
 
 enum {
     ANSWER_MS = 1000, // a heartbeat without an answer for so long counts as lost
-    GRACE_MS = 3000,  // from "stop" to the end of a process whose main thread does not end
+    GRACE_MS = 1500,  // from "stop" to the end of a process whose main thread does not end
     MESSAGE_MAX = 4096,
     EXIT_NOT_WANTED = 3,
 };
