@@ -2,9 +2,11 @@
 //
 // Up: what is called before what calls it. Down: drain (nothing new, what runs may end), then the
 // core, whose last words go out through edges that still stand, then the edges.
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "common/base/clock.h"
 #include "common/base/config.h"
@@ -90,6 +92,29 @@ static status start_http(coordinator *c) {
     return status_context(http_server_start(&o, &c->http), "--http");
 }
 
+static bool write_address(FILE *file, const char *name, const char *host, int port) {
+    bool v6 = strchr(host, ':') != NULL;
+    return fprintf(file, v6 ? "%s=[%s]:%d\n" : "%s=%s:%d\n", name, host, port) > 0;
+}
+
+// "http=HOST:PORT", "grpc=HOST:PORT", renamed into place: who waits for the file never reads half
+// of it.
+static status write_addresses(const coordinator *c) {
+    const char *path = c->options->address_file;
+    char http[256], grpc[256], fresh[4096];
+    int port;
+    TRY(config_split_address(c->options->http, http, &port));
+    TRY(config_split_address(c->options->grpc, grpc, &port));
+    if (snprintf(fresh, sizeof fresh, "%s.new", path) >= (int)sizeof fresh)
+        return status_error(STATUS_INVALID_ARGUMENT, "--address-file: the path is too long");
+    FILE *file = fopen(fresh, "we");
+    bool good = file && write_address(file, "http", http, http_server_port(c->http)) &&
+                write_address(file, "grpc", grpc, rpc_server_port(c->grpc));
+    good = file && !fclose(file) && good && !rename(fresh, path);
+    if (good) return status_ok();
+    return status_error(STATUS_UNAVAILABLE, "--address-file %s: %s", path, strerror(errno));
+}
+
 static status start(coordinator *c) {
     TRY(make_core(c));
     group_port port = group_links_port(c->links);
@@ -100,7 +125,7 @@ static status start(coordinator *c) {
              "octant-coordinator %s: HTTP port %d, gRPC port %d; workers: octant-worker "
              "--coordinator %s",
              OCTANT_VERSION, http_server_port(c->http), rpc_server_port(c->grpc), c->options->grpc);
-    return status_ok();
+    return c->options->address_file ? write_addresses(c) : status_ok();
 }
 
 static void drain(coordinator *c) {

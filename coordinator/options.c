@@ -73,6 +73,8 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
          "where gRPC clients and workers connect"},
         {"api-keys", CONFIG_STRING, &o->api_keys, 0, 0, NULL, "PATH",
          "file with one \"NAME KEY\" a line; none: anybody may ask"},
+        {"address-file", CONFIG_STRING, &o->address_file, 0, 0, NULL, "PATH",
+         "where to write the addresses once both listen, for whoever chose port 0"},
         {"max-queue", CONFIG_INT, &o->max_queue, 1, ITEMS_MAX, NULL, NULL,
          "requests that may wait; beyond, clients hear 429"},
         {"max-seqs", CONFIG_INT, &o->max_seqs, 1, CLUSTER_SEQS_MAX, NULL, NULL,

@@ -11,8 +11,9 @@
 #include "coordinator/core/core.h"
 
 typedef struct options {
-    const char *http, *grpc; // "HOST:PORT"
-    const char *api_keys;    // path; NULL: anybody may ask
+    const char *http, *grpc;  // "HOST:PORT"
+    const char *api_keys;     // path; NULL: anybody may ask
+    const char *address_file; // path; NULL: the addresses are only logged
     int64_t http_threads, http_workers, http_connections, http_body_max;
     int64_t max_queue, max_seqs, max_step_tokens, block_tokens, max_context;
     int64_t request_timeout_ns, request_timeout_most_ns, no_group_wait_ns;
