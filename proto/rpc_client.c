@@ -306,9 +306,10 @@ status rpc_stream_open(rpc_channel *c, const char *path, const void *request, si
     grpc_metadata_array_init(&s->trailing);
     s->details = grpc_empty_slice();
     s->failed = status_ok();
-    s->call = grpc_channel_create_call(c->channel, NULL, GRPC_PROPAGATE_DEFAULTS, c->queue,
-                                       grpc_slice_from_copied_string(path), NULL,
-                                       rpc_grpc_time(options->deadline_ns), NULL);
+    grpc_slice method = grpc_slice_from_copied_string(path);
+    s->call = grpc_channel_create_call(c->channel, NULL, GRPC_PROPAGATE_DEFAULTS, c->queue, method,
+                                       NULL, rpc_grpc_time(options->deadline_ns), NULL);
+    grpc_slice_unref(method);
     pthread_mutex_lock(&c->lock);
     c->streams++;
     pthread_mutex_unlock(&c->lock);

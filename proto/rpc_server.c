@@ -83,7 +83,12 @@ static void on_accept(rpc_server *s, rpc_accept *a, bool ok) {
     if (ok) rpc_call_begin(s, a);
     grpc_call_details_destroy(&a->details);
     grpc_metadata_array_destroy(&a->metadata);
-    if (ok) ask_for_call(s, a);
+    pthread_mutex_lock(&s->lock);
+    bool again = ok && !s->stopping;
+    if (!again) s->accepts_out--;
+    pthread_cond_broadcast(&s->closed_changed);
+    pthread_mutex_unlock(&s->lock);
+    if (again) ask_for_call(s, a); // the queue stays open as long as one is out
 }
 
 static void on_tag(rpc_server *s, const rpc_tag *tag, bool ok) {
@@ -239,6 +244,7 @@ status rpc_server_create(const rpc_server_options *options, const rpc_service *c
         grpc_server_start(s->server);
         for (int i = 0; i < RPC_ACCEPTS; i++) {
             s->accepts[i].tag = (rpc_tag){RPC_TAG_ACCEPT, &s->accepts[i]};
+            s->accepts_out++; // nobody polls yet
             ask_for_call(s, &s->accepts[i]);
         }
         if (!start_threads(s))
@@ -264,11 +270,13 @@ int rpc_server_open_calls(rpc_server *s) {
 
 // ---- stop ----
 
-// Waits until no call is open and gRPC has confirmed; false when the deadline has passed.
+// Waits until no call is open, none is about to be, and gRPC has confirmed; false when the deadline
+// has passed.
 static bool wait_for_calls(rpc_server *s, int64_t deadline_ns) {
     bool done;
     pthread_mutex_lock(&s->lock);
-    while (!(done = s->open_calls == 0 && s->shutdown_back) && clock_now_ns() < deadline_ns)
+    while (!(done = s->open_calls == 0 && s->accepts_out == 0 && s->shutdown_back) &&
+           clock_now_ns() < deadline_ns)
         rpc_cond_wait(&s->closed_changed, &s->lock, deadline_ns);
     pthread_mutex_unlock(&s->lock);
     return done;

@@ -8,7 +8,7 @@
 #include "proto/rpc_server.h"
 
 enum {
-    RPC_ACCEPTS = 64,         // calls that gRPC may hand over before we asked again
+    RPC_ACCEPTS = 64, // calls that gRPC may hand over before we asked again
     RPC_HANDLER_QUEUE = RPC_DEFAULT_CALLS_MAX, // requests that wait for a handler; more are refused
     RPC_POLLERS_MAX = 16,
     RPC_HANDLERS_MAX = 64,
@@ -54,7 +54,7 @@ struct rpc_server {
     pthread_cond_t ready_changed, closed_changed;
     rpc_call *ready_first, *ready_last; // calls that the sender is to look at
     rpc_call *open_first;               // all open calls
-    int open_calls;
+    int open_calls, accepts_out;
     bool stopping, shutdown_back, sender_stop;
 };
 
