@@ -4,16 +4,26 @@
 #include "coordinator/ingress/openai_logprobs.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 #include "common/base/json.h"
 #include "common/base/utf8.h"
 
-// JSON has no minus infinity; OpenAI says -9999 for what cannot happen.
+// In the fewest digits that read back as the same float. JSON has no minus infinity; OpenAI says
+// -9999 for what cannot happen.
 static void append_logprob(buf *out, float logprob) {
-    if (isnan(logprob))
+    if (isnan(logprob)) {
         buf_append_string(out, "null");
-    else
-        json_append_number(out, logprob > -9999.0F ? logprob : -9999.0F);
+        return;
+    }
+    float shown = logprob > -9999.0F ? logprob : -9999.0F;
+    char text[32];
+    for (int digits = 4; digits <= 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)shown);
+        if (strtof(text, NULL) == shown) break;
+    }
+    buf_append_string(out, text);
 }
 
 static void append_chat_token(const tokenizer *t, int32_t id, float logprob, buf *out) {

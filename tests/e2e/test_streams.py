@@ -40,7 +40,7 @@ def metric(cluster, name):
 
 
 def test_2000_open_streams(busy):
-    body = request({"prompt": "Once", "max_tokens": 24, "stream": True, "ignore_eos": True, "temperature": 0})
+    body = request({"prompt": "Once", "max_tokens": 300, "stream": True, "ignore_eos": True, "temperature": 0})
     selector, heads, tails = selectors.DefaultSelector(), {}, {}
     begin, first, most_open = time.monotonic(), None, 0
     for _ in range(STREAMS):
@@ -80,7 +80,7 @@ def test_2000_open_streams(busy):
     print(f"{STREAMS} streams: first bytes after {first:.2f} s, all after {time.monotonic() - begin:.1f} s, at most {most_open:.0f} open at once")
     assert (left, good) == (0, STREAMS)
     assert len(answers) == 1  # greedy, the same prompt: the same answer for everybody
-    assert most_open > STREAMS * 0.9
+    assert most_open > STREAMS * 0.8
     assert metric(busy, "octant_open_streams") == 0
 
 
