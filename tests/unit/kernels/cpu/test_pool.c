@@ -24,6 +24,8 @@ typedef struct job {
 static void count_task(void *context, int task, int thread) {
     job *j = context;
     if (thread < 0 || thread >= j->threads) atomic_store(&j->total, -1000000);
+    // A straggler now and then, so that a join that does not wait for it is seen.
+    if (task % 100 == 99) clock_sleep_until(clock_now_ns() + 20000);
     j->runs[task]++;
     atomic_fetch_add(&j->total, 1);
 }
