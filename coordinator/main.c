@@ -17,9 +17,11 @@
 #include "coordinator/ingress/http_server.h"
 #include "coordinator/observe/metrics.h"
 #include "coordinator/options.h"
+#include "proto/rpc_health.h"
+#include "proto/rpc_reflection.h"
 
 enum {
-    SERVICES = 2, // of gRPC: clients', workers'
+    SERVICES = 5, // of gRPC: clients', workers', health, reflection twice
     OPTIONS_BYTES_MAX = 1 << 20,
     EVENTS_MAX = 4096,      // of workers; heartbeats of a thousand ranks in half a second
     LAST_WORDS_SECONDS = 2, // for what waits to be sent when the core has ended
@@ -33,6 +35,8 @@ typedef struct coordinator {
     core_thread *core;
     group_links *links;
     grpc_inference *inference;
+    rpc_health *health;
+    rpc_reflection *reflection;
     const rpc_service *services[SERVICES];
     rpc_server *grpc;
     http_server *http;
@@ -73,8 +77,15 @@ static status make_core(coordinator *c) {
 }
 
 static status start_grpc(coordinator *c) {
+    static const char *const names[] = {"octant.v1.Inference"};
+    c->health = rpc_health_create(names, 1, grpc_inference_can_serve, c->inference);
+    c->reflection = rpc_reflection_create(c->services, SERVICES);
+    if (!c->health || !c->reflection) return no_memory();
     c->services[0] = grpc_inference_service(c->inference);
     c->services[1] = group_links_service(c->links);
+    c->services[2] = rpc_health_service(c->health);
+    c->services[3] = rpc_reflection_v1(c->reflection);
+    c->services[4] = rpc_reflection_v1alpha(c->reflection);
     rpc_server_options o = {.address = c->options->grpc, .message_max = CLUSTER_MESSAGE_MAX};
     return status_context(rpc_server_create(&o, c->services, SERVICES, &c->grpc), "--grpc");
 }
@@ -146,6 +157,8 @@ static void stop(coordinator *c) {
         rpc_server_stop(c->grpc, clock_now_ns() + LAST_WORDS_SECONDS * CLOCK_SECOND);
         rpc_server_destroy(c->grpc);
     }
+    rpc_health_destroy(c->health);
+    rpc_reflection_destroy(c->reflection);
     grpc_inference_destroy(c->inference);
     group_links_destroy(c->links);
     core_thread_destroy(c->core);

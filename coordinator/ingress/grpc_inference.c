@@ -274,6 +274,17 @@ const rpc_service *grpc_inference_service(const grpc_inference *g) {
     return &g->service;
 }
 
+bool grpc_inference_can_serve(void *grpc_inference_) {
+    const grpc_inference *g = grpc_inference_;
+    core_view view;
+    arena *memory = arena_create(INGRESS_VIEW_BYTES_MAX);
+    bool seen =
+        memory != NULL && g->in->core.look(g->in->core.core, memory, &view).code == STATUS_OK;
+    bool serves = seen && !view.draining && core_view_can_serve(&view, NULL);
+    arena_destroy(memory);
+    return serves;
+}
+
 void grpc_inference_destroy(grpc_inference *g) {
     free(g);
 }

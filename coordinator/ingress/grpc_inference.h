@@ -19,6 +19,9 @@ grpc_inference *grpc_inference_create(const ingress *in);
 // For rpc_server_create; lives as long as this.
 const rpc_service *grpc_inference_service(const grpc_inference *g);
 
+// For rpc_health_create: true when some group could make a token now and nothing is draining.
+bool grpc_inference_can_serve(void *grpc_inference_);
+
 // The server has stopped before. NULL is allowed.
 void grpc_inference_destroy(grpc_inference *g);
 
