@@ -180,7 +180,7 @@ void core_handle(core *c, const core_event *event, int64_t now_ns, core_effects 
     c->out = out;
     c->now_ns = now_ns;
     int64_t late = c->timer_ns < now_ns ? now_ns - c->timer_ns : 0;
-    if (late > STALL_MS * CLOCK_MS) membership_forgive(c, late);
+    if (late > STALL_MS * CLOCK_MS) membership_forgive(c);
     dispatch(c, event);
     expire(c);
     membership_tick(c);

@@ -146,12 +146,12 @@ void membership_heartbeat(core *c, group *g, const heartbeat *h) {
     membership_failed(c, g, &failed);
 }
 
-void membership_forgive(core *c, int64_t stalled_ns) {
+void membership_forgive(core *c) {
     for (int i = 0; i < c->group_count; i++) {
         group *g = c->groups[i];
-        g->step_began_ns += stalled_ns;
+        g->step_began_ns = c->now_ns;
         for (int k = 0; k < g->ranks_count; k++)
-            if (g->ranks[k].heard_ns >= 0) g->ranks[k].heard_ns += stalled_ns;
+            if (g->ranks[k].heard_ns >= 0) g->ranks[k].heard_ns = c->now_ns;
     }
 }
 

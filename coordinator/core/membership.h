@@ -29,7 +29,8 @@ void membership_tick(core *c);
 // When membership_tick has something to do next.
 int64_t membership_next(const core *c);
 
-// The coordinator itself stood still for so long: nobody's silence in that time counts.
-void membership_forgive(core *c, int64_t stalled_ns);
+// The coordinator itself stood still: what was said meanwhile is not yet heard, so all clocks that
+// tell silence from life begin anew.
+void membership_forgive(core *c);
 
 #endif
