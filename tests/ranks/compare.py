@@ -4,7 +4,8 @@
     tests/ranks/compare.py --generate build/tests/generate --model MODEL.gguf [--ranks 2,3,5,9] [--max-tokens 64]
 
 No tie is excused: parts of a sum over ranks are added exactly (kernels_matmul_sums), so the number of ranks leaves no
-trace. Exit status 1 when one bit of a prompt's logits or one token differs."""
+trace; nor do other sequences in the batch, chunks of the prompt, threads or transport. Exit status 1 when one bit of a
+prompt's logits or one token differs."""
 import argparse
 import hashlib
 import pathlib
@@ -14,9 +15,19 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 
+# What must not matter either: company, chunks, who finds the largest logit, threads, transport.
+VARIANTS = [
+    ("16 prompts at once", 1, ["--batch", "16"]),
+    ("16 prompts at once on 3 ranks", 3, ["--batch", "16"]),
+    ("prompts in chunks of 3 tokens", 1, ["--chunk", "3"]),
+    ("the leader sees whole rows", 2, ["--full"]),
+    ("2 threads", 1, ["--threads", "2"]),
+    ("ranks joined by MPI", 2, ["--transport", "mpi"]),
+]
+
 
 def generate(args, ranks, extra):
-    command = [args.generate, args.model, "--prompts", str(args.prompts), *extra]
+    command = [args.generate, args.model, "--prompts", args.prompts, *extra]
     if ranks > 1:
         command = ["mpirun", "--oversubscribe", "--allow-run-as-root", "--bind-to", "none", "-n", str(ranks), *command]
     done = subprocess.run(command, capture_output=True, text=True, timeout=args.timeout)
@@ -38,11 +49,20 @@ def main():
     parser.add_argument("--generate", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--prompts", default=HERE / "prompts.txt")
+    parser.add_argument("--count", type=int, default=50, help="of the prompts")
     parser.add_argument("--ranks", default="2,3,5,9")
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--timeout", type=float, default=900)
     args = parser.parse_args()
 
+    with tempfile.NamedTemporaryFile("w") as some:
+        some.writelines(pathlib.Path(args.prompts).read_text().splitlines(keepends=True)[: args.count])
+        some.flush()
+        args.prompts = some.name
+        return int(compare(args) > 0)
+
+
+def compare(args):
     base, base_logits = outputs(args, 1)
     failed = 0
     for ranks in map(int, args.ranks.split(",")):
@@ -51,8 +71,18 @@ def main():
         equal = sum(a == b for a, b in zip(base, tokens))
         failed += equal != len(base) or logits != base_logits
         print(f"ranks={ranks} prompts={len(base)} equal={equal} logits={'equal' if logits == base_logits else 'differ'}")
+    for what, ranks, extra in VARIANTS:
+        tokens = generate(args, ranks, ["--max-tokens", str(args.max_tokens), *extra])
+        equal = sum(a == b for a, b in zip(base, tokens))
+        failed += equal != len(base)
+        print(f"{what}: prompts={len(base)} equal={equal}")
+    whole = generate(args, 1, ["--max-tokens", "1", "--prompt-logprobs"])
+    for ranks, chunk in ((1, 1), (1, 3), (2, 5)):
+        pieces = generate(args, ranks, ["--max-tokens", "1", "--prompt-logprobs", "--chunk", str(chunk)])
+        failed += pieces != whole
+        print(f"prompt log probabilities, ranks={ranks} chunk={chunk}: {'equal' if pieces == whole else 'differ'}")
     print("failed" if failed else "passed")
-    return int(failed > 0)
+    return failed
 
 
 if __name__ == "__main__":
