@@ -80,10 +80,11 @@ struct rpc_call {
     bool in_callback; // on_open, on_message or on_half_closed runs, or waits for a handler
     bool receiving, sending, close_back;
     bool woken;
-    atomic_bool has_request;
     bool headers_sent, finished, status_sent;
     bool closed;
     rpc_outbox outbox;
+    // Not beside the flags under `lock`: the compiler reads those eight at a time.
+    atomic_bool has_request;
     status why;
     grpc_metadata trailers[RPC_METADATA_MAX];
     size_t trailer_count;
