@@ -69,8 +69,9 @@ static void note_admission(core *c, request *r) {
     if (r->scheduled_ns >= 0) return;
     r->scheduled_ns = c->now_ns;
     c->queued--;
-    double gap = (double)(c->now_ns - c->last_admission_ns);
-    c->ns_per_admission += 0.1 * (gap - c->ns_per_admission);
+    // How long the queue took to move on by one; an empty queue's idleness is no slowness.
+    int64_t since = c->last_admission_ns > r->arrived_ns ? c->last_admission_ns : r->arrived_ns;
+    c->ns_per_admission += 0.1 * ((double)(c->now_ns - since) - c->ns_per_admission);
     c->last_admission_ns = c->now_ns;
 }
 
