@@ -20,13 +20,14 @@
 enum { PROMPT_MAX = 512, RANKS_MAX = 64, WAIT_S = 300 };
 
 static struct {
-    const char *port_file, *tokens;
+    const char *port_file, *tokens, *address;
     int64_t max_tokens, heartbeat_ms, step_pause_ms;
     bool forever;
-} o = {.max_tokens = 16, .heartbeat_ms = 100, .tokens = "1"};
+} o = {.max_tokens = 16, .heartbeat_ms = 100, .tokens = "1", .address = "127.0.0.1:0"};
 
 static const config_option options[] = {
     {"port-file", CONFIG_STRING, &o.port_file, 0, 0, NULL, "FILE", "the port goes there"},
+    {"address", CONFIG_STRING, &o.address, 0, 0, NULL, "HOST:PORT", "where to listen"},
     {"tokens", CONFIG_STRING, &o.tokens, 0, 0, NULL, "IDS", "the prompt"},
     {"max-tokens", CONFIG_INT, &o.max_tokens, 1, 100000, NULL, NULL, "length of the answer"},
     {"heartbeat-ms", CONFIG_INT, &o.heartbeat_ms, 1, 10000, NULL, NULL, "between heartbeats"},
@@ -216,7 +217,7 @@ static int serve(fake *f) {
         .name = "octant.cluster.v1.Cluster", .methods = methods, .method_count = 3, .owner = f};
     rpc_server *server = NULL;
     status s = rpc_server_create(
-        &(rpc_server_options){.address = "127.0.0.1:0", .message_max = CLUSTER_MESSAGE_MAX},
+        &(rpc_server_options){.address = o.address, .message_max = CLUSTER_MESSAGE_MAX},
         (const rpc_service *const[]){&service}, 1, &server);
     if (!status_is_ok(&s)) {
         fprintf(stderr, "fake_coordinator: %s\n", s.message);
