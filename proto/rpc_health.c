@@ -28,7 +28,7 @@ typedef struct watcher {
     struct watcher *next, *previous;
     rpc_call *call;
     bool known;
-    int told; // last state sent; -1: none
+    int told; // last state sent; -1: none; with the lock
 } watcher;
 
 struct rpc_health {
@@ -134,11 +134,16 @@ static void on_watch(void *owner, rpc_call *call, const void *bytes, size_t size
 static void on_watch_writable(void *owner, rpc_call *call) {
     watcher *w = rpc_call_user(call);
     if (w == NULL) return;
-    int state = w->known ? (int)state_now(owner) : (int)SERVICE_UNKNOWN;
-    if (state == w->told) return;
+    rpc_health *h = owner;
+    int state = w->known ? (int)state_now(h) : (int)SERVICE_UNKNOWN;
+    pthread_mutex_lock(&h->lock);
+    bool news = state != w->told;
+    w->told = state;
+    pthread_mutex_unlock(&h->lock);
+    if (!news) return;
     pb_response response = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
     response.status = (serving_status)state;
-    if (send(call, &response.base).code == STATUS_OK) w->told = state;
+    send(call, &response.base); // a call that is over needs it no more
 }
 
 static void on_watch_closed(void *owner, rpc_call *call, bool completed) {
@@ -158,15 +163,15 @@ static void on_watch_closed(void *owner, rpc_call *call, bool completed) {
 
 static void *poll_run(void *argument) {
     rpc_health *h = argument;
-    int last = -1;
     pthread_mutex_lock(&h->lock);
     while (!h->stop) {
         pthread_mutex_unlock(&h->lock);
         int state = (int)state_now(h);
         pthread_mutex_lock(&h->lock);
-        for (watcher *w = h->watchers; w != NULL && state != last; w = w->next)
-            rpc_call_wake(w->call);
-        last = state;
+        // Compared with what each was told, not with the last round: it may have seen more than
+        // this.
+        for (watcher *w = h->watchers; w != NULL; w = w->next)
+            if (w->known && w->told != state) rpc_call_wake(w->call);
         rpc_cond_wait(&h->changed, &h->lock, clock_now_ns() + RPC_HEALTH_POLL_MS * CLOCK_MS);
     }
     pthread_mutex_unlock(&h->lock);
