@@ -9,7 +9,6 @@
 #include "coordinator/ingress/openai_error.h"
 
 enum { ERROR_BODY_MAX = 16 << 10, REPLY_BODY_MAX = 256 << 20 };
-static const int64_t KEEP_ALIVE_NS = 15 * CLOCK_SECOND; // well below the 60 s of common proxies
 
 http_exchange *http_exchange_create(http_server *s, struct MHD_Connection *connection,
                                     http_conn *conn) {
@@ -108,7 +107,7 @@ void http_exchange_check(http_exchange *x, int64_t now_ns) {
         http_exchange_gone(x);
         return;
     }
-    if (now_ns - last_sent < KEEP_ALIVE_NS) return;
+    if (now_ns - last_sent < x->server->options.keep_alive_ns) return;
     pthread_mutex_lock(&x->lock);
     if (is_answering(x) && x->answer.events && x->suspended) {
         x->keep_alive_due = true;

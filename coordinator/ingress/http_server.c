@@ -35,7 +35,8 @@ http_server_options http_server_default_options(void) {
                                  .header_timeout_ns = 30 * CLOCK_SECOND,
                                  .body_timeout_ns = 60 * CLOCK_SECOND,
                                  .idle_timeout_ns = 120 * CLOCK_SECOND,
-                                 .write_timeout_ns = 30 * CLOCK_SECOND};
+                                 .write_timeout_ns = 30 * CLOCK_SECOND,
+                                 .keep_alive_ns = 15 * CLOCK_SECOND};
 }
 
 // ---- workers ----

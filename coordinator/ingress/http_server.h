@@ -27,6 +27,7 @@ typedef struct http_server_options {
     int64_t body_timeout_ns;   // from the header to a whole body
     int64_t idle_timeout_ns;   // between the requests of a connection, to the whole next header
     int64_t write_timeout_ns;  // a client that takes no bytes for so long is cut
+    int64_t keep_alive_ns;     // silence after which a stream shows a sign of life
     const ingress *in;         // outlives the server
 } http_server_options;
 

@@ -395,6 +395,31 @@ static void test_dead_readers(void **state) {
     stop(&f);
 }
 
+static void lively(http_server_options *o) {
+    o->keep_alive_ns = CLOCK_SECOND / 2;
+}
+
+// A stream without tokens shows life, before its first one and between two.
+static void test_signs_of_life(void **state) {
+    (void)state;
+    fixture f;
+    start(&f, lively);
+    atomic_store(&f.core.interval_ns, 1500 * CLOCK_MS);
+    char *r = call(&f, "POST", CHAT, "{" HI ",\"max_tokens\":2,\"stream\":true}");
+    assert_int_equal(status_of(r), 200);
+    const char *life = strstr(r, ": waiting\n\n"), *first = strstr(r, "\"content\":\"a\"");
+    assert_true(life && first && life < first && strstr(first, ": waiting\n\n"));
+    assert_non_null(strstr(r, "[DONE]"));
+    free(r);
+    // Once it has begun, an error can only be told in the stream.
+    atomic_store(&f.core.end_code, STATUS_UNAVAILABLE);
+    r = call(&f, "POST", CHAT, "{" HI ",\"max_tokens\":2,\"stream\":true}");
+    assert_int_equal(status_of(r), 200);
+    assert_non_null(strstr(r, "data: {\"error\":{\"message\":\"as told\""));
+    free(r);
+    stop(&f);
+}
+
 static void test_stop_with_open_streams(void **state) {
     (void)state;
     fixture f;
@@ -440,12 +465,12 @@ static int serve(const char *port) {
 int main(int argc, char **argv) {
     if (argc > 1) return serve(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_simple_pages), cmocka_unit_test(test_whole_answers),
-        cmocka_unit_test(test_stream),       cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_large_bodies), cmocka_unit_test(test_keys),
-        cmocka_unit_test(test_client_gone),  cmocka_unit_test(test_slow_senders_are_cut),
-        cmocka_unit_test(test_dead_readers), cmocka_unit_test(test_stop_with_open_streams),
-        cmocka_unit_test(test_port_in_use),
+        cmocka_unit_test(test_simple_pages),  cmocka_unit_test(test_whole_answers),
+        cmocka_unit_test(test_stream),        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_large_bodies),  cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_client_gone),   cmocka_unit_test(test_slow_senders_are_cut),
+        cmocka_unit_test(test_dead_readers),  cmocka_unit_test(test_stop_with_open_streams),
+        cmocka_unit_test(test_signs_of_life), cmocka_unit_test(test_port_in_use),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
