@@ -188,7 +188,8 @@ core_effect *core_effects_at(core_effects *e, size_t i);
 
 core *core_create(const core_options *options); // NULL when memory is short
 
-// Requests that still live are handed back through `out` (CORE_END, CANCELLED), then all is freed.
+// Requests that still live are handed back through `out` (CORE_END, UNAVAILABLE), every group is
+// closed, then all is freed.
 void core_destroy(core *c, core_effects *out);
 
 // Appends to `out`. `now_ns` never goes back.

@@ -94,14 +94,15 @@ void membership_closed(core *c, group *g, const char *reason) {
         if (g->ranks[i].heard_ns > newest) newest = g->ranks[i].heard_ns;
     // When one rank fell silent before the rest, it is what took the job down.
     int64_t heard = g->ranks[rank].heard_ns, gap = heard < 0 ? 0 : newest - heard;
-    name_rank(g, rank, who, sizeof who);
-    if (gap > c->options.heartbeat_ms * CLOCK_MS * 3 / 2)
+    bool culprit = gap > c->options.heartbeat_ms * CLOCK_MS * 3 / 2;
+    name_rank(g, culprit ? rank : 0, who, sizeof who);
+    if (culprit)
         snprintf(text, sizeof text,
                  "the leader's stream closed; %s had fallen silent %lld ms before", who,
                  (long long)(gap / CLOCK_MS));
     else
-        snprintf(text, sizeof text, "the leader's stream closed%s%.300s", *reason ? ": " : "",
-                 reason);
+        snprintf(text, sizeof text, "the leader's stream closed, %s%s%.100s", who,
+                 *reason ? ": " : "", reason);
     membership_lose(c, g, text);
 }
 
