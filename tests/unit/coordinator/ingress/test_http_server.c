@@ -396,7 +396,7 @@ static void test_dead_readers(void **state) {
 }
 
 static void lively(http_server_options *o) {
-    o->keep_alive_ns = CLOCK_SECOND / 2;
+    o->keep_alive_ns = 300 * CLOCK_MS;
 }
 
 // A stream without tokens shows life, before its first one and between two.
@@ -404,7 +404,7 @@ static void test_signs_of_life(void **state) {
     (void)state;
     fixture f;
     start(&f, lively);
-    atomic_store(&f.core.interval_ns, 1500 * CLOCK_MS);
+    atomic_store(&f.core.interval_ns, 3 * CLOCK_SECOND);
     char *r = call(&f, "POST", CHAT, "{" HI ",\"max_tokens\":2,\"stream\":true}");
     assert_int_equal(status_of(r), 200);
     const char *life = strstr(r, ": waiting\n\n"), *first = strstr(r, "\"content\":\"a\"");
