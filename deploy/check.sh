@@ -1,35 +1,150 @@
 #!/usr/bin/env bash
 # Installs what the tests need, builds, and runs every test. The last line is 'N passed, M failed'.
-#   deploy/check.sh            everything
-#   deploy/check.sh STAGE...   only these: unit clang asan tsan fuzz golden e2e structure
+#   deploy/check.sh            every stage, in this order:
+#   deploy/check.sh STAGE...   only these:
+#     structure   includes point downwards, third parties stay behind their wrapper, files stay small
+#     unit        gcc, Release, in build/: unit tests, simulation, several ranks
+#     golden      tokenizer, templates, logits and tokens against transformers, tokenizers, llama.cpp and other rank counts
+#     e2e         real clusters, by the official openai and gRPC packages (pytest over tests/e2e)
+#     asan        clang, ASan+UBSan, in build-fuzz/: unit tests, and clusters of instrumented programs
+#     fuzz        the same folder: each target of tests/fuzz for a bounded time
+#     tsan        gcc, TSan, in build-tsan/: unit tests, and an instrumented coordinator
+#     clang       clang, Release, in build-clang/: builds without a warning; unit tests
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-all=(structure unit golden e2e asan tsan fuzz)
-stages=("${@:-${all[@]}}")
+all=(structure unit golden e2e asan fuzz tsan clang)
+stages=("$@")
 [ $# -gt 0 ] || stages=("${all[@]}")
+for stage in "${stages[@]}"; do
+  case " ${all[*]} " in *" $stage "*) ;; *) echo "check.sh: no stage '$stage'; there are: ${all[*]}" >&2; exit 2 ;; esac
+done
 
-deploy/packages.sh --tests || exit 1
-venv=.venv
-if ! [ -f $venv/.ready ] || ! cmp -s tests/requirements.txt $venv/.ready; then
-  echo "== test packages (PyPI)"
-  rm -rf $venv
-  python3 -m venv $venv && $venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt && cp tests/requirements.txt $venv/.ready || exit 1
-fi
+passed=0 failed=0 begin_all=$SECONDS
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export PYTHONDONTWRITEBYTECODE=1
 
-passed=0 failed=0
-# step NAME COMMAND...: runs it, shows its output only when it fails.
-step() {
-  local name=$1 log begin=$SECONDS
-  shift
-  log=$(mktemp)
-  if "$@" >"$log" 2>&1; then
-    passed=$((passed + 1))
-    printf 'ok     %-40s %4d s  %s\n' "$name" $((SECONDS - begin)) "$(grep -E '[0-9]+ passed|tests passed|identical|maximum' "$log" | tail -n 1 | cut -c1-90)"
-  else
-    failed=$((failed + 1))
-    printf 'FAILED %-40s %4d s\n' "$name" $((SECONDS - begin))
-    tail -n 60 "$log"
-  fi
-  rm -f "$log"
+# Prints PASSED FAILED: what a log says of its tests (ctest, pytest, or 'N passed, M failed'), in sum; a log that says nothing is one.
+count() {
+  awk '
+    match($0, /[0-9]+ tests failed out of [0-9]+/) { split(substr($0, RSTART), w, " "); bad += w[1]; good += w[6] - w[1]; next }
+    /[0-9]+ passed/ || /^=+ [0-9]+ failed/ || /^[0-9]+ failed/ {
+      if (match($0, /[0-9]+ passed/)) good += substr($0, RSTART) + 0
+      if (match($0, /[0-9]+ failed/)) bad += substr($0, RSTART) + 0
+      if (match($0, /[0-9]+ errors?/)) bad += substr($0, RSTART) + 0
+    }
+    END { print good + 0, bad + 0 }' "$1"
 }
+
+# step NAME COMMAND...: runs it for at most LIMIT seconds and shows the end of its output when it fails. SIGINT stops it, because
+# that is what lets Python's tests stop what they started; job control (set -m) keeps that signal from being ignored.
+set -m
+child=''
+trap 'trap - INT TERM; [ -z "$child" ] || { kill -INT "$child"; wait "$child"; }; exit 130' INT TERM
+step() {
+  local name=$1 log=$work/log begin=$SECONDS status=0 good bad skipped
+  shift
+  timeout -k 30 -s INT "${LIMIT:-600}" bash -c '"$@"' "$name" "$@" >"$log" 2>&1 </dev/null &
+  child=$!
+  wait "$child" || status=$?
+  child=''
+  read -r good bad < <(count "$log")
+  [ $status -eq 0 ] || [ "$bad" -gt 0 ] || bad=1
+  [ $((good + bad)) -gt 0 ] || good=1
+  passed=$((passed + good)) failed=$((failed + bad))
+  if [ "$bad" -eq 0 ]; then
+    skipped=$(grep -oE '[0-9]+ skipped' "$log" | tail -n 1)
+    [ "$good" -eq 1 ] && good='' || good="$good passed"
+    printf 'ok     %-40s %4d s  %s\n' "$name" $((SECONDS - begin)) "$good${skipped:+, $skipped}"
+  else
+    printf 'FAILED %-40s %4d s  %d failed, exit status %d\n' "$name" $((SECONDS - begin)) "$bad" "$status"
+    tail -n 80 "$log" | cut -c1-400
+    return 1
+  fi
+}
+
+virtual_environment() {
+  cmp -s tests/requirements.txt .venv/.ready && return 0
+  rm -rf .venv
+  python3 -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt &&
+    cp tests/requirements.txt .venv/.ready
+}
+
+# sanitized COMMAND...: the sanitizers' reports of programs that it starts go to files, and one report fails it, whatever it saw.
+sanitized() {
+  local reports status=0
+  reports=$(mktemp -d)
+  ASAN_OPTIONS="detect_stack_use_after_return=1:log_path=$reports/asan" UBSAN_OPTIONS="print_stacktrace=1:log_path=$reports/ubsan" \
+    LSAN_OPTIONS="suppressions=$PWD/tests/lsan.supp:print_suppressions=0" \
+    TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp:log_path=$reports/tsan" "$@" || status=$?
+  if compgen -G "$reports/*" >/dev/null; then
+    head -n 70 "$reports"/*
+    status=1
+  fi
+  rm -rf "$reports"
+  return "$status"
+}
+export -f virtual_environment sanitized
+
+build() { # FOLDER COMPILER ARGUMENT...: once
+  local folder=$1 compiler=$2
+  [[ " ${built:-} " != *" $folder "* ]] || return 0
+  shift 2
+  step "build $folder ($compiler)" env CC="$compiler" deploy/build.sh "$folder" "$@" && built+=" $folder"
+}
+release() { build build gcc -DOCTANT_TESTS=ON; }
+instrumented() { build build-fuzz clang -DOCTANT_SANITIZE=address -DOCTANT_FUZZ=ON; }
+python() { cmp -s tests/requirements.txt .venv/.ready || step "test packages (PyPI)" virtual_environment; }
+unit_tests() { step "$1: $2" ctest --test-dir "$1" -j "$(nproc)" --output-on-failure "${@:3}"; }
+clusters() { # BUILD FILE...: end-to-end tests of a build's programs
+  local file
+  for file in "${@:2}"; do
+    step "$1: $(basename "$file" .py)" sanitized env OCTANT_BUILD="$PWD/$1" .venv/bin/python -m pytest -q -p no:cacheprovider -rs "$file"
+  done
+}
+
+stage_structure() { step "structure" python3 tests/structure/check.py; }
+stage_unit() {
+  release || return
+  unit_tests build "unit tests, simulation" -LE ranks
+  unit_tests build "several ranks" -L ranks
+}
+stage_golden() {
+  release && python || return
+  step "logits beside transformers'" .venv/bin/python tests/golden/logits_compare.py --generate build/tests/generate
+  step "templates beside transformers'" tests/golden/templates.sh build .venv/bin/python
+  step "tokenizer beside tokenizers, llama.cpp" tests/golden/tokenizer.sh build .venv/bin/python
+  step "tokens beside llama.cpp's" tests/golden/llama_cpp.sh build .venv/bin/python
+  step "tokens on 1, 2, 3, 5, 9 ranks" tests/ranks/compare.sh build .venv/bin/python
+}
+stage_e2e() {
+  release && python || return
+  clusters build tests/e2e/test_*.py
+}
+stage_asan() {
+  instrumented && python || return
+  unit_tests build-fuzz "unit tests, simulation" -LE ranks
+  clusters build-fuzz tests/e2e/test_{openai,failure}.py
+}
+stage_fuzz() {
+  instrumented || return
+  step "fuzz targets" env SECONDS_MAX=15 tests/fuzz/run.sh build-fuzz
+}
+stage_tsan() {
+  build build-tsan gcc -DOCTANT_SANITIZE=thread && python || return
+  unit_tests build-tsan "unit tests" -LE 'ranks|sim'
+  clusters build-tsan tests/e2e/test_{openai,rpc_echo}.py
+}
+stage_clang() {
+  build build-clang clang || return
+  unit_tests build-clang "unit tests" -LE 'ranks|sim'
+}
+
+step "packages" deploy/packages.sh --tests
+for stage in "${stages[@]}"; do
+  "stage_$stage"
+done
+printf 'all of it: %d s\n' $((SECONDS - begin_all))
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

@@ -7,14 +7,11 @@ set -euo pipefail
 build=(build-essential cmake ninja-build pkg-config python3 unzip ca-certificates
   libopenmpi-dev openmpi-bin openssh-client libgrpc-dev protobuf-compiler libprotobuf-c-dev protobuf-c-compiler
   libmicrohttpd-dev libcurl4-openssl-dev libedit-dev libjansson-dev libpcre2-dev libutf8proc-dev libyaml-dev libssl-dev python3-pip)
-tests=(clang libcmocka-dev python3-venv curl procps iproute2 git)
+# libclang-rt: libFuzzer and the sanitizers; llvm: names the lines in their reports.
+tests=(clang llvm libclang-rt-dev libcmocka-dev python3-venv curl procps iproute2 git)
 
 wanted=("${build[@]}")
-if [ "${1:-}" = --tests ]; then
-  wanted+=("${tests[@]}")
-  # libFuzzer and the sanitizers' runtime follow clang's version: 14 on Debian 12, 18 on Ubuntu 24.04.
-  if apt-cache show libclang-rt-dev >/dev/null 2>&1; then wanted+=(libclang-rt-dev); fi
-fi
+[ "${1:-}" != --tests ] || wanted+=("${tests[@]}")
 
 missing=()
 for package in "${wanted[@]}"; do
