@@ -66,11 +66,11 @@ def test_errors(channel):
 def test_deadline_and_cancel(echo, channel):
     hold = channel.unary_stream("/test.Echo/Hold")
     begin = time.monotonic()
-    assert code(hold, b"", timeout=0.3).code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert code(hold, b"", timeout=2).code() == grpc.StatusCode.DEADLINE_EXCEEDED
     assert echo.stdout.readline() == "closed 0\n"
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 10
     call = hold(b"")
-    time.sleep(0.2)
+    time.sleep(1)  # it has arrived: a call that never did is never closed either
     call.cancel()
     assert echo.stdout.readline() == "closed 0\n"
     hold(b"")  # left open: stopping must end it
