@@ -15,7 +15,7 @@ static shard_range kv_of(const model_config *c, shard_range heads) {
 }
 
 int shard_ffn_unit(const model_config *c) {
-    enum { UNITS_LEAST = 24, UNIT_MOST = 256 };
+    enum { UNITS_LEAST = 12, UNIT_MOST = 256 };
     int unit = c->ffn_block > SHARD_FFN_UNIT ? c->ffn_block : SHARD_FFN_UNIT;
     while (unit * 2 <= UNIT_MOST && c->ffn_width / (unit * 2) >= UNITS_LEAST) unit *= 2;
     return unit;

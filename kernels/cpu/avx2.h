@@ -92,6 +92,7 @@ void avx2_rmsnorm(float *x, const float *delta, const float *weight, float epsil
                   float *out);
 void avx2_add(float *x, const float *delta, int width);
 void avx2_swiglu(float *gate, const float *up, int width);
+void avx2_add_to_grid(const float *products, int count, double *sums);
 int avx2_argmax(const float *x, int width, float *value);
 
 // e^x to about 1 ulp (Cephes' split of ln 2, degree 6 Taylor-minimax in [-ln 2 / 2, ln 2 / 2]); 0

@@ -82,6 +82,8 @@ typedef struct isa {
     // Products of ISA_GEMV_ROWS rows of F32, F16 or BF16 (any alignment) with one token.
     void (*gemv_float[DTYPE_COUNT])(const uint8_t *const *rows, int cols, size_t ahead,
                                     const float *x, float *out);
+    // sums[i] += products[i], rounded to the grid (kernels_to_grid); count is a multiple of 8.
+    void (*add_to_grid)(const float *products, int count, double *sums);
     // Weights of any type and alignment to float.
     void (*widen)(dtype type, const void *data, int count, float *out);
     // out[token][row] of ISA_TILE_ROWS float rows with 1 to ISA_DOT_TOKENS tokens.

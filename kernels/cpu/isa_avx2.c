@@ -2,6 +2,7 @@
 // its row operators.
 #include <math.h>
 
+#include "kernels/backend.h"
 #include "kernels/cpu/avx2.h"
 
 void avx2_rmsnorm(float *x, const float *delta, const float *weight, float epsilon, int width,
@@ -49,6 +50,16 @@ void avx2_swiglu(float *gate, const float *up, int width) {
 }
 
 // The largest value first, then the first place that has it.
+AVX2_INLINE void add4_to_grid(__m128 products, double *sums) {
+    const __m256d shift = _mm256_set1_pd(0x1.8p52 * KERNELS_SUM_GRID); // as kernels_to_grid
+    __m256d x = _mm256_sub_pd(_mm256_add_pd(_mm256_cvtps_pd(products), shift), shift);
+    _mm256_storeu_pd(sums, _mm256_add_pd(_mm256_loadu_pd(sums), x));
+}
+
+void avx2_add_to_grid(const float *products, int count, double *sums) {
+    for (int i = 0; i < count; i += 4) add4_to_grid(_mm_loadu_ps(products + i), sums + i);
+}
+
 int avx2_argmax(const float *x, int width, float *value) {
     __m256 top = _mm256_set1_ps(x[0]);
     int i = 0;
@@ -97,6 +108,7 @@ static const isa table = {
     .rmsnorm = avx2_rmsnorm,
     .add = avx2_add,
     .swiglu = avx2_swiglu,
+    .add_to_grid = avx2_add_to_grid,
     .argmax = avx2_argmax,
 };
 

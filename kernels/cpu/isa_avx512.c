@@ -146,6 +146,7 @@ static const isa table = {
     .rmsnorm = avx2_rmsnorm,
     .add = avx2_add,
     .swiglu = avx2_swiglu,
+    .add_to_grid = avx2_add_to_grid,
     .argmax = avx2_argmax,
 };
 

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/backend.h"
 #include "kernels/cpu/isa.h"
 
 enum { LANES = 8 };
@@ -355,6 +356,10 @@ static void swiglu(float *gate, const float *up, int width) {
     for (int i = 0; i < width; i++) gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
+static void add_to_grid(const float *products, int count, double *sums) {
+    for (int i = 0; i < count; i++) sums[i] += kernels_to_grid(products[i]);
+}
+
 static int argmax(const float *x, int width, float *value) {
     int best = 0;
     for (int i = 1; i < width; i++)
@@ -390,6 +395,7 @@ static const isa table = {
     .rmsnorm = rmsnorm,
     .add = add,
     .swiglu = swiglu,
+    .add_to_grid = add_to_grid,
     .argmax = argmax,
 };
 

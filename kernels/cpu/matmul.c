@@ -118,10 +118,6 @@ static int segment_cols(const product *p, int from) {
     return p->cols - from < p->segment ? p->cols - from : p->segment;
 }
 
-static void add_to_grid(const float *products, int count, double *sums) {
-    for (int r = 0; r < count; r++) sums[r] += kernels_to_grid(products[r]);
-}
-
 // As gemv_rows, segment by segment.
 static void gemv_sums(const product *p, int first, int last) {
     const kernels_weight *w = p->weights[0];
@@ -147,7 +143,7 @@ static void gemv_sums(const product *p, int first, int last) {
                 else
                     isa->gemv_float[w->type](rows, cols, ahead,
                                              p->x + (size_t)t * (size_t)p->cols + from, products);
-                add_to_grid(products, ISA_GEMV_ROWS, sums);
+                isa->add_to_grid(products, ISA_GEMV_ROWS, sums);
             }
             int rows_here = last - row < ISA_GEMV_ROWS ? last - row : ISA_GEMV_ROWS;
             memcpy(p->sums + (size_t)t * (size_t)w->rows + row, sums,
@@ -182,7 +178,7 @@ static void gemm_q8_sums(const product *p, int row, int rows, int group, cpu_thr
                          .halves = scratch->tile.halves + 2 * at};
         isa->gemm_q8[w->type](&part, segment_cols(p, from) / ISA_BLOCK, x + block * block_bytes,
                               scratch->products);
-        add_to_grid(scratch->products, lanes * ISA_TILE_ROWS, sums);
+        isa->add_to_grid(scratch->products, lanes * ISA_TILE_ROWS, sums);
     }
     int tokens = p->tokens - group * lanes < lanes ? p->tokens - group * lanes : lanes;
     double *out = p->sums + (size_t)group * (size_t)lanes * (size_t)w->rows + row;
@@ -244,7 +240,8 @@ static void gemm_float_sums(const product *p, const float *const *weights, int r
         for (int r = 0; r < ISA_TILE_ROWS; r++) w[r] = weights[r] + from;
         for (int j = 0; j < tokens; j++) x[j] = p->x + (size_t)(t + j) * (size_t)p->cols + from;
         p->k->isa->dots(w, segment_cols(p, from), x, tokens, products);
-        for (int j = 0; j < tokens; j++) add_to_grid(products[j], ISA_TILE_ROWS, sums[j]);
+        for (int j = 0; j < tokens; j++)
+            for (int r = 0; r < ISA_TILE_ROWS; r++) sums[j][r] += kernels_to_grid(products[j][r]);
     }
     for (int j = 0; j < tokens; j++)
         memcpy(p->sums + (size_t)(t + j) * (size_t)p->weights[0]->rows + row, sums[j],
