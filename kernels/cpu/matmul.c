@@ -118,37 +118,59 @@ static int segment_cols(const product *p, int from) {
     return p->cols - from < p->segment ? p->cols - from : p->segment;
 }
 
-// As gemv_rows, segment by segment.
-static void gemv_sums(const product *p, int first, int last) {
+enum { SEGMENTS_AT_ONCE = 32 };
+
+// Where eight rows stand at the beginning of each of `count` segments from column `from` on. All at
+// once and well before they are read: a vector load of pointers that were stored a moment ago would
+// stall.
+static void find_segments(const product *p, int row, int last, int from, int count,
+                          const uint8_t *(*at)[ISA_GEMV_ROWS]) {
+    const kernels_weight *w = p->weights[0];
+    size_t step = dtype_row_bytes(w->type, (size_t)p->segment);
+    for (int r = 0; r < ISA_GEMV_ROWS; r++) {
+        int own = row + r < last ? row + r : last - 1; // past the end: the last row again
+        const uint8_t *begin = (const uint8_t *)w->data + (size_t)own * w->row_stride +
+                               dtype_row_bytes(w->type, (size_t)from);
+        for (int i = 0; i < count; i++) at[i][r] = begin + (size_t)i * step;
+    }
+}
+
+// Adds the products of eight rows with token t over up to SEGMENTS_AT_ONCE segments.
+static void gemv_segments(const product *p, const uint8_t *(*at)[ISA_GEMV_ROWS], int from,
+                          int count, int t, double *sums) {
     const kernels_weight *w = p->weights[0];
     const isa *isa = p->k->isa;
     size_t ahead = ISA_GEMV_ROWS * w->row_stride;
     bool quantised = route_of(p, w->type) == ROUTE_GEMV_Q8;
+    for (int i = 0; i < count; i++, from += p->segment) {
+        float products[ISA_GEMV_ROWS];
+        int cols = segment_cols(p, from);
+        if (quantised)
+            isa->gemv_q8[w->type](at[i], cols / ISA_BLOCK, ahead,
+                                  p->k->rows_q8 + (t * p->cols + from) / ISA_BLOCK, products);
+        else
+            isa->gemv_float[w->type](at[i], cols, ahead, p->x + (size_t)t * (size_t)p->cols + from,
+                                     products);
+        isa->add_to_grid(products, ISA_GEMV_ROWS, sums);
+    }
+}
+
+// As gemv_rows, segment by segment.
+static void gemv_sums(const product *p, int first, int last) {
+    size_t rows = (size_t)p->weights[0]->rows;
+    int stretch = SEGMENTS_AT_ONCE * p->segment;
     for (int row = first; row < last; row += ISA_GEMV_ROWS) {
-        for (int t = 0; t < p->tokens; t++) {
-            double sums[ISA_GEMV_ROWS] = {0};
-            for (int from = 0; from < p->cols; from += p->segment) {
-                const uint8_t *rows[ISA_GEMV_ROWS];
-                float products[ISA_GEMV_ROWS];
-                size_t skip = dtype_row_bytes(w->type, (size_t)from);
-                for (int r = 0; r < ISA_GEMV_ROWS; r++) {
-                    int at = row + r < last ? row + r : last - 1;
-                    rows[r] = (const uint8_t *)w->data + (size_t)at * w->row_stride + skip;
-                }
-                int cols = segment_cols(p, from);
-                if (quantised)
-                    isa->gemv_q8[w->type](rows, cols / ISA_BLOCK, ahead,
-                                          p->k->rows_q8 + (t * p->cols + from) / ISA_BLOCK,
-                                          products);
-                else
-                    isa->gemv_float[w->type](rows, cols, ahead,
-                                             p->x + (size_t)t * (size_t)p->cols + from, products);
-                isa->add_to_grid(products, ISA_GEMV_ROWS, sums);
-            }
-            int rows_here = last - row < ISA_GEMV_ROWS ? last - row : ISA_GEMV_ROWS;
-            memcpy(p->sums + (size_t)t * (size_t)w->rows + row, sums,
-                   (size_t)rows_here * sizeof *sums);
+        double sums[CPU_GEMV_TOKENS][ISA_GEMV_ROWS] = {{0}};
+        for (int from = 0; from < p->cols; from += stretch) {
+            const uint8_t *at[SEGMENTS_AT_ONCE][ISA_GEMV_ROWS];
+            int left = p->cols - from < stretch ? p->cols - from : stretch;
+            int count = (left + p->segment - 1) / p->segment;
+            find_segments(p, row, last, from, count, at);
+            for (int t = 0; t < p->tokens; t++) gemv_segments(p, at, from, count, t, sums[t]);
         }
+        int rows_here = last - row < ISA_GEMV_ROWS ? last - row : ISA_GEMV_ROWS;
+        for (int t = 0; t < p->tokens; t++)
+            memcpy(p->sums + (size_t)t * rows + row, sums[t], (size_t)rows_here * sizeof **sums);
     }
 }
 
