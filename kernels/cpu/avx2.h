@@ -6,6 +6,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "kernels/backend.h"
 #include "kernels/cpu/isa.h"
 
 #define AVX2_INLINE static inline __attribute__((always_inline))
@@ -92,6 +93,18 @@ void avx2_rmsnorm(float *x, const float *delta, const float *weight, float epsil
                   float *out);
 void avx2_add(float *x, const float *delta, int width);
 void avx2_swiglu(float *gate, const float *up, int width);
+void avx2_gemv_sums_q8_0(const uint8_t *const *rows, int blocks, int segment, size_t ahead,
+                         const isa_q8 *x, double *sums);
+void avx2_gemv_sums_q4_0(const uint8_t *const *rows, int blocks, int segment, size_t ahead,
+                         const isa_q8 *x, double *sums);
+void avx2_gemv_sums_q4_1(const uint8_t *const *rows, int blocks, int segment, size_t ahead,
+                         const isa_q8 *x, double *sums);
+
+// As kernels_to_grid.
+AVX2_INLINE __m256d avx2_to_grid(__m128 products) {
+    const __m256d shift = _mm256_set1_pd(0x1.8p52 * KERNELS_SUM_GRID);
+    return _mm256_sub_pd(_mm256_add_pd(_mm256_cvtps_pd(products), shift), shift);
+}
 void avx2_add_to_grid(const float *products, int count, double *sums);
 int avx2_argmax(const float *x, int width, float *value);
 

@@ -74,6 +74,10 @@ typedef struct isa {
     // a pattern in eight interleaved rows.
     void (*gemv_q8[DTYPE_COUNT])(const uint8_t *const *rows, int blocks, size_t ahead,
                                  const isa_q8 *x, float *out);
+    // The same in segments of `segment` blocks, each product rounded to the grid and added up
+    // (kernels_matmul_sums); may be NULL.
+    void (*gemv_sums_q8[DTYPE_COUNT])(const uint8_t *const *rows, int blocks, int segment,
+                                      size_t ahead, const isa_q8 *x, double *sums);
     void (*unpack[DTYPE_COUNT])(const uint8_t *row, int blocks, int index, const isa_tile *tile);
     // out[token][row] of a tile with one group; out is (lanes, ISA_TILE_ROWS), aligned to 64.
     void (*gemm_q8[DTYPE_COUNT])(const isa_tile *tile, int blocks, const uint8_t *group,

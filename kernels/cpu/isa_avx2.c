@@ -2,7 +2,6 @@
 // its row operators.
 #include <math.h>
 
-#include "kernels/backend.h"
 #include "kernels/cpu/avx2.h"
 
 void avx2_rmsnorm(float *x, const float *delta, const float *weight, float epsilon, int width,
@@ -51,9 +50,7 @@ void avx2_swiglu(float *gate, const float *up, int width) {
 
 // The largest value first, then the first place that has it.
 AVX2_INLINE void add4_to_grid(__m128 products, double *sums) {
-    const __m256d shift = _mm256_set1_pd(0x1.8p52 * KERNELS_SUM_GRID); // as kernels_to_grid
-    __m256d x = _mm256_sub_pd(_mm256_add_pd(_mm256_cvtps_pd(products), shift), shift);
-    _mm256_storeu_pd(sums, _mm256_add_pd(_mm256_loadu_pd(sums), x));
+    _mm256_storeu_pd(sums, _mm256_add_pd(_mm256_loadu_pd(sums), avx2_to_grid(products)));
 }
 
 void avx2_add_to_grid(const float *products, int count, double *sums) {
@@ -85,6 +82,9 @@ static const isa table = {
                 [DTYPE_Q5_0] = avx2_gemv_q5_0,
                 [DTYPE_Q4_K] = avx2_gemv_q4_k,
                 [DTYPE_Q6_K] = avx2_gemv_q6_k},
+    .gemv_sums_q8 = {[DTYPE_Q8_0] = avx2_gemv_sums_q8_0,
+                     [DTYPE_Q4_0] = avx2_gemv_sums_q4_0,
+                     [DTYPE_Q4_1] = avx2_gemv_sums_q4_1},
     .unpack = {[DTYPE_Q8_0] = avx2_unpack_q8_0,
                [DTYPE_Q4_0] = avx2_unpack_q4_0,
                [DTYPE_Q4_1] = avx2_unpack_q4_1,

@@ -157,11 +157,22 @@ static void gemv_segments(const product *p, const uint8_t *(*at)[ISA_GEMV_ROWS],
 
 // As gemv_rows, segment by segment.
 static void gemv_sums(const product *p, int first, int last) {
-    size_t rows = (size_t)p->weights[0]->rows;
+    const kernels_weight *w = p->weights[0];
+    size_t rows = (size_t)w->rows;
+    void (*at_once)(const uint8_t *const *, int, int, size_t, const isa_q8 *, double *) =
+        p->k->isa->gemv_sums_q8[w->type];
     int stretch = SEGMENTS_AT_ONCE * p->segment;
     for (int row = first; row < last; row += ISA_GEMV_ROWS) {
         double sums[CPU_GEMV_TOKENS][ISA_GEMV_ROWS] = {{0}};
-        for (int from = 0; from < p->cols; from += stretch) {
+        if (at_once) {
+            const uint8_t *at[1][ISA_GEMV_ROWS];
+            find_segments(p, row, last, 0, 1, at);
+            for (int t = 0; t < p->tokens; t++)
+                at_once(at[0], p->cols / ISA_BLOCK, p->segment / ISA_BLOCK,
+                        ISA_GEMV_ROWS * w->row_stride, p->k->rows_q8 + t * p->cols / ISA_BLOCK,
+                        sums[t]);
+        }
+        for (int from = 0; from < p->cols && !at_once; from += stretch) {
             const uint8_t *at[SEGMENTS_AT_ONCE][ISA_GEMV_ROWS];
             int left = p->cols - from < stretch ? p->cols - from : stretch;
             int count = (left + p->segment - 1) / p->segment;

@@ -59,38 +59,82 @@ AVX2_INLINE __m256i dots_nibbles(const uint8_t *const *at, size_t offset, __m256
     return fold16_rows(p);
 }
 
+// f with block b's products added.
+AVX2_INLINE __m256 add_q4_1(const uint8_t *const *at, int b, size_t ahead, const isa_q8 *x,
+                            __m256 f) {
+    __m256 d, m;
+    size_t offset = (size_t)b * 20;
+    avx2_prefetch(at, (size_t)b, 20, ahead);
+    __m256i q = _mm256_loadu_si256((const __m256i *)x[b].q);
+    __m256 dots = _mm256_cvtepi32_ps(dots_nibbles(at, offset + 4, q));
+    load_scales(at, offset, &d, &m);
+    f = _mm256_fmadd_ps(dots, _mm256_mul_ps(d, _mm256_set1_ps(x[b].d)), f);
+    f = _mm256_fmadd_ps(m, _mm256_set1_ps(x[b].s), f);
+    return f;
+}
+
 void avx2_gemv_q4_1(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
                     float *out) {
     const uint8_t *at[8];
     memcpy(at, rows, sizeof at);
-    __m256 f = _mm256_setzero_ps(), d, m;
-    for (int b = 0; b < blocks; b++) {
-        size_t offset = (size_t)b * 20;
-        avx2_prefetch(at, (size_t)b, 20, ahead);
-        __m256i q = _mm256_loadu_si256((const __m256i *)x[b].q);
-        __m256 dots = _mm256_cvtepi32_ps(dots_nibbles(at, offset + 4, q));
-        load_scales(at, offset, &d, &m);
-        f = _mm256_fmadd_ps(dots, _mm256_mul_ps(d, _mm256_set1_ps(x[b].d)), f);
-        f = _mm256_fmadd_ps(m, _mm256_set1_ps(x[b].s), f);
-    }
+    __m256 f = _mm256_setzero_ps();
+    for (int b = 0; b < blocks; b++) f = add_q4_1(at, b, ahead, x, f);
     _mm256_storeu_ps(out, f);
+}
+
+void avx2_gemv_sums_q4_1(const uint8_t *const *rows, int blocks, int segment, size_t ahead,
+                         const isa_q8 *x, double *sums) {
+    const uint8_t *at[8];
+    memcpy(at, rows, sizeof at);
+    __m256d low = _mm256_setzero_pd(), high = low;
+    for (int b = 0; b < blocks;) {
+        int end = blocks - b < segment ? blocks : b + segment;
+        __m256 f = _mm256_setzero_ps();
+        for (; b < end; b++) f = add_q4_1(at, b, ahead, x, f);
+        low = _mm256_add_pd(low, avx2_to_grid(_mm256_castps256_ps128(f)));
+        high = _mm256_add_pd(high, avx2_to_grid(_mm256_extractf128_ps(f, 1)));
+    }
+    _mm256_storeu_pd(sums, low);
+    _mm256_storeu_pd(sums + 4, high);
+}
+
+// f with block b's products added.
+AVX2_INLINE __m256 add_q4_0(const uint8_t *const *at, int b, size_t ahead, const isa_q8 *x,
+                            __m256 f) {
+    __m256 d, unused;
+    size_t offset = (size_t)b * 18;
+    avx2_prefetch(at, (size_t)b, 18, ahead);
+    __m256i q = _mm256_loadu_si256((const __m256i *)x[b].q);
+    __m256i dots =
+        _mm256_sub_epi32(dots_nibbles(at, offset + 2, q), _mm256_set1_epi32(8 * x[b].sum));
+    load_scales(at, offset, &d, &unused);
+    f = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(d, _mm256_set1_ps(x[b].d)), f);
+    return f;
 }
 
 void avx2_gemv_q4_0(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
                     float *out) {
     const uint8_t *at[8];
     memcpy(at, rows, sizeof at);
-    __m256 f = _mm256_setzero_ps(), d, unused;
-    for (int b = 0; b < blocks; b++) {
-        size_t offset = (size_t)b * 18;
-        avx2_prefetch(at, (size_t)b, 18, ahead);
-        __m256i q = _mm256_loadu_si256((const __m256i *)x[b].q);
-        __m256i dots =
-            _mm256_sub_epi32(dots_nibbles(at, offset + 2, q), _mm256_set1_epi32(8 * x[b].sum));
-        load_scales(at, offset, &d, &unused);
-        f = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(d, _mm256_set1_ps(x[b].d)), f);
-    }
+    __m256 f = _mm256_setzero_ps();
+    for (int b = 0; b < blocks; b++) f = add_q4_0(at, b, ahead, x, f);
     _mm256_storeu_ps(out, f);
+}
+
+void avx2_gemv_sums_q4_0(const uint8_t *const *rows, int blocks, int segment, size_t ahead,
+                         const isa_q8 *x, double *sums) {
+    const uint8_t *at[8];
+    memcpy(at, rows, sizeof at);
+    __m256d low = _mm256_setzero_pd(), high = low;
+    for (int b = 0; b < blocks;) {
+        int end = blocks - b < segment ? blocks : b + segment;
+        __m256 f = _mm256_setzero_ps();
+        for (; b < end; b++) f = add_q4_0(at, b, ahead, x, f);
+        low = _mm256_add_pd(low, avx2_to_grid(_mm256_castps256_ps128(f)));
+        high = _mm256_add_pd(high, avx2_to_grid(_mm256_extractf128_ps(f, 1)));
+    }
+    _mm256_storeu_pd(sums, low);
+    _mm256_storeu_pd(sums + 4, high);
 }
 
 AVX2_INLINE __m256i dots_bytes(const uint8_t *const *at, size_t offset, __m256i x) {
@@ -100,20 +144,42 @@ AVX2_INLINE __m256i dots_bytes(const uint8_t *const *at, size_t offset, __m256i 
     return fold32_rows(p);
 }
 
+// f with block b's products added.
+AVX2_INLINE __m256 add_q8_0(const uint8_t *const *at, int b, size_t ahead, const isa_q8 *x,
+                            __m256 f) {
+    __m256 d, unused;
+    size_t offset = (size_t)b * 34;
+    avx2_prefetch(at, (size_t)b, 34, ahead);
+    __m256i q = _mm256_loadu_si256((const __m256i *)x[b].q);
+    __m256 dots = _mm256_cvtepi32_ps(dots_bytes(at, offset + 2, q));
+    load_scales(at, offset, &d, &unused);
+    f = _mm256_fmadd_ps(dots, _mm256_mul_ps(d, _mm256_set1_ps(x[b].d)), f);
+    return f;
+}
+
 void avx2_gemv_q8_0(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
                     float *out) {
     const uint8_t *at[8];
     memcpy(at, rows, sizeof at);
-    __m256 f = _mm256_setzero_ps(), d, unused;
-    for (int b = 0; b < blocks; b++) {
-        size_t offset = (size_t)b * 34;
-        avx2_prefetch(at, (size_t)b, 34, ahead);
-        __m256i q = _mm256_loadu_si256((const __m256i *)x[b].q);
-        __m256 dots = _mm256_cvtepi32_ps(dots_bytes(at, offset + 2, q));
-        load_scales(at, offset, &d, &unused);
-        f = _mm256_fmadd_ps(dots, _mm256_mul_ps(d, _mm256_set1_ps(x[b].d)), f);
-    }
+    __m256 f = _mm256_setzero_ps();
+    for (int b = 0; b < blocks; b++) f = add_q8_0(at, b, ahead, x, f);
     _mm256_storeu_ps(out, f);
+}
+
+void avx2_gemv_sums_q8_0(const uint8_t *const *rows, int blocks, int segment, size_t ahead,
+                         const isa_q8 *x, double *sums) {
+    const uint8_t *at[8];
+    memcpy(at, rows, sizeof at);
+    __m256d low = _mm256_setzero_pd(), high = low;
+    for (int b = 0; b < blocks;) {
+        int end = blocks - b < segment ? blocks : b + segment;
+        __m256 f = _mm256_setzero_ps();
+        for (; b < end; b++) f = add_q8_0(at, b, ahead, x, f);
+        low = _mm256_add_pd(low, avx2_to_grid(_mm256_castps256_ps128(f)));
+        high = _mm256_add_pd(high, avx2_to_grid(_mm256_extractf128_ps(f, 1)));
+    }
+    _mm256_storeu_pd(sums, low);
+    _mm256_storeu_pd(sums + 4, high);
 }
 
 // All of a K-quantised block's halves or parts are in kquants_avx2.c.
