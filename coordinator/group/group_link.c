@@ -235,7 +235,6 @@ static void on_steps_closed(void *owner, rpc_call *call, bool completed) {
     (void)completed;
     if (s != NULL && detach(g, s->epoch, call)) {
         core_event event = {.kind = CORE_GROUP_CLOSED, .epoch = s->epoch};
-        strcpy(event.reason, "the leader's stream closed");
         post(g, &event, POST_MS); // a core that has stopped needs it no more
         rpc_call_unref(call);
     }

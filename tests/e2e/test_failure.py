@@ -41,7 +41,7 @@ def group_states(cluster):
 
 @pytest.mark.parametrize("how, rank", [(signal.SIGKILL, 1), (signal.SIGKILL, 0), (signal.SIGSTOP, 1), (signal.SIGSTOP, 0)])
 def test_rank_loss_is_seen_named_and_ends_requests(tiny_model, how, rank):
-    with Cluster(tiny_model, ranks=2) as cluster:
+    with Cluster(tiny_model, ranks=2, coordinator_args=["--no-group-wait", "2s"]) as cluster:
         streams = start_streams(cluster.http, 8, 3000)
         wait_for(lambda: all(len(events) > 3 for events in streams), 20)
         os.kill(cluster.rank_pids()[rank], how)
@@ -52,13 +52,30 @@ def test_rank_loss_is_seen_named_and_ends_requests(tiny_model, how, rank):
         print(f"{how.name} of rank {rank}: LOST after {seen:.2f} s: {reason}")
         assert re.search(rf"\brank {rank}\b", reason), reason
         assert cluster.get("/health")[0] == 503
-        # Started streams cannot be answered by anybody: each ends once, with an error and without [DONE].
-        wait_for(lambda: all(events[-1] is None for events in streams), 40)
+        # They wait for a group to go on with; none comes: each ends once, with an error and without [DONE].
+        wait_for(lambda: all(events[-1] is None for events in streams), 20)
         for events in streams:
             assert events.count(None) == 1
             assert "[DONE]" not in events
             assert "error" in events[-2], events[-2]
         assert cluster.coordinator.poll() is None
+
+
+def test_streams_go_on_with_the_next_group(tiny_model):
+    """A lost group costs a pause: what was streamed and what follows is the answer that nobody interrupted."""
+    with Cluster(tiny_model, ranks=2) as cluster:
+        body = {"model": "", "prompt": "stream 0", "max_tokens": 3000, "ignore_eos": True, "temperature": 0}
+        whole = json.loads(cluster.post("/v1/completions", body)[1])["choices"][0]["text"]
+        streams = start_streams(cluster.http, 1, 3000)
+        wait_for(lambda: len(streams[0]) > 20, 20)
+        os.kill(cluster.rank_pids()[1], signal.SIGKILL)
+        wait_for(lambda: not cluster.healthy(), 5)
+        assert streams[0][-1] is not None, "the stream had ended before the loss"
+        cluster.start_group(ranks=3)
+        wait_for(lambda: streams[0][-1] is None, 60)
+        assert streams[0][-2] == "[DONE]"
+        text = "".join(c["text"] for e in streams[0][:-2] for c in json.loads(e)["choices"])
+        assert text == whole
 
 
 def test_a_new_group_serves_after_a_loss(tiny_model):
