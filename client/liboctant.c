@@ -14,6 +14,7 @@ struct octant_client {
     pthread_mutex_t lock; // of `stream`: octant_cancel comes from another thread
     rpc_stream *stream;   // the call that runs, or NULL
     octant_error broken;  // why there is no channel
+    char *authorization;  // "Bearer KEY", or NULL
 };
 
 enum { REPLY_MAX = 16 << 20 };
@@ -36,8 +37,26 @@ octant_client *octant_connect(const char *address) {
 void octant_close(octant_client *c) {
     if (!c) return;
     rpc_channel_destroy(c->channel);
+    free(c->authorization);
     pthread_mutex_destroy(&c->lock);
     free(c);
+}
+
+bool octant_set_api_key(octant_client *c, const char *key) {
+    char *authorization = NULL;
+    if (key && asprintf(&authorization, "Bearer %s", key) < 0) return false;
+    free(c->authorization);
+    c->authorization = authorization;
+    return true;
+}
+
+// Options of a call with this client's key; `header` is theirs.
+static rpc_call_options call_options(const octant_client *c, double timeout_seconds,
+                                     rpc_header *header) {
+    *header = (rpc_header){"authorization", c->authorization};
+    return (rpc_call_options){.deadline_ns = clock_now_ns() + (int64_t)(timeout_seconds * 1e9),
+                              .headers = header,
+                              .header_count = c->authorization != NULL};
 }
 
 static void set_stream(octant_client *c, rpc_stream *stream) {
@@ -121,8 +140,8 @@ static bool generate(octant_client *c, const char *path, const inference_request
     if (!c->channel) return *error = c->broken, false;
     if (result) *result = (octant_result){0};
     buf bytes = buf_make(INFERENCE_REQUEST_MAX);
-    int64_t deadline_ns = clock_now_ns() + (int64_t)(timeout_seconds * 1e9);
-    rpc_call_options options = {.deadline_ns = deadline_ns};
+    rpc_header header;
+    rpc_call_options options = call_options(c, timeout_seconds, &header);
     rpc_stream *stream = NULL;
     status s = inference_request_encode(request, &bytes);
     if (status_is_ok(&s))
@@ -130,7 +149,7 @@ static bool generate(octant_client *c, const char *path, const inference_request
     buf_free(&bytes);
     if (status_is_ok(&s)) {
         set_stream(c, stream);
-        s = read_answer(stream, deadline_ns, on_text, user, result);
+        s = read_answer(stream, options.deadline_ns, on_text, user, result);
         set_stream(c, NULL);
         rpc_stream_close(stream);
     }
@@ -234,7 +253,8 @@ octant_server_info *octant_get_server_info(octant_client *c, double timeout_seco
                                            octant_error *error) {
     if (!c->channel) return *error = c->broken, NULL;
     buf reply = buf_make(REPLY_MAX);
-    rpc_call_options options = {.deadline_ns = clock_now_ns() + (int64_t)(timeout_seconds * 1e9)};
+    rpc_header header;
+    rpc_call_options options = call_options(c, timeout_seconds, &header);
     status s = rpc_unary(c->channel, "/octant.v1.Inference/ServerInfo", "", 0, &options, &reply);
     inference_server_info info = {0};
     if (status_is_ok(&s)) s = inference_server_info_decode(buf_string(&reply), reply.size, &info);

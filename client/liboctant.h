@@ -29,6 +29,10 @@ typedef struct octant_error {
 octant_client *octant_connect(const char *address);
 void octant_close(octant_client *client); // NULL is allowed
 
+// The key that later calls carry, for a server with --api-keys; copied. NULL: none. False when
+// memory is short.
+bool octant_set_api_key(octant_client *client, const char *key);
+
 typedef struct octant_message {
     const char *role; // "system", "user", "assistant", "tool"
     const char *content;

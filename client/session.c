@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "client/interrupt.h"
@@ -17,6 +18,9 @@ static void add_connection(session *s) {
                                    "gRPC address of the coordinator"});
     session_add(s, (config_option){"model", CONFIG_STRING, &s->model, 0, 0, NULL, "NAME",
                                    "which model, where the server has several"});
+    session_add(s,
+                (config_option){"api-key-file", CONFIG_STRING, &s->api_key_file, 0, 0, NULL, "PATH",
+                                "file with the key to send; without it OCTANT_API_KEY, if set"});
 }
 
 static void add_cluster(session *s, bool optional) {
@@ -149,11 +153,31 @@ static status open_cluster(session *s) {
     return st;
 }
 
+// The first line of the key file, or the environment's key: never a flag, which others on the
+// machine could read.
+static status set_api_key(session *s) {
+    char line[1024];
+    const char *key = getenv("OCTANT_API_KEY");
+    if (s->api_key_file) {
+        FILE *file = fopen(s->api_key_file, "r");
+        bool got = file && fgets(line, sizeof line, file);
+        if (file) fclose(file);
+        if (!got)
+            return status_error(STATUS_NOT_FOUND, "--api-key-file %s: cannot read a key from it",
+                                s->api_key_file);
+        line[strcspn(line, "\r\n")] = 0;
+        key = line;
+    }
+    if (!octant_set_api_key(s->client, key))
+        return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a key");
+    return status_ok();
+}
+
 status session_open(session *s) {
     if (s->up) TRY(open_cluster(s));
     if (!s->client) s->client = octant_connect(s->server);
     if (!s->client) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a client");
-    return status_ok();
+    return set_api_key(s);
 }
 
 void session_close(session *s, bool failed) {

@@ -13,7 +13,7 @@ enum { SESSION_OPTIONS_MAX = 40 };
 typedef struct session {
     arena *memory;
     // connection
-    const char *server, *model;
+    const char *server, *model, *api_key_file;
     // --up and `octant up`
     const char *up, *name, *http, *grpc, *kv_memory;
     int64_t ranks, threads, ready_timeout_ns;
