@@ -58,8 +58,10 @@ status batch_create(const cluster_limits *limits, batch **out) {
     b->tokens = calloc(steps, sizeof *b->tokens);
     b->seqs = calloc(seqs, sizeof *b->seqs);
     b->entries = calloc(seqs, sizeof *b->entries);
-    *out = b;
-    if (b->slots && b->tables && b->words && b->tokens && b->seqs && b->entries) return status_ok();
+    if (b->slots && b->tables && b->words && b->tokens && b->seqs && b->entries) {
+        *out = b;
+        return status_ok();
+    }
     batch_destroy(b);
     return status_error(STATUS_RESOURCE_EXHAUSTED,
                         "no memory for %zu sequences of %d blocks; lower max_seqs", seqs,

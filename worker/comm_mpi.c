@@ -168,8 +168,10 @@ static status mpi_state(int rank, int size, void **out) {
     c->parts = calloc((size_t)size * parts, sizeof(double));
     c->slices = calloc((size_t)size * slice, sizeof(double));
     c->reduced = calloc(slice, sizeof(double));
-    *out = c;
-    if (c->parts && c->slices && c->reduced) return status_ok();
+    if (c->parts && c->slices && c->reduced) {
+        *out = c;
+        return status_ok();
+    }
     mpi_close(c);
     return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the buffers of %d ranks", size);
 }

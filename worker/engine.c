@@ -201,8 +201,10 @@ status engine_open(const engine_options *options, engine **out) {
     e->shards = shards;
     e->o.limits.vocab = model_get_config(options->model)->vocab;
     status s = open_all(e);
-    *out = e;
-    if (!status_is_ok(&s)) engine_close(e);
+    if (status_is_ok(&s))
+        *out = e;
+    else
+        engine_close(e);
     return s;
 }
 

@@ -23,8 +23,10 @@ status leader_link_open(const char *address, leader_link **out) {
     status s = rpc_channel_create(
         &(rpc_channel_options){.address = address, .message_max = CLUSTER_MESSAGE_MAX},
         &l->channel);
-    *out = l;
-    if (!status_is_ok(&s)) free(l);
+    if (status_is_ok(&s))
+        *out = l;
+    else
+        free(l);
     return s;
 }
 

@@ -44,8 +44,10 @@ status sampler_create(int vocab, sampler **out) {
     s->raw = malloc(n * sizeof *s->raw);
     s->marks = calloc(n, sizeof *s->marks);
     s->edge = malloc(n * sizeof *s->edge);
-    *out = s;
-    if (s->weight && s->id && s->raw && s->marks && s->edge) return status_ok();
+    if (s->weight && s->id && s->raw && s->marks && s->edge) {
+        *out = s;
+        return status_ok();
+    }
     sampler_destroy(s);
     return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a sampler over %d tokens", vocab);
 }

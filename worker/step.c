@@ -97,8 +97,10 @@ status step_create(const step_parts *parts, step **out) {
     }
     status st = alloc_shared(s);
     if (status_is_ok(&st) && s->rank == 0) st = alloc_leader(s);
-    *out = s;
-    if (!status_is_ok(&st)) step_destroy(s);
+    if (status_is_ok(&st))
+        *out = s;
+    else
+        step_destroy(s);
     return st;
 }
 
