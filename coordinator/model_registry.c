@@ -1,6 +1,5 @@
 #include "coordinator/model_registry.h"
 
-#include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 typedef struct entry {
     served_model shown; // first: a served_model * is an entry *
     model *opened;
+    char fingerprint[MODEL_FINGERPRINT_MAX + 1];
     atomic_int holds;
 } entry;
 
@@ -52,55 +52,62 @@ static entry *find_locked(model_registry *r, const char *name) {
     return NULL;
 }
 
-static status same_model(const entry *e, const char *fingerprint) {
-    if (!strcmp(model_fingerprint(e->shown.model), fingerprint)) return status_ok();
-    return status_error(STATUS_FAILED_PRECONDITION,
-                        "another model named '%.128s' is served already (fingerprint %.32s, this "
-                        "one has %.32s); give "
-                        "this one another name",
-                        e->shown.name, model_fingerprint(e->shown.model), fingerprint);
+static status full(void) {
+    return status_error(STATUS_RESOURCE_EXHAUSTED,
+                        "%d models are known already, which is the most; start the coordinator "
+                        "again to forget those that are gone",
+                        MODEL_REGISTRY_MAX);
 }
 
-// Puts `fresh` in unless somebody was faster; the loser's copy goes.
-static status insert(model_registry *r, entry *fresh, const char *fingerprint, served_model **out) {
-    entry *e = find_locked(r, fresh->shown.name);
-    if (!e && r->count == MODEL_REGISTRY_MAX)
-        return status_error(STATUS_RESOURCE_EXHAUSTED,
-                            "%d models are known already, which is the most", MODEL_REGISTRY_MAX);
-    if (!e) {
-        e = r->entries[r->count++] = fresh;
-        served_model_hold(&e->shown);
-    }
-    TRY(same_model(e, fingerprint));
-    if (out) *out = served_model_hold(&e->shown);
-    return status_ok();
-}
-
-status model_registry_add(model_registry *r, const char *name, const char *fingerprint,
-                          const model_card *card, served_model **out) {
-    pthread_mutex_lock(&r->lock);
-    entry *known = find_locked(r, name);
-    status s = known ? same_model(known, fingerprint) : status_ok();
-    if (known && s.code == STATUS_OK && out) *out = served_model_hold(&known->shown);
-    pthread_mutex_unlock(&r->lock);
-    if (known) return s;
-
-    // Opening takes long (a tokenizer of 128,000 entries): without the lock.
-    entry *fresh = calloc(1, sizeof *fresh);
-    if (!fresh)
+static status open_fresh(const char *name, const char *fingerprint, const model_card *card,
+                         served_model **out) {
+    entry *e = calloc(1, sizeof *e);
+    if (!e)
         return status_error(STATUS_RESOURCE_EXHAUSTED, "out of memory for model '%.128s'", name);
-    atomic_init(&fresh->holds, 1);
-    s = model_open_card(card, name, &fresh->opened);
+    atomic_init(&e->holds, 1);
+    status s = model_open_card(card, name, &e->opened);
     if (s.code != STATUS_OK) {
-        free(fresh);
+        free(e);
         return status_context(s, "model card of '%.128s'", name);
     }
-    fresh->shown = (served_model){model_name(fresh->opened), fresh->opened, clock_unix_seconds()};
-    pthread_mutex_lock(&r->lock);
-    s = insert(r, fresh, fingerprint, out);
-    pthread_mutex_unlock(&r->lock);
-    served_model_release(&fresh->shown);
+    strcpy(e->fingerprint, fingerprint);
+    e->shown =
+        (served_model){model_name(e->opened), e->opened, e->fingerprint, clock_unix_seconds()};
+    *out = &e->shown;
     return s;
+}
+
+status model_registry_open(model_registry *r, const char *name, const char *fingerprint,
+                           const model_card *card, served_model **out) {
+    if (strlen(fingerprint) > MODEL_FINGERPRINT_MAX)
+        return status_error(STATUS_INVALID_ARGUMENT, "a fingerprint has at most %d digits, not %zu",
+                            MODEL_FINGERPRINT_MAX, strlen(fingerprint));
+    pthread_mutex_lock(&r->lock);
+    entry *known = find_locked(r, name);
+    bool same = known && !strcmp(known->fingerprint, fingerprint);
+    if (same) *out = served_model_hold(&known->shown);
+    bool no_room = !known && r->count == MODEL_REGISTRY_MAX;
+    pthread_mutex_unlock(&r->lock);
+    if (same) return status_ok();
+    // Opening takes long (a tokenizer of 128,000 entries): without the lock.
+    return no_room ? full() : open_fresh(name, fingerprint, card, out);
+}
+
+status model_registry_publish(model_registry *r, served_model *m) {
+    pthread_mutex_lock(&r->lock);
+    int at = 0;
+    while (at < r->count && strcmp(r->entries[at]->shown.name, m->name) != 0) at++;
+    bool fits = at < MODEL_REGISTRY_MAX;
+    entry *old = at < r->count ? r->entries[at] : NULL;
+    // What was there goes on only if it is the same model, registered by two groups at once.
+    bool stays = old && !strcmp(old->fingerprint, m->fingerprint);
+    if (fits && !stays) {
+        r->entries[at] = (entry *)served_model_hold(m);
+        if (!old) r->count++;
+    }
+    pthread_mutex_unlock(&r->lock);
+    if (fits && !stays && old) served_model_release(&old->shown);
+    return fits ? status_ok() : full();
 }
 
 static status not_found(model_registry *r, const char *name) {

@@ -1,7 +1,7 @@
 // model_registry: the models that the coordinator knows, opened from the cards that worker groups
-// sent. Ingress threads look models up and hold them while a request lives; the core and the group
-// link add them. A model stays known when its last group is gone: a client then hears "not now"
-// (503), not "no such model" (404).
+// sent. Ingress threads look models up and hold them while a request lives; the group link opens
+// them, and publishes what the core has accepted. A model stays known when its last group is gone:
+// a client then hears "not now" (503), not "no such model" (404).
 #ifndef OCTANT_COORDINATOR_MODEL_REGISTRY_H
 #define OCTANT_COORDINATOR_MODEL_REGISTRY_H
 
@@ -11,7 +11,7 @@
 #include "common/base/status.h"
 #include "common/model/model.h"
 
-enum { MODEL_REGISTRY_MAX = 64 };
+enum { MODEL_REGISTRY_MAX = 64, MODEL_FINGERPRINT_MAX = 64 };
 
 typedef struct model_registry model_registry;
 
@@ -19,17 +19,24 @@ typedef struct model_registry model_registry;
 typedef struct served_model {
     const char *name;
     const model *model;
-    int64_t created; // Unix seconds of its first registration
+    const char *fingerprint; // of all its files, as the workers see them
+    int64_t created;         // Unix seconds of its first registration
 } served_model;
 
 model_registry *model_registry_create(void);    // NULL when memory is short
 void model_registry_destroy(model_registry *r); // models that are still held live on
 
-// Makes sure that the model is known: opens the card unless a model of that name and fingerprint is
-// there. FAILED_PRECONDITION when the name is taken by another fingerprint; RESOURCE_EXHAUSTED past
-// MODEL_REGISTRY_MAX. *out (may be NULL) is held for the caller.
-status model_registry_add(model_registry *r, const char *name, const char *fingerprint,
-                          const model_card *card, served_model **out);
+// The model of that name and fingerprint if it is known, else a fresh one opened from the card,
+// which clients do not see before it is published. The fingerprint is the worker's word: it covers
+// the weights, which are not in the card. RESOURCE_EXHAUSTED past MODEL_REGISTRY_MAX. *out is held
+// for the caller.
+status model_registry_open(model_registry *r, const char *name, const char *fingerprint,
+                           const model_card *card, served_model **out);
+
+// Makes an opened model what its name means. One of other files under that name goes: whoever calls
+// has made sure that no group serves it; requests that hold it end with it. RESOURCE_EXHAUSTED past
+// MODEL_REGISTRY_MAX.
+status model_registry_publish(model_registry *r, served_model *m);
 
 // By name; an empty or NULL name is the only model there is. NOT_FOUND names what there is. *out is
 // held for the caller.

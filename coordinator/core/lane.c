@@ -117,3 +117,9 @@ void lane_expire(core *c, lane *l) {
         item = fairness_each(l->fairness, over ? NULL : item);
     }
 }
+
+void lane_clear(core *c, lane *l, status why) {
+    while (l->put_back.first) request_fail(l->put_back.first->request, c, why);
+    for (fair_item *item; (item = fairness_each(l->fairness, NULL));)
+        request_fail(sequence_of(item)->request, c, why);
+}

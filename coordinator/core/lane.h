@@ -31,5 +31,7 @@ bool lane_has_hope(const core *c, const lane *l);
 
 // Ends the requests that waited too long without a group.
 void lane_expire(core *c, lane *l);
+// Ends all requests that wait.
+void lane_clear(core *c, lane *l, status why);
 
 #endif

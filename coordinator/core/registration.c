@@ -104,6 +104,12 @@ static void enter(core *c, group *g, const register_request *r, const model_conf
     g->registered_ns = c->now_ns;
     snprintf(g->id, sizeof g->id, "g%llu", (unsigned long long)c->next_group++);
     snprintf(g->backend, sizeof g->backend, "%s", r->backend);
+    if (strcmp(g->lane->fingerprint, r->fingerprint) != 0)
+        lane_clear(c, g->lane,
+                   status_error(STATUS_UNAVAILABLE,
+                                "the model %s was replaced by another of that name while the "
+                                "request waited; send it again",
+                                g->lane->model));
     snprintf(g->lane->fingerprint, sizeof g->lane->fingerprint, "%s", r->fingerprint);
     g->lane->vocab = config->vocab;
     g->lane->context = g->limits.max_context;

@@ -89,7 +89,7 @@ static status join(group_links *g, joining *j, const void *bytes, size_t size) {
     TRY(register_request_decode(bytes, size, &j->request));
     const register_request *r = &j->request;
     TRY(check_version(r));
-    TRY(model_registry_add(g->options.models, r->model, r->fingerprint, &r->card, &j->model));
+    TRY(model_registry_open(g->options.models, r->model, r->fingerprint, &r->card, &j->model));
     core_event event = {.kind = CORE_REGISTER};
     event.join.request = r;
     event.join.config = model_get_config(j->model->model);
@@ -130,6 +130,8 @@ static void register_reply(void *links, void *reply, const status *why, uint64_t
                            const register_response *response) {
     joining *j = reply;
     status s = *why;
+    if (s.code == STATUS_OK)
+        s = model_registry_publish(((group_links *)links)->options.models, j->model);
     if (s.code == STATUS_OK) {
         buf bytes = buf_make(CLUSTER_MESSAGE_MAX);
         s = register_response_encode(response, &bytes);

@@ -56,7 +56,7 @@ static openai_response *make_response(const openai_request *r, const prepared *p
     // "fp_" and the first digits of the model's: equal weights and tokenizer, equal answers for a
     // seed.
     strcpy(fingerprint, "fp_");
-    strncat(fingerprint, model_fingerprint(p->model->model), FINGERPRINT_SHOWN);
+    strncat(fingerprint, p->model->fingerprint, FINGERPRINT_SHOWN);
     return openai_response_create(
         &(openai_response_options){.endpoint = r->endpoint,
                                    .include_usage = r->include_usage,

@@ -77,8 +77,11 @@ static inline void tiny_model_add(model_registry *models, const char *name) {
     status s = model_open_card(&card, name, &opened);
     if (s.code != STATUS_OK) fprintf(stderr, "%s\n", s.message);
     assert(s.code == STATUS_OK);
-    s = model_registry_add(models, name, model_fingerprint(opened), &card, NULL);
+    served_model *served = NULL;
+    s = model_registry_open(models, name, model_fingerprint(opened), &card, &served);
+    if (s.code == STATUS_OK) s = model_registry_publish(models, served);
     assert(s.code == STATUS_OK);
+    served_model_release(served);
     model_close(opened);
     buf_free(&json);
 }
