@@ -86,8 +86,10 @@ const char *model_template_error(
 const model_card *model_get_card(const model *m); // lives as long as the model
 
 // 32 hex digits over the card and, where tensors are open, the list of tensor names, types and
-// shapes. Two ranks, or two groups, hold the same model when these agree. Not over the weights'
-// bytes: reading 800 GB at each start would cost minutes.
+// shapes, and a sample of each one's bytes, by which a model and its fine-tuned kin differ. Two
+// ranks, or two groups, hold the same model when these agree. Not over all of the weights' bytes:
+// reading 800 GB at each start would cost minutes. A model opened from a card alone has another
+// one.
 const char *model_fingerprint(const model *m);
 
 // The tensor of a role; layer is ignored for the three that have none. False when the model has no

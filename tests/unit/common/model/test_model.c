@@ -143,7 +143,7 @@ static void opens_a_gguf_file_and_its_card(void **state) {
     s = model_open_card(model_get_card(m), NULL, &card);
     assert_string_equal(s.message, "");
     assert_string_equal(model_name(card), "one layer");
-    assert_string_equal(model_fingerprint(card), model_fingerprint(m));
+    assert_string_not_equal(model_fingerprint(card), model_fingerprint(m)); // no weights in it
     assert_int_equal(strlen(model_fingerprint(m)), 32);
     assert_false(model_tensor(card, TENSOR_DOWN, 0, &t));
     assert_int_equal(tokenizer_size(model_get_tokenizer(card)), V);
