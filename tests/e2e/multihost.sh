@@ -4,8 +4,8 @@
 #
 #   tests/e2e/multihost.sh BUILD MODEL          as root; skips with a line (exit 77) where namespaces are not allowed
 #
-# Passes when 3 ranks, one here and two there, give the tokens that one rank gives, and when octant-worker registers, serves and
-# ends in order.
+# Passes when 3 ranks, one here and two there, give the tokens that one rank gives: by themselves, as octant-worker driven by a fake
+# coordinator, and behind the real one, asked over HTTP.
 set -euo pipefail
 build=$(realpath "${1:-build}")
 model=$(realpath "${2:?usage: multihost.sh BUILD MODEL}")
@@ -14,7 +14,7 @@ work=$(mktemp -d)
 
 skip() { echo "skipped: $1"; exit 77; }
 cleanup() {
-    [ -z "${coordinator:-}" ] || kill "$coordinator" 2>/dev/null || true
+    for pid in ${coordinator:-} ${workers:-}; do kill "$pid" 2>/dev/null || true; done
     ip netns del "$here" 2>/dev/null || true
     ip netns del "$there" 2>/dev/null || true
     rm -rf "$work"
@@ -67,4 +67,31 @@ coordinator=
 tokens=$(sed -n 's/^token //p' "$work/coordinator" | tr '\n' ' ')
 [ "$tokens" = "$(cat "$work/alone") " ] || { cat "$work/coordinator"; echo "failed: other tokens from octant-worker"; exit 1; }
 grep -q "^rank 2 " "$work/coordinator" || { echo "failed: no heartbeat of rank 2"; exit 1; }
-echo "passed: 3 ranks on 2 hosts, the tokens of 1 rank"
+
+# The same with the real coordinator, asked over HTTP.
+ask() { ip netns exec "$here" curl -s --max-time 60 "$@"; }
+ip netns exec "$here" "$build/bin/octant-coordinator" --http 10.77.0.1:8080 --grpc 10.77.0.1:50051 >"$work/coordinator" 2>&1 &
+coordinator=$!
+on_both "$build/bin/octant-worker" --coordinator 10.77.0.1:50051 --model "$model" --kv-memory 64MiB --threads 1 >"$work/log" 2>&1 &
+workers=$!
+for _ in $(seq 300); do
+    [ "$(ask -o "$work/health" -w '%{http_code}' http://10.77.0.1:8080/health)" != 200 ] || break
+    sleep 0.2
+done
+body="{\"prompt\": [${prompt// /,}], \"max_tokens\": 24, \"temperature\": 0}"
+ask http://10.77.0.1:8080/v1/completions -H 'Content-Type: application/json' -d "$body" >"$work/answer"
+ask http://10.77.0.1:8080/status >"$work/status"
+kill "$coordinator"
+wait "$coordinator" || { cat "$work/coordinator"; echo "failed: the coordinator did not end in order"; exit 1; }
+coordinator=
+wait "$workers" || true # its coordinator is gone: it says so and ends
+timeout 120 "$build/tests/generate" "$model" --tokens "$prompt" --max-tokens 24 --text >"$work/text" 2>/dev/null
+python3 - "$work" <<'PYTHON' || { cat "$work/log" "$work/answer" "$work/status"; echo "failed: the answer over HTTP"; exit 1; }
+import json, sys
+work = sys.argv[1]
+answer = json.load(open(work + "/answer"))["choices"][0]["text"]
+ranks = json.load(open(work + "/status"))["groups"][0]["ranks"]
+assert answer == open(work + "/text").read()[:-1], answer
+assert len(ranks) == 3 and len({rank["host"] for rank in ranks}) == 2, ranks
+PYTHON
+echo "passed: 3 ranks on 2 hosts, the tokens of 1 rank; served over HTTP"
