@@ -42,9 +42,9 @@ say "$ranks rank(s) of $model"
 if $keep; then
   exec build/bin/octant up "$model" --ranks "$ranks"
 elif [ -n "$prompt" ]; then
-  exec build/bin/octant run --up "$model" --ranks "$ranks" --stats --max-tokens 256 "$prompt"
+  exec build/bin/octant run --up "$model" --ranks "$ranks" --stats --temperature 0.2 --top-p 0.9 --max-tokens 256 "$prompt"
 elif [ -t 0 ] && [ -t 1 ]; then
-  exec build/bin/octant chat --up "$model" --ranks "$ranks"
+  exec build/bin/octant chat --up "$model" --ranks "$ranks" --temperature 0.2 --top-p 0.9
 else
-  exec build/bin/octant run --up "$model" --ranks "$ranks" --stats --max-tokens 256 "What is tensor parallelism? Answer in three sentences."
+  exec build/bin/octant run --up "$model" --ranks "$ranks" --stats --temperature 0 --max-tokens 256 "Write one sentence about the sea."
 fi
