@@ -139,7 +139,7 @@ static uint64_t ask(bench *b, int prompt, int max_tokens) {
     r->max_tokens = max_tokens;
     r->deadline_ns = b->now + 100 * CLOCK_SECOND;
     send(b, (core_event){.kind = CORE_REQUEST, .request = r});
-    return r->id;
+    return b->next_id; // the request may have ended, and be gone
 }
 
 // Answers the oldest plan with token 1 wherever one is asked for.
