@@ -263,7 +263,8 @@ static void test_deadline(void **state) {
     assert_int_equal(a.why.code, STATUS_DEADLINE_EXCEEDED);
     wait_for(&w->core.open, 0);
     int64_t off = w->core.last.deadline_ns - deadline;
-    assert_true(off > -5 * CLOCK_MS && off < 5 * CLOCK_MS);
+    // The time left travels, not the time of day: the way there, long on a loaded machine, is added.
+    assert_true(off > -5 * CLOCK_MS && off < 250 * CLOCK_MS);
 }
 
 // A client that does not read is cut when its buffer is full.
