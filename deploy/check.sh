@@ -115,8 +115,8 @@ stage_golden() {
   step "logits beside transformers'" .venv/bin/python tests/golden/logits_compare.py --generate build/tests/generate
   step "templates beside transformers'" tests/golden/templates.sh build .venv/bin/python
   step "tokenizer beside tokenizers, llama.cpp" tests/golden/tokenizer.sh build .venv/bin/python
-  step "tokens beside llama.cpp's" tests/golden/llama_cpp.sh build .venv/bin/python
-  step "tokens on 1, 2, 3, 5, 9 ranks" tests/ranks/compare.sh build .venv/bin/python
+  step "tokens beside llama.cpp's" env PROMPTS=4 tests/golden/llama_cpp.sh build .venv/bin/python
+  step "tokens on 1, 2, 3, 5, 9 ranks" env PROMPTS=12 MAX_TOKENS=16 tests/ranks/compare.sh build .venv/bin/python
 }
 stage_e2e() {
   release && python || return
