@@ -53,7 +53,7 @@ struct http_exchange {
     char request_id[HTTP_REQUEST_ID_MAX + 1]; // as the client sent it; empty: none
     char peer[HTTP_PEER_MAX + 1];
     buf body;
-    bool body_too_large;
+    size_t body_dropped; // bytes past the limit
     // where it stands
     http_phase phase;
     bool suspended, gone, keep_alive_due;

@@ -11,6 +11,8 @@
 #include "common/base/clock.h"
 #include "coordinator/ingress/api_keys.h"
 
+enum { HEARD_OUT_BYTES = 32 << 20 }; // of a body that is refused
+
 // ---- connections ----
 
 void http_on_connection(void *server, struct MHD_Connection *connection, void **conn,
@@ -102,28 +104,29 @@ static enum MHD_Result begin_request(http_server *s, struct MHD_Connection *conn
     read_peer(x);
     read_request_id(x);
     const char *length = header(x, MHD_HTTP_HEADER_CONTENT_LENGTH);
-    bool too_large = length && strtoull(length, NULL, 10) > s->options.body_limit;
-    if (!refuse_header(x, method, url) && too_large) refuse_size(x);
-    // A client that asked first is told before it sends; others are heard out, so that they read
-    // the answer, not a reset.
-    return x->phase == HTTP_REPLY && header(x, MHD_HTTP_HEADER_EXPECT) ? http_send_reply(x)
-                                                                       : MHD_YES;
+    unsigned long long size = length ? strtoull(length, NULL, 10) : 0;
+    if (!refuse_header(x, method, url) && size > s->options.body_limit) refuse_size(x);
+    // A client that asked first is told before it sends; others are heard out, within reason, so
+    // that they read the answer, not a reset.
+    bool now = header(x, MHD_HTTP_HEADER_EXPECT) || size > s->options.body_limit + HEARD_OUT_BYTES;
+    return x->phase == HTTP_REPLY && now ? http_send_reply(x) : MHD_YES;
 }
 
-// Bytes beyond the limit are read and dropped; the body's deadline bounds that.
-static void read_body(http_exchange *x, const char *data, size_t size) {
-    if (x->phase != HTTP_READING || x->body_too_large) return;
-    if (!buf_append(&x->body, data, size)) {
-        x->body_too_large = true;
-        buf_free(&x->body);
-    }
+// Bytes beyond the limit are read and dropped; past HEARD_OUT_BYTES of them (or at the body's
+// deadline) the connection is cut.
+static enum MHD_Result read_body(http_exchange *x, const char *data, size_t size) {
+    bool wanted = x->phase == HTTP_READING && !x->body_dropped;
+    if (wanted && buf_append(&x->body, data, size)) return MHD_YES;
+    if (wanted) buf_free(&x->body);
+    x->body_dropped += size;
+    return x->body_dropped <= HEARD_OUT_BYTES ? MHD_YES : MHD_NO;
 }
 
 // The request is whole: run its handler here, or suspend and have a worker run it.
 static enum MHD_Result dispatch(http_exchange *x) {
     http_server *s = x->server;
     http_conn_deadline(x->conn, INT64_MAX);
-    if (x->body_too_large) refuse_size(x);
+    if (x->body_dropped && x->phase == HTTP_READING) refuse_size(x);
     if (x->phase == HTTP_REPLY) return http_send_reply(x);
     if (x->route->quick) {
         x->route->handler(x);
@@ -148,9 +151,9 @@ enum MHD_Result http_on_request(void *server, struct MHD_Connection *connection,
     http_exchange *x = *exchange;
     if (!x) return begin_request(server, connection, url, method, exchange);
     if (*data_size) {
-        read_body(x, data, *data_size);
+        enum MHD_Result more = read_body(x, data, *data_size);
         *data_size = 0;
-        return MHD_YES;
+        return more;
     }
     pthread_mutex_lock(&x->lock);
     http_phase phase = x->phase;

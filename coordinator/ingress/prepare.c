@@ -86,7 +86,8 @@ static bool check_context(const generate_request *r, int count, int context, ref
     int wanted = r->max_tokens < 0 ? 1 : r->max_tokens;
     if (count <= context - wanted) return true;
     if (count >= context && wanted)
-        return prompt_refuse_length(context, r->messages ? "messages" : "prompt", why);
+        return prompt_refuse_length(context, (size_t)count, r->messages ? "messages" : "prompt",
+                                    why);
     return refuse(
         why, STATUS_INVALID_ARGUMENT, r->messages ? "messages" : "prompt",
         "context_length_exceeded",

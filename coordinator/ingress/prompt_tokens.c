@@ -7,23 +7,29 @@
 
 #include "common/base/clock.h"
 
-enum { RENDERED_MAX = 64 << 20 }; // bytes of a rendered conversation, or of a prompt as text
+enum {
+    RENDERED_MAX = 64 << 20, // bytes of a rendered conversation, or of a prompt as text
+    COUNTED_CONTEXTS = 4,    // a prompt that is too long is counted so far, to say how long it is
+};
+#define COUNTED_MOST(context) ((size_t)(context)*COUNTED_CONTEXTS)
 
-bool prompt_refuse_length(int context, const char *param, refusal *why) {
+bool prompt_refuse_length(int context, size_t tokens, const char *param, refusal *why) {
     return refuse(why, STATUS_INVALID_ARGUMENT, param, "context_length_exceeded",
                   "This model's maximum context length is %d tokens, but the prompt alone has "
-                  "more. Please reduce its "
-                  "length.",
-                  context);
+                  "%s%zu. Please reduce its length.",
+                  context, tokens > COUNTED_MOST(context) ? "more than " : "",
+                  tokens > COUNTED_MOST(context) ? COUNTED_MOST(context) : tokens);
 }
 
 static bool encode(const served_model *m, const char *text, size_t size, bool add_bos, int context,
                    const char *param, token_list *out, refusal *why) {
-    status s = tokenizer_encode(model_get_tokenizer(m->model), text, size, true, add_bos,
-                                (size_t)context, out);
-    if (s.code == STATUS_OK) return true;
-    return s.code == STATUS_RESOURCE_EXHAUSTED ? prompt_refuse_length(context, param, why)
-                                               : refuse_status(why, s, param, NULL);
+    size_t most = COUNTED_MOST(context);
+    status s =
+        tokenizer_encode(model_get_tokenizer(m->model), text, size, true, add_bos, most, out);
+    if (s.code == STATUS_RESOURCE_EXHAUSTED)
+        return prompt_refuse_length(context, most + 1, param, why);
+    if (s.code != STATUS_OK) return refuse_status(why, s, param, NULL);
+    return out->count <= (size_t)context || prompt_refuse_length(context, out->count, param, why);
 }
 
 static const char *token_text(const tokenizer *t, int32_t id, char *room, size_t room_size) {
@@ -60,7 +66,8 @@ static bool encode_chat(const served_model *m, const json_t *messages, int conte
 static bool take_tokens(const served_model *m, const prompt_input *p, int context, token_list *out,
                         refusal *why) {
     int vocab = model_get_config(m->model)->vocab;
-    if (p->token_count > context) return prompt_refuse_length(context, "prompt", why);
+    if (p->token_count > context)
+        return prompt_refuse_length(context, (size_t)p->token_count, "prompt", why);
     for (int i = 0; i < p->token_count; i++)
         if (p->tokens[i] < 0 || p->tokens[i] >= vocab)
             return refuse(why, STATUS_INVALID_ARGUMENT, "prompt", "invalid_value",

@@ -12,7 +12,7 @@ bool prompt_tokens_encode(const served_model *m, const generate_request *r, int 
 // The prompt as text, for an answer that starts with it: malloc. False when memory is short.
 bool prompt_text(const served_model *m, const prompt_input *p, text_span *out);
 
-// "The prompt alone is longer than the context."
-bool prompt_refuse_length(int context, const char *param, refusal *why);
+// "The prompt alone, of so many tokens, leaves no room in the context."
+bool prompt_refuse_length(int context, size_t tokens, const char *param, refusal *why);
 
 #endif
