@@ -52,7 +52,7 @@ static status answer(session *s, conversation *c) {
     if (!good && !interrupted) {
         buf_free(&text);
         free((char *)c->messages[--c->count].content); // the question may be asked again
-        return session_error(&error);
+        return session_error(s, &error);
     }
     if (interrupted) interrupt_reset();
     char *kept = buf_take(&text);

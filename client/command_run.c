@@ -58,7 +58,7 @@ static status generate(session *s, const char *prompt, bool raw) {
                                   s->system ? 2 : 1, &s->sampling, timeout, print_piece, NULL,
                                   &result, &error);
     interrupt_cancels(NULL);
-    if (!good) return session_error(&error);
+    if (!good) return session_error(s, &error);
     putchar('\n');
     fflush(stdout);
     if (s->stats) print_stats(&result);

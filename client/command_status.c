@@ -13,7 +13,7 @@ enum { TEXT_MAX = 1 << 20 };
 static status fetch_text(session *s, buf *out) {
     octant_error error = {0};
     octant_server_info *info = octant_get_server_info(s->client, 5, &error);
-    if (!info) return session_error(&error);
+    if (!info) return session_error(s, &error);
     show_status(info, out);
     octant_server_info_free(info);
     return status_ok();

@@ -68,6 +68,16 @@ static status start_workers(local_cluster *c) {
                          in_directory(c, "workers.log", log_path));
 }
 
+// What it said itself; else how it ended, below its last lines.
+static status why_ended(const process *p, const char *log_path) {
+    char message[STATUS_MESSAGE_MAX], how[64];
+    if (process_last_error(log_path, message, sizeof message))
+        return status_error(STATUS_UNAVAILABLE, "%s", message);
+    process_print_tail(log_path, 12);
+    return status_error(STATUS_UNAVAILABLE, "the %s's process %s; its last lines are above",
+                        p->name, process_describe(p, how));
+}
+
 // The coordinator writes its addresses when it listens: "http=HOST:PORT" and "grpc=HOST:PORT".
 static bool read_addresses(local_cluster *c) {
     char path[128];
@@ -80,7 +90,7 @@ static bool read_addresses(local_cluster *c) {
 
 static status start_coordinator(local_cluster *c) {
     const local_cluster_options *o = &c->options;
-    char coordinator[PATH_SPACE], addresses[128], log_path[128], how[64];
+    char coordinator[PATH_SPACE], addresses[128], log_path[128];
     TRY(sibling("octant-coordinator", coordinator));
     const char *argv[] = {coordinator,
                           "--http",
@@ -95,9 +105,7 @@ static status start_coordinator(local_cluster *c) {
     int64_t deadline = clock_now_ns() + 15 * CLOCK_SECOND;
     while (!read_addresses(c)) {
         if (!process_poll(&c->coordinator)) {
-            process_print_tail(log_path, 5);
-            return status_error(STATUS_UNAVAILABLE, "the coordinator %s; its last lines are above",
-                                process_describe(&c->coordinator, how));
+            return why_ended(&c->coordinator, log_path);
         }
         if (clock_now_ns() > deadline)
             return status_error(STATUS_DEADLINE_EXCEEDED,
@@ -141,13 +149,11 @@ status local_cluster_wait_ready(local_cluster *c, int64_t deadline_ns, local_clu
         ready = is_ready(info);
         if (show) show(user, info);
         octant_server_info_free(info);
-        char path[128], how[64];
+        char path[128];
         if (ready)
             c->restarts_in_a_row = 0;
         else if (!process_poll(&c->workers)) {
-            process_print_tail(in_directory(c, "workers.log", path), 12);
-            s = status_error(STATUS_UNAVAILABLE, "the workers' mpirun %s; its last lines are above",
-                             process_describe(&c->workers, how));
+            s = why_ended(&c->workers, in_directory(c, "workers.log", path));
         } else if (clock_now_ns() > deadline_ns)
             s = status_error(STATUS_DEADLINE_EXCEEDED, "the group is not ready in time; see %s",
                              in_directory(c, "workers.log", path));

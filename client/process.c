@@ -91,15 +91,44 @@ const char *process_describe(const process *p, char text[64]) {
     return text;
 }
 
-void process_print_tail(const char *log_path, int lines) {
+enum { TAIL = 8192 };
+
+// The file's last bytes as a text; "" when there are none.
+static void read_tail(const char *log_path, char tail[TAIL + 1]) {
+    tail[0] = 0;
     FILE *file = fopen(log_path, "r");
     if (!file) return;
-    enum { TAIL = 8192 };
-    char tail[TAIL + 1];
     if (fseek(file, -TAIL, SEEK_END) != 0) rewind(file);
-    size_t size = fread(tail, 1, TAIL, file);
+    tail[fread(tail, 1, TAIL, file)] = 0;
     fclose(file);
-    tail[size] = 0;
+}
+
+// "TIME error COMPONENT AREA: MESSAGE" (common/base/log.h) or "octant-NAME: MESSAGE".
+static const char *error_in(const char *line) {
+    if (strncmp(line, "octant-", 7) == 0) {
+        const char *colon = strstr(line, ": ");
+        return colon ? colon + 2 : NULL;
+    }
+    const char *level = strchr(line, ' '), *colon = level ? strstr(level, ": ") : NULL;
+    return colon && strncmp(level, " error ", 7) == 0 ? colon + 2 : NULL;
+}
+
+bool process_last_error(const char *log_path, char *message, size_t room) {
+    char tail[TAIL + 1], *rest = NULL;
+    read_tail(log_path, tail);
+    bool found = false;
+    for (char *line = strtok_r(tail, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        const char *error = error_in(line);
+        if (error) snprintf(message, room, "%s", error);
+        found = found || error;
+    }
+    return found;
+}
+
+void process_print_tail(const char *log_path, int lines) {
+    char tail[TAIL + 1];
+    read_tail(log_path, tail);
+    size_t size = strlen(tail);
     const char *start = tail + size;
     for (int seen = 0; start > tail; start--)
         if (start[-1] == '\n' && start < tail + size && ++seen == lines) break;

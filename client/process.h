@@ -5,6 +5,7 @@
 #define OCTANT_CLIENT_PROCESS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -28,6 +29,10 @@ void process_stop(process *p, int64_t deadline_ns);
 
 // "exited with 1", "was killed by signal 9 (Killed)": into `text`, which is returned.
 const char *process_describe(const process *p, char text[64]);
+
+// Why a program of ours ended: the message of the last error in its log, without the time, or of
+// the last line with which it refused to start. False: its log names none.
+bool process_last_error(const char *log_path, char *message, size_t room);
 
 // Prints the last `lines` lines of a log file to standard error, each after two spaces.
 void process_print_tail(const char *log_path, int lines);

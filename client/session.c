@@ -190,7 +190,19 @@ void session_close(session *s, bool failed) {
     arena_destroy(s->memory);
 }
 
-status session_error(const octant_error *error) {
+status session_error(const session *s, const octant_error *error) {
     if (error->code == 0) return status_ok();
-    return status_error((status_code)error->code, "%s", error->message);
+    const char *said = error->message;
+    // gRPC's words for a server that is not there, is not found, or speaks HTTP/1.
+    if (strstr(said, "http1.x"))
+        return status_error(STATUS_UNAVAILABLE,
+                            "%s is not a gRPC port; --server takes the coordinator's --grpc "
+                            "address, not its --http one",
+                            s->server);
+    if (strstr(said, "connect to all addresses") || strstr(said, "DNS resolution failed"))
+        return status_error(STATUS_UNAVAILABLE,
+                            "no coordinator answers at %s: start one (octant up MODEL), or name "
+                            "one with --server HOST:PORT (%.300s)",
+                            s->server, said);
+    return status_error((status_code)error->code, "%s", said);
 }

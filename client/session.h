@@ -54,6 +54,6 @@ status session_open(session *s);
 // Stops what session_open started. `failed`: keep the logs and say where they are.
 void session_close(session *s, bool failed);
 
-status session_error(const octant_error *error);
+status session_error(const session *s, const octant_error *error);
 
 #endif
