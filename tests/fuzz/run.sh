@@ -21,8 +21,11 @@ for target in "$build"/fuzz/fuzz_*; do
     [ -f "$target" ] && [ -x "$target" ] || continue
     subject=$(basename "$target"); subject=${subject#fuzz_}
     mkdir -p "$scratch/$subject" "$here/corpus/$subject"
+    dictionary=$here/fuzz_$subject.dict # the format's words, where somebody wrote them down
+    words=()
+    [ ! -f "$dictionary" ] || words=(-dict="$dictionary")
     if timeout -k 5 $((seconds + 60)) "$target" -runs="$runs" -max_total_time="$seconds" -seed="$seed" -timeout=10 -rss_limit_mb=1024 \
-        -max_len=16384 -artifact_prefix="$findings/$subject-" "$scratch/$subject" "$here/corpus/$subject" \
+        "${words[@]}" -max_len=16384 -artifact_prefix="$findings/$subject-" "$scratch/$subject" "$here/corpus/$subject" \
         >"$scratch/log" 2>&1; then
         echo "ok    $subject: $(grep -o 'Done [0-9]* runs' "$scratch/log" | tail -1 | grep -o '[0-9]*') inputs, seed $seed"
         passed=$((passed + 1))
