@@ -27,11 +27,13 @@ if command -v ccache >/dev/null; then
   arguments+=(-DCMAKE_C_COMPILER_LAUNCHER=ccache)
   export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1 # another checkout's objects count
 fi
-cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release "${arguments[@]}" >"$log" 2>&1 || fail
+setpriv --pdeathsig TERM cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release "${arguments[@]}" >"$log" 2>&1 || fail
+# Like cmake above, ninja ends with this shell, however that ends.
+ninja=(setpriv --pdeathsig TERM ninja)
 if [ -t 2 ]; then
-  NINJA_STATUS='[%f/%t] ' ninja -C "$build" "$@" 2>&1 | tee -a "$log" | awk '/^\[/ { printf "\r\033[K  building %s", $1 > "/dev/stderr" }
+  NINJA_STATUS='[%f/%t] ' "${ninja[@]}" -C "$build" "$@" 2>&1 | tee -a "$log" | awk '/^\[/ { printf "\r\033[K  building %s", $1 > "/dev/stderr" }
     END { printf "\r\033[K" > "/dev/stderr" }'
   [ "${PIPESTATUS[0]}" -eq 0 ] || fail
 else
-  ninja -C "$build" "$@" >>"$log" 2>&1 || fail
+  "${ninja[@]}" -C "$build" "$@" >>"$log" 2>&1 || fail
 fi

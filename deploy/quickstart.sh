@@ -30,12 +30,14 @@ done
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 [ -t 2 ] || say() { printf '==> %s\n' "$*" >&2; }
 
+# What is started here ends with this shell, even when that is killed.
+tied=(setpriv --pdeathsig TERM)
 say "packages"
-deploy/packages.sh
+"${tied[@]}" deploy/packages.sh
 say "build"
-deploy/build.sh build -DOCTANT_TESTS=OFF
+"${tied[@]}" deploy/build.sh build -DOCTANT_TESTS=OFF
 say "model"
-[ -n "$model" ] || model=$(deploy/get-model.sh smollm2-135m)
+[ -n "$model" ] || model=$("${tied[@]}" deploy/get-model.sh smollm2-135m)
 say "$ranks rank(s) of $model"
 
 # exec: Ctrl-C and SIGTERM reach the program that owns the cluster.
