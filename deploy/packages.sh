@@ -31,10 +31,12 @@ fi
 echo "installing ${#missing[@]} packages: ${missing[*]}" >&2
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-# An install that was interrupted is finished first; apt ends with this shell.
-apt=("${root[@]}" env DEBIAN_FRONTEND=noninteractive setpriv --pdeathsig TERM apt-get -q -o DPkg::Lock::Timeout=60)
-if ! { "${root[@]}" env DEBIAN_FRONTEND=noninteractive dpkg --configure -a && "${apt[@]}" update &&
-  "${apt[@]}" install -y --fix-broken --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
+# apt ends with this shell; where dpkg is at work by then, it lets that finish, and the next apt waits for it. An install that was
+# interrupted all the same is finished first.
+apt=("${root[@]}" env DEBIAN_FRONTEND=noninteractive setpriv --pdeathsig TERM apt-get -q -o DPkg::Lock::Timeout=300)
+install() { "${apt[@]}" install -y --no-install-recommends "${missing[@]}"; }
+repair() { "${root[@]}" env DEBIAN_FRONTEND=noninteractive dpkg --configure -a; }
+if ! { "${apt[@]}" update && { install || { repair && install; }; }; } >"$log" 2>&1 </dev/null; then
   tail -n 20 "$log" >&2
   echo "packages.sh: apt-get failed; its last lines are above" >&2
   exit 1
