@@ -272,7 +272,7 @@ def test_unreadable_file(tiny_model, tmp_path):
     for folder in [tmp_path, *tmp_path.parents][:3]:
         folder.chmod(0o755)
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    line = WorkerRun("--model", path, *NO_COORDINATOR, prefix=nobody, env={"PATH": os.environ["PATH"], "HOME": "/tmp"}).refusal()
+    line = WorkerRun("--model", path, *NO_COORDINATOR, prefix=nobody, env={**os.environ, "HOME": "/tmp"}).refusal()
     assert str(path) in line and "Permission denied" in line, line
 
 

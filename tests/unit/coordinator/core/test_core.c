@@ -211,6 +211,25 @@ static void test_who_may_join(void **state) {
     assert_says(&b->joined, STATUS_FAILED_PRECONDITION, "fingerprint f1");
 }
 
+static void test_another_model_ends_what_waits_for_the_first(void **state) {
+    bench *b = *state;
+    start_group(b);
+    ask(b, 3, 8); // runs, and is put back
+    ask(b, 3, 8); // waits
+    send(b, (core_event){.kind = CORE_GROUP_CLOSED, .epoch = b->epoch});
+    assert_int_equal(b->ends, 0);
+    register_request r = hello(2);
+    join(b, &r); // the same model: they go on with it
+    assert_int_equal(b->ends, 0);
+    send(b, (core_event){.kind = CORE_GROUP_CLOSED, .epoch = b->epoch});
+    r.fingerprint = "f2";
+    join(b, &r);
+    assert_string_equal(b->joined.message, "");
+    assert_int_equal(b->ends, 2);
+    assert_says(&b->ended, STATUS_UNAVAILABLE, "replaced by another");
+    assert_true(core_is_idle(b->core));
+}
+
 static void test_what_is_refused(void **state) {
     bench *b = *state;
     ask(b, 3, 1);
@@ -351,6 +370,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         CASE(test_who_may_join),
         CASE(test_what_is_refused),
+        CASE(test_another_model_ends_what_waits_for_the_first),
         CASE(test_the_queue_is_bounded),
         CASE(test_a_decode_never_waits_for_a_prompt),
         CASE(test_length_and_two_plans_under_way),
