@@ -405,6 +405,7 @@ static void test_signs_of_life(void **state) {
     fixture f;
     start(&f, lively);
     atomic_store(&f.core.interval_ns, 3 * CLOCK_SECOND);
+    clock_sleep_until(clock_now_ns() + 500 * CLOCK_MS); // the last tick of the old interval is over
     char *r = call(&f, "POST", CHAT, "{" HI ",\"max_tokens\":2,\"stream\":true}");
     assert_int_equal(status_of(r), 200);
     const char *life = strstr(r, ": waiting\n\n"), *first = strstr(r, "\"content\":\"a\"");
