@@ -245,6 +245,10 @@ static status open_transport(comm *c, comm_transport transport) {
 
 status comm_open(int *argc, char ***argv, comm_transport transport, comm **out) {
     int provided = 0;
+    // hwloc, which MPI reads the machine by, would look for GPUs behind X displays: ten names to
+    // resolve, 5 s each on a machine whose /etc/hosts lacks localhost. What the operator has set
+    // stays.
+    setenv("HWLOC_COMPONENTS", "-gl", 0);
     TRY(check(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "start"));
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     comm *c = NULL;
