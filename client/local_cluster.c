@@ -117,6 +117,8 @@ static status start_coordinator(local_cluster *c) {
 
 status local_cluster_start(local_cluster *c, const local_cluster_options *options) {
     *c = (local_cluster){.options = *options};
+    // For mpirun, as worker/comm_mpi.c has it for the ranks: do not look for GPUs behind X displays.
+    setenv("HWLOC_COMPONENTS", "-gl", 0);
     const char *base = getenv("TMPDIR");
     int size = snprintf(c->directory, sizeof c->directory, "%s/octant-XXXXXX",
                         base && *base ? base : "/tmp");

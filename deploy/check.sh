@@ -24,6 +24,7 @@ passed=0 failed=0 begin_all=$SECONDS
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PYTHONDONTWRITEBYTECODE=1
+export HWLOC_COMPONENTS=-gl # mpirun need not look for GPUs behind X displays: seconds each, where localhost has no address
 
 # Prints PASSED FAILED: what a log says of its tests (ctest, pytest, or 'N passed, M failed'), in sum; a log that says nothing is one.
 count() {
