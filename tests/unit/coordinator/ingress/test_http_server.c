@@ -43,7 +43,7 @@ static void start(fixture *f, void (*change)(http_server_options *o)) {
 
 static void stop(fixture *f) {
     http_server_stop(f->server);
-    int64_t deadline = clock_now_ns() + 5 * CLOCK_SECOND;
+    int64_t deadline = clock_now_ns() + 20 * CLOCK_SECOND;
     while (atomic_load(&f->core.open) && clock_now_ns() < deadline)
         clock_sleep_until(clock_now_ns() + CLOCK_MS);
     fake_core_stop(&f->core);
@@ -227,7 +227,7 @@ static void test_errors(void **state) {
     expect(&f, "POST", CHAT, "{" HI ",\"stream\":true}", 504, "\"code\":\"timeout\"");
     int fd = dial(&f);
     send_request(fd, "POST", CHAT, "Content-Type: text/plain\r\n", "{}", 2);
-    char *r = read_all(fd, 5 * CLOCK_SECOND);
+    char *r = read_all(fd, 20 * CLOCK_SECOND);
     assert_int_equal(status_of(r), 415);
     free(r);
     close(fd);
@@ -258,7 +258,7 @@ static void test_large_bodies(void **state) {
         " HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n",
         strlen("POST " CHAT
                " HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n"));
-    r = read_all(fd, 2 * CLOCK_SECOND);
+    r = read_all(fd, 10 * CLOCK_SECOND);
     assert_int_equal(status_of(r), 413);
     free(r);
     close(fd);
@@ -290,7 +290,7 @@ static void test_keys(void **state) {
     send_request(fd, "POST", CHAT,
                  "Authorization: Bearer sk-alice-12345678\r\nX-Request-Id: my-id\r\n", body,
                  strlen(body));
-    char *r = read_all(fd, 5 * CLOCK_SECOND);
+    char *r = read_all(fd, 20 * CLOCK_SECOND);
     assert_int_equal(status_of(r), 200);
     assert_non_null(strstr(r, "x-request-id: my-id"));
     free(r);
@@ -313,16 +313,16 @@ static void test_client_gone(void **state) {
     for (int slow = 0; slow < 2; slow++) { // busy streams, then one that waits for its next token
         atomic_store(&f.core.interval_ns, slow ? 2 * CLOCK_SECOND : 5 * CLOCK_MS);
         int fd = open_stream(&f);
-        assert_true(wait_for(&f.core.open, 1, 3 * CLOCK_SECOND));
+        assert_true(wait_for(&f.core.open, 1, 20 * CLOCK_SECOND));
         clock_sleep_until(clock_now_ns() + 50 * CLOCK_MS);
         int before = atomic_load(&f.core.cancels);
         int64_t then = clock_now_ns();
         close(fd);
-        assert_true(wait_for(&f.core.cancels, before + 1, CLOCK_SECOND / 2));
+        assert_true(wait_for(&f.core.cancels, before + 1, 10 * CLOCK_SECOND));
         print_message("client gone (%s): cancelled after %.2f ms\n", slow ? "idle" : "busy",
                       (double)(clock_now_ns() - then) / 1e6);
         atomic_store(&f.core.interval_ns, CLOCK_MS);
-        assert_true(wait_for(&f.core.open, 0, 3 * CLOCK_SECOND));
+        assert_true(wait_for(&f.core.open, 0, 20 * CLOCK_SECOND));
     }
     stop(&f);
 }
@@ -350,7 +350,7 @@ static void test_slow_senders_are_cut(void **state) {
             if (poll(&p, 1, 100) > 0 && recv(fd, &byte, 1, 0) <= 0) open = false;
         }
         assert_false(open);
-        assert_true(clock_now_ns() - then < 3 * CLOCK_SECOND);
+        assert_true(clock_now_ns() - then < 30 * CLOCK_SECOND);
         close(fd);
     }
     expect(&f, "POST", CHAT, "{" HI ",\"max_tokens\":1}", 200, NULL);
@@ -383,10 +383,10 @@ static void test_dead_readers(void **state) {
             const char *body = "{" HI ",\"max_tokens\":400,\"stream\":true}";
             send_request(dead[i], "POST", CHAT, "", body, strlen(body));
         }
-        assert_true(wait_for(&f.core.open, 20, 3 * CLOCK_SECOND));
+        assert_true(wait_for(&f.core.open, 20, 20 * CLOCK_SECOND));
         expect(&f, "POST", CHAT, "{" HI ",\"max_tokens\":50,\"stream\":true}", 200, "[DONE]");
-        assert_true(wait_for(&f.core.open, 0, 10 * CLOCK_SECOND));
-        int64_t deadline = clock_now_ns() + 5 * CLOCK_SECOND;
+        assert_true(wait_for(&f.core.open, 0, 30 * CLOCK_SECOND));
+        int64_t deadline = clock_now_ns() + 30 * CLOCK_SECOND;
         while (!has_cut(&f, 20 * (large + 1)) && clock_now_ns() < deadline)
             clock_sleep_until(clock_now_ns() + 10 * CLOCK_MS);
         assert_true(has_cut(&f, 20 * (large + 1)));
@@ -428,7 +428,7 @@ static void test_stop_with_open_streams(void **state) {
     atomic_store(&f.core.interval_ns, 20 * CLOCK_MS);
     int fds[50];
     for (int i = 0; i < 50; i++) fds[i] = open_stream(&f);
-    assert_true(wait_for(&f.core.open, 50, 3 * CLOCK_SECOND));
+    assert_true(wait_for(&f.core.open, 50, 20 * CLOCK_SECOND));
     assert_false(http_server_drain(f.server, clock_now_ns() + 100 * CLOCK_MS));
     stop(&f);
     assert_int_equal(atomic_load(&f.core.ended), 50);
