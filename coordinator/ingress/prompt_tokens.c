@@ -42,9 +42,11 @@ static const char *token_text(const tokenizer *t, int32_t id, char *room, size_t
 static bool encode_chat(const served_model *m, const json_t *messages, int context, token_list *out,
                         refusal *why) {
     const chat_template *template = model_get_template(m->model);
+    const char *broken = model_template_error(m->model);
     if (!template)
         return refuse(why, STATUS_INVALID_ARGUMENT, "messages", "unsupported_parameter",
-                      "The model '%.128s' has no chat template. Use /v1/completions.", m->name);
+                      "The model '%.128s' has no chat template%s%.200s. Use /v1/completions.",
+                      m->name, *broken ? " that can be run: " : "", broken);
     const tokenizer *t = model_get_tokenizer(m->model);
     char bos[256], eos[256];
     buf text = buf_make(RENDERED_MAX);
