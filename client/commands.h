@@ -8,5 +8,6 @@ int command_run(int argc, char **argv);
 int command_chat(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_top(int argc, char **argv);
+int command_plan(int argc, char **argv);
 
 #endif

@@ -14,6 +14,7 @@ static const struct {
     {"run", "answer one prompt", command_run},
     {"status", "what the cluster is doing", command_status},
     {"top", "the same, again and again", command_top},
+    {"plan", "what a model needs and can at best do on given cards", command_plan},
 };
 
 static void print_usage(FILE *out) {

@@ -21,6 +21,26 @@ const char *roofline_card_names(void) {
     return "h100|h200|a100";
 }
 
+// Meta's model cards: layers, D, H, G, C, F, V.
+static const struct {
+    const char *name;
+    roofline_shape shape;
+} models[] = {
+    {"llama-3.1-8b", {32, 4096, 32, 8, 128, 14336, 128256, false}},
+    {"llama-3.1-70b", {80, 8192, 64, 8, 128, 28672, 128256, false}},
+    {"llama-3.1-405b", {126, 16384, 128, 8, 128, 53248, 128256, false}},
+};
+
+const roofline_shape *roofline_find_model(const char *name) {
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++)
+        if (strcmp(models[i].name, name) == 0) return &models[i].shape;
+    return NULL;
+}
+
+const char *roofline_model_names(void) {
+    return "llama-3.1-8b|llama-3.1-70b|llama-3.1-405b";
+}
+
 bool roofline_find_format(const char *name, int kv_bits, roofline_format *out) {
     *out = (roofline_format){.head_bits = 16, .kv_bits = kv_bits};
     if (strcmp(name, "bf16") == 0)

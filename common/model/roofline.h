@@ -26,7 +26,8 @@ typedef struct roofline_card {
 const roofline_card *roofline_find_card(const char *name);
 const char *roofline_card_names(void); // "h100|h200|a100"
 
-// The largest part that one rank holds; dimension letters as in kernels/kernels.h.
+// The largest part that one rank holds (or, as roofline_find_model gives it, the whole); dimension
+// letters as in kernels/kernels.h.
 typedef struct roofline_shape {
     int layers;
     int width;                     // D, whole
@@ -34,6 +35,11 @@ typedef struct roofline_shape {
     int ffn, vocab;                // F and V of the rank
     bool tied;                     // the output matrix is the embedding
 } roofline_shape;
+
+// Whole models that need no file: "llama-3.1-8b", "llama-3.1-70b", "llama-3.1-405b"; NULL for
+// another name.
+const roofline_shape *roofline_find_model(const char *name);
+const char *roofline_model_names(void); // "llama-3.1-8b|..."
 
 // How weights and KV are stored. Embedding and output matrix have their own size.
 typedef struct roofline_format {

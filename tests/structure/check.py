@@ -18,7 +18,7 @@ MAY_INCLUDE = {
     "worker": {"common/base", "common/model", "proto", "kernels"},
     "coordinator/core": {"common/base", "common/model", "proto"},
     "coordinator": {"common/base", "common/model", "proto"},
-    "client": {"common/base", "proto"},
+    "client": {"common/base", "common/model", "proto"},
     "bench": {"common/base", "common/model", "kernels", "worker", "client"},
     "tests": set(FOLDERS) | {"common/base", "common/model"},
 }

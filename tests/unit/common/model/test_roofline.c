@@ -130,6 +130,9 @@ static void sums(void **state) {
 
 static void names(void **state) {
     (void)state;
+    assert_memory_equal(roofline_find_model("llama-3.1-8b"), &whole_8b, sizeof whole_8b);
+    assert_int_equal(roofline_find_model("llama-3.1-405b")->ffn, 53248);
+    assert_null(roofline_find_model("llama-3.1"));
     roofline_format f;
     assert_null(roofline_find_card("v100"));
     assert_false(roofline_find_format("fp4", 8, &f));
