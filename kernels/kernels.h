@@ -81,6 +81,28 @@ typedef struct kernels kernels;
 // plain single-threaded operators that the others are compared with. UNIMPLEMENTED if this
 // processor lacks it, INVALID_ARGUMENT for another name.
 status kernels_create_cpu(int threads, int first_core, const char *isa, kernels **out);
+
+// The CUDA device `device` (0 is the first that this process sees). One line for each way this can
+// fail: UNIMPLEMENTED when built without CUDA, UNAVAILABLE without a driver or a device,
+// FAILED_PRECONDITION for a driver older than this build's runtime or a card older than sm_80.
+typedef struct kernels_cuda_options {
+    int device;
+    bool exact_sums; // partial sums as doubles on a grid: the same bits on any number of ranks
+    bool fast;       // large products by cuBLASLt, where it is found: not batch-invariant
+} kernels_cuda_options;
+status kernels_create_cuda(kernels_cuda_options options, kernels **out);
+
+// What device `device` is, without making a backend on it; same errors. For a worker that compares
+// its ranks' cards.
+typedef struct kernels_cuda_card {
+    char name[64];
+    int major, minor; // compute capability
+    int multiprocessors;
+    size_t memory_bytes, free_bytes;
+    char bus[32]; // PCI address: two ranks with one are on one card, if they are on one host
+} kernels_cuda_card;
+status kernels_cuda_describe(int device, kernels_cuda_card *out);
+status kernels_cuda_count(int *out); // devices that this process sees; same errors
 void kernels_destroy(kernels *k); // NULL is allowed
 
 const char *kernels_name(const kernels *k); // "cpu-avx2", ...

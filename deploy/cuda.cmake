@@ -1,0 +1,38 @@
+# Looks for the CUDA toolkit and sets
+#   OCTANT_CUDA_INCLUDE  the folder of cuda_runtime_api.h, or empty. Enough for the emulated device, and for C that calls the
+#                        runtime; a toolkit's headers alone will do
+#   OCTANT_NVCC          whether the real backend is built
+if(NOT OCTANT_CUDA MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "OCTANT_CUDA is '${OCTANT_CUDA}'; use AUTO, ON or OFF")
+endif()
+if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+  find_program(OCTANT_NVCC_PROGRAM nvcc HINTS /usr/local/cuda/bin /opt/cuda/bin)
+  if(OCTANT_NVCC_PROGRAM)
+    set(CMAKE_CUDA_COMPILER ${OCTANT_NVCC_PROGRAM})
+  endif()
+endif()
+set(OCTANT_NVCC OFF)
+if(NOT OCTANT_CUDA STREQUAL "OFF")
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    # Which cards is said per file (kernels/cuda/CMakeLists.txt). Programs ask for no library of CUDA's at start.
+    set(CMAKE_CUDA_ARCHITECTURES OFF)
+    set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+    if(CMAKE_C_COMPILER_LAUNCHER AND NOT DEFINED CMAKE_CUDA_COMPILER_LAUNCHER)
+      set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_C_COMPILER_LAUNCHER})
+    endif()
+    enable_language(CUDA)
+    set(OCTANT_NVCC ON)
+  elseif(OCTANT_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "OCTANT_CUDA is ON and no nvcc was found; put it on PATH or set CUDACXX")
+  endif()
+endif()
+get_filename_component(OCTANT_NVCC_FOLDER "${OCTANT_NVCC_PROGRAM}" DIRECTORY)
+find_path(OCTANT_CUDA_INCLUDE cuda_runtime_api.h
+  HINTS "${OCTANT_NVCC_FOLDER}/../include" ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} /usr/local/cuda/include)
+if(OCTANT_NVCC)
+  message(STATUS "CUDA backend: nvcc ${CMAKE_CUDA_COMPILER_VERSION} (${CMAKE_CUDA_COMPILER})")
+else()
+  message(STATUS "CUDA backend: not built (OCTANT_CUDA=${OCTANT_CUDA}); toolkit headers: ${OCTANT_CUDA_INCLUDE}")
+endif()
