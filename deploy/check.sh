@@ -95,7 +95,7 @@ build() { # FOLDER COMPILER ARGUMENT...: once
   step "build $folder ($compiler)" env CC="$compiler" deploy/build.sh "$folder" "$@" && built+=" $folder"
 }
 release() { build build gcc -DOCTANT_TESTS=ON; }
-instrumented() { build build-fuzz clang -DOCTANT_SANITIZE=address -DOCTANT_FUZZ=ON; }
+instrumented() { build build-fuzz clang -DOCTANT_CUDA=OFF -DOCTANT_SANITIZE=address -DOCTANT_FUZZ=ON; }
 python() { cmp -s tests/requirements.txt .venv/.ready || step "test packages (PyPI)" virtual_environment; }
 unit_tests() { step "$1: $2" ctest --test-dir "$1" -j "$(nproc)" --output-on-failure "${@:3}"; }
 clusters() { # BUILD FILE...: end-to-end tests of a build's programs
@@ -135,12 +135,12 @@ stage_fuzz() {
   step "fuzz targets" env SECONDS_MAX=15 tests/fuzz/run.sh build-fuzz
 }
 stage_tsan() {
-  build build-tsan gcc -DOCTANT_SANITIZE=thread && python || return
+  build build-tsan gcc -DOCTANT_CUDA=OFF -DOCTANT_SANITIZE=thread && python || return
   unit_tests build-tsan "unit tests" -LE 'ranks|sim'
   clusters build-tsan tests/e2e/test_{openai,rpc_echo}.py
 }
 stage_clang() {
-  build build-clang clang || return
+  build build-clang clang -DOCTANT_CUDA=OFF || return
   unit_tests build-clang "unit tests" -LE 'ranks|sim'
 }
 

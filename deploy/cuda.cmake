@@ -2,6 +2,7 @@
 #   OCTANT_CUDA_INCLUDE  the folder of cuda_runtime_api.h, or empty. Enough for the emulated device, and for C that calls the
 #                        runtime; a toolkit's headers alone will do
 #   OCTANT_NVCC          whether the real backend is built
+# OCTANT_CUDA=OFF turns off both, and the checks on the emulated device with them.
 if(NOT OCTANT_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "OCTANT_CUDA is '${OCTANT_CUDA}'; use AUTO, ON or OFF")
 endif()
@@ -27,6 +28,11 @@ if(NOT OCTANT_CUDA STREQUAL "OFF")
   elseif(OCTANT_CUDA STREQUAL "ON")
     message(FATAL_ERROR "OCTANT_CUDA is ON and no nvcc was found; put it on PATH or set CUDACXX")
   endif()
+endif()
+if(OCTANT_CUDA STREQUAL "OFF")
+  set(OCTANT_CUDA_INCLUDE "")
+  message(STATUS "CUDA backend: off")
+  return()
 endif()
 get_filename_component(OCTANT_NVCC_FOLDER "${OCTANT_NVCC_PROGRAM}" DIRECTORY)
 find_path(OCTANT_CUDA_INCLUDE cuda_runtime_api.h
