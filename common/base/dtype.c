@@ -6,26 +6,27 @@
 static const struct {
     const char *name;
     size_t block_values, block_bytes;
-} types[DTYPE_COUNT] = {
+} types[DTYPE_ALL] = {
     [DTYPE_F32] = {"F32", 1, 4},       [DTYPE_F16] = {"F16", 1, 2},
     [DTYPE_BF16] = {"BF16", 1, 2},     [DTYPE_Q8_0] = {"Q8_0", 32, 34},
     [DTYPE_Q4_0] = {"Q4_0", 32, 18},   [DTYPE_Q4_1] = {"Q4_1", 32, 20},
     [DTYPE_Q5_0] = {"Q5_0", 32, 22},   [DTYPE_Q4_K] = {"Q4_K", 256, 144},
-    [DTYPE_Q6_K] = {"Q6_K", 256, 210},
+    [DTYPE_Q6_K] = {"Q6_K", 256, 210}, [DTYPE_F8_E4M3] = {"F8_E4M3", 1, 1},
+    [DTYPE_I8] = {"I8", 1, 1},         [DTYPE_I4] = {"I4", 128, 68},
 };
 
 const char *dtype_name(dtype type) {
-    assert(type < DTYPE_COUNT);
+    assert(type < DTYPE_ALL);
     return types[type].name;
 }
 
 size_t dtype_block_values(dtype type) {
-    assert(type < DTYPE_COUNT);
+    assert(type < DTYPE_ALL);
     return types[type].block_values;
 }
 
 size_t dtype_block_bytes(dtype type) {
-    assert(type < DTYPE_COUNT);
+    assert(type < DTYPE_ALL);
     return types[type].block_bytes;
 }
 
@@ -76,6 +77,27 @@ uint16_t dtype_f32_to_bf16(float value) {
     uint32_t bits = to_bits(value);
     if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+float dtype_f8_to_f32(uint8_t bits) {
+    uint32_t sign = (uint32_t)(bits & 0x80) << 24, rest = bits & 0x7f;
+    if (rest == 0x7f) return from_bits(sign | 0x7fc00000);
+    float magnitude = rest < 8 ? (float)rest * 0x1p-9f // subnormal
+                               : from_bits((rest << 20) + (120u << 23));
+    return sign ? -magnitude : magnitude;
+}
+
+uint8_t dtype_f32_to_f8(float value) {
+    uint32_t bits = to_bits(value), rest = bits & 0x7fffffff;
+    uint8_t sign = (uint8_t)(bits >> 24 & 0x80);
+    if (rest > 0x7f800000) return sign | 0x7f;
+    if (rest >= to_bits(448)) return sign | 0x7e;
+    if (rest < to_bits(0x1p-6f)) { // let the addition round at the subnormal's last place, 2^-9
+        float shifted = from_bits(rest) + 0x1p14f;
+        return sign | (uint8_t)(to_bits(shifted) - to_bits(0x1p14f));
+    }
+    uint32_t rounded = rest + 0x7ffff + (rest >> 20 & 1);
+    return sign | (uint8_t)((rounded - (120u << 23)) >> 20);
 }
 
 static uint16_t load_u16(const uint8_t *p) {
@@ -140,6 +162,14 @@ static void q6_k_block(const uint8_t *block, float *out) {
     }
 }
 
+static void i4_block(const uint8_t *block, float *out) {
+    float d = dtype_f16_to_f32(load_u16(block));
+    for (int i = 0; i < 128; i++) {
+        int nibble = block[4 + i / 2] >> (4 * (i % 2)) & 15;
+        out[i] = d * (float)(nibble - block[2]);
+    }
+}
+
 void dtype_to_f32(dtype type, const void *data, size_t values, float *out) {
     const uint8_t *bytes = data;
     assert(values % dtype_block_values(type) == 0);
@@ -171,7 +201,16 @@ void dtype_to_f32(dtype type, const void *data, size_t values, float *out) {
     case DTYPE_Q6_K:
         for (size_t i = 0; i < values / 256; i++) q6_k_block(bytes + 210 * i, out + 256 * i);
         return;
-    case DTYPE_COUNT:
+    case DTYPE_F8_E4M3:
+        for (size_t i = 0; i < values; i++) out[i] = dtype_f8_to_f32(bytes[i]);
+        return;
+    case DTYPE_I8:
+        for (size_t i = 0; i < values; i++) out[i] = (float)(int8_t)bytes[i];
+        return;
+    case DTYPE_I4:
+        for (size_t i = 0; i < values / 128; i++) i4_block(bytes + 68 * i, out + 128 * i);
+        return;
+    case DTYPE_ALL:
         break;
     }
     assert(!"unknown dtype");

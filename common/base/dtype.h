@@ -19,6 +19,15 @@
 //     sixteen sub-blocks of 16: x = d * s[i / 16] * ((low 4 bits | high 2 bits << 4) - 32); with n
 //     = i / 128 and r = i % 128, the low bits are in l[64n + r % 64], low nibble for r < 64; the
 //     high bits in h[32n + r % 32] >> 2 * (r / 32).
+//
+// Beyond what files hold and every backend computes with (up to DTYPE_COUNT) there are types that
+// weights are turned into, or come in, for a GPU:
+//   F8_E4M3 one byte: sign, 4 bits of exponent (bias 7), 3 of mantissa; up to 448, no infinity,
+//     0x7f and 0xff are NaN (Micikevicius et al. 2022). I8 one signed byte. Both with a scale for
+//     each row, which is kept beside them.
+//   I4 68 bytes for 128 values: f16 d; uint8 z; uint8 0; uint8 q[64]   x = d * (nibble - z)
+//     value i is the low nibble of q[i / 2] for even i, else the high one; z <= 16. What AWQ and
+//     GPTQ with groups of 128 are brought to.
 #ifndef OCTANT_BASE_DTYPE_H
 #define OCTANT_BASE_DTYPE_H
 
@@ -35,7 +44,11 @@ typedef enum dtype {
     DTYPE_Q5_0,
     DTYPE_Q4_K,
     DTYPE_Q6_K,
-    DTYPE_COUNT
+    DTYPE_COUNT,                 // the types above: every backend takes them
+    DTYPE_F8_E4M3 = DTYPE_COUNT, // device types
+    DTYPE_I8,
+    DTYPE_I4,
+    DTYPE_ALL
 } dtype;
 
 enum { DTYPE_BLOCK_MAX = 256 };
@@ -51,8 +64,11 @@ float dtype_f16_to_f32(uint16_t bits);
 uint16_t dtype_f32_to_f16(float value); // round to nearest even, overflow to infinity
 float dtype_bf16_to_f32(uint16_t bits);
 uint16_t dtype_f32_to_bf16(float value); // round to nearest even; NaN stays NaN
+float dtype_f8_to_f32(uint8_t bits);
+uint8_t dtype_f32_to_f8(float value); // round to nearest even; beyond 448: 448; NaN stays NaN
 
-// Writes `values` values as float; the plain, readable reference that faster code is compared with.
+// Writes `values` values as float (F8_E4M3 and I8: without their row's scale); the plain, readable
+// reference that faster code is compared with.
 void dtype_to_f32(dtype type, const void *data, size_t values, float *out);
 
 #endif

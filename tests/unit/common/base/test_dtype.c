@@ -78,13 +78,42 @@ static void blocks_by_hand(void **state) {
     assert_true(out[0] == 31 && out[16] == 19 && out[1] == 1);
 }
 
+static void f8_patterns_and_rounding(void **state) {
+    (void)state;
+    assert_true(dtype_f8_to_f32(0x38) == 1 && dtype_f8_to_f32(0xb8) == -1);
+    assert_true(dtype_f8_to_f32(0x7e) == 448 && dtype_f8_to_f32(0x01) == 0x1p-9f);
+    assert_true(dtype_f8_to_f32(0x08) == 0x1p-6f && dtype_f8_to_f32(0x00) == 0);
+    assert_true(isnan(dtype_f8_to_f32(0x7f)) && isnan(dtype_f8_to_f32(0xff)));
+    for (int i = 0; i < 256; i++)
+        if ((i & 0x7f) != 0x7f) assert_int_equal(dtype_f32_to_f8(dtype_f8_to_f32((uint8_t)i)), i);
+    for (int i = 0; i < 0x7e; i++) { // halfway goes to the even neighbour
+        float low = dtype_f8_to_f32((uint8_t)i), high = dtype_f8_to_f32((uint8_t)(i + 1));
+        float middle = low + (high - low) / 2;
+        assert_int_equal(dtype_f32_to_f8(middle), i + i % 2);
+        assert_int_equal(dtype_f32_to_f8(nextafterf(middle, 0)), i);
+        assert_int_equal(dtype_f32_to_f8(-nextafterf(middle, 1e9f)), 0x80 | (i + 1));
+    }
+    assert_int_equal(dtype_f32_to_f8(1e9f), 0x7e);
+    assert_int_equal(dtype_f32_to_f8(-INFINITY), 0xfe);
+    assert_int_equal(dtype_f32_to_f8(NAN) & 0x7f, 0x7f);
+}
+
+static void i4_by_hand(void **state) {
+    (void)state;
+    uint8_t block[68] = {0x00, 0x40, 3, 0, 0x9f}; // d = 2, z = 3
+    float out[128];
+    dtype_to_f32(DTYPE_I4, block, 128, out);
+    assert_true(out[0] == 24 && out[1] == 12 && out[2] == -6 && out[127] == -6);
+}
+
 static void sizes(void **state) {
     (void)state;
     assert_int_equal(dtype_row_bytes(DTYPE_BF16, 7), 14);
     assert_int_equal(dtype_row_bytes(DTYPE_Q8_0, 64), 68);
     assert_int_equal(dtype_row_bytes(DTYPE_Q4_0, 64), 36);
     assert_int_equal(dtype_row_bytes(DTYPE_Q4_1, 64), 40);
-    for (int i = 0; i < DTYPE_COUNT; i++) {
+    assert_int_equal(dtype_row_bytes(DTYPE_I4, 256), 136);
+    for (int i = 0; i < DTYPE_ALL; i++) {
         assert_true(dtype_block_values((dtype)i) >= 1 &&
                     dtype_block_values((dtype)i) <= DTYPE_BLOCK_MAX);
         assert_non_null(dtype_name((dtype)i));
@@ -97,6 +126,8 @@ int main(void) {
         cmocka_unit_test(f16_rounds_to_nearest_even),
         cmocka_unit_test(bf16_patterns_and_rounding),
         cmocka_unit_test(blocks_by_hand),
+        cmocka_unit_test(f8_patterns_and_rounding),
+        cmocka_unit_test(i4_by_hand),
         cmocka_unit_test(sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
