@@ -5,7 +5,6 @@
 #ifndef OCTANT_MODEL_MODEL_CONFIG_H
 #define OCTANT_MODEL_MODEL_CONFIG_H
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -65,7 +64,8 @@ typedef struct model_config {
 // GGUF, vocab, tied_embeddings, qkv_bias and the factors come from the list of tensors. A sliding
 // window shorter than the context shortens the context: inside the window attention is full.
 status model_config_from_gguf(const gguf *g, model_config *out);
-status model_config_from_json(const json_t *config,
+struct json_t;
+status model_config_from_json(const struct json_t *config,
                               model_config *out); // config.json of a Hugging Face folder
 
 const char *model_family_name(model_family family); // "llama", "qwen2"

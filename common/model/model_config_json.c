@@ -2,6 +2,7 @@
 // LlamaConfig, MistralConfig and Qwen2Config. transformers 5 moved rope_theta and rope_scaling into
 // rope_parameters; both spellings are read. A field that changes the mathematics and that Octant
 // does not know how to follow is refused, never ignored.
+#include <jansson.h>
 #include <string.h>
 
 #include "common/base/log.h"
