@@ -24,6 +24,7 @@ enum {
     ROWS_MAX = 152064,
     CONTEXT = 2048,
     BLOCK_TOKENS = 16,
+    FFN_SEGMENT = 64,
     HEADS_MAX = 32,
     HEAD_DIM_MAX = 128,
     REPEATS_MIN = 3
@@ -40,7 +41,13 @@ typedef struct bench {
     dtype arena_type; // DTYPE_COUNT: not filled
     size_t cursor;
     float *x, *out; // (TOKENS_MAX, COLS_MAX), (TOKENS_MAX, widest output)
+    double *sums;   // (TOKENS_MAX, COLS_MAX)
 } bench;
+
+// On cpu prepared activations are float.
+static kernels_act *act(float *x) {
+    return (kernels_act *)x;
+}
 
 static void die(const char *what) {
     fprintf(stderr, "bench-kernels: %s\n", what);
@@ -175,7 +182,7 @@ static void run_product(bench *b, void *argument) {
     const product *p = argument;
     kernels_weight w = next_weight(b, p->type, p->rows, p->cols);
     const kernels_weight *weights[] = {&w};
-    kernels_matmul(b->k, 1, weights, NULL, b->x, p->tokens, &b->out);
+    kernels_matmul(b->k, 1, weights, NULL, act(b->x), p->tokens, &b->out);
 }
 
 static void bench_product(bench *b, const char *model, const char *name, product p) {
@@ -191,19 +198,20 @@ typedef struct attention_case {
     int heads, kv_heads, head_dim, seqs, tokens, context;
     kernels_kv kv;
     kernels_seq *seq;
-    int32_t *blocks, map[HEADS_MAX];
+    int32_t *blocks, first_head[HEADS_MAX + 1];
+    kernels_head_map map;
 } attention_case;
 
 static void run_attention(bench *b, void *argument) {
     attention_case *a = argument;
-    kernels_attention(b->k, a->seqs, a->seq, a->heads, a->map, 0.125f, b->x, &a->kv, b->out);
+    kernels_attention(b->k, &a->map, 0.125f, b->x, &a->kv, act(b->out));
 }
 
 static void run_rope(bench *b, void *argument) {
     attention_case *a = argument;
     static const float inv_freq[HEAD_DIM_MAX / 2] = {1.0f, 0.5f, 0.25f, 0.125f};
     kernels_rope rope = {inv_freq, a->head_dim, 1.0f, KERNELS_ROPE_HALF};
-    kernels_rope_kv_write(b->k, &rope, a->seqs, a->seq, a->heads, b->x, b->out, b->out, &a->kv);
+    kernels_rope_kv_write(b->k, &rope, a->heads, b->x, b->out, b->out, &a->kv);
 }
 
 // `seqs` sequences, each with `tokens` new rows at the end of `context` positions.
@@ -222,12 +230,19 @@ static void attention_open(bench *b, attention_case *a, dtype type) {
     a->blocks = calloc((size_t)a->kv.blocks, sizeof *a->blocks);
     if (!a->seq || !a->blocks) die("no memory");
     for (int i = 0; i < a->kv.blocks; i++) a->blocks[i] = i;
-    for (int h = 0; h < a->heads; h++) a->map[h] = h * a->kv_heads / a->heads;
+    for (int g = 0; g <= a->kv_heads; g++) a->first_head[g] = g * a->heads / a->kv_heads;
+    a->map =
+        (kernels_head_map){.heads = a->heads, .kv_heads = a->kv_heads, .first_head = a->first_head};
     for (int s = 0; s < a->seqs; s++)
         a->seq[s] = (kernels_seq){.row = s * a->tokens,
                                   .tokens = a->tokens,
                                   .position = a->context - a->tokens,
                                   .blocks = a->blocks + s * per_seq};
+    kernels_begin(b->k, &(kernels_step){.tokens = a->seqs * a->tokens,
+                                        .seqs = a->seqs,
+                                        .seq = a->seq,
+                                        .blocks = a->kv.blocks,
+                                        .block_tokens = BLOCK_TOKENS});
 }
 
 static void attention_close(bench *b, attention_case *a) {
@@ -263,13 +278,8 @@ typedef struct rows_case {
 
 static void run_norm(bench *b, void *argument) {
     rows_case *c = argument;
-    kernels_add_rmsnorm(b->k, b->x, b->x, c->weight, 1e-5f, c->tokens, c->width, b->out);
-    kernels_rmsnorm(b->k, b->out, c->weight, 1e-5f, c->tokens, c->width, b->x);
-}
-
-static void run_swiglu(bench *b, void *argument) {
-    rows_case *c = argument;
-    kernels_swiglu(b->k, b->out, b->x, c->tokens, c->width);
+    kernels_add_rmsnorm(b->k, b->x, b->sums, c->weight, 1e-5f, c->tokens, c->width, act(b->out));
+    kernels_rmsnorm(b->k, b->out, c->weight, 1e-5f, c->tokens, c->width, act(b->x));
 }
 
 static void run_argmax(bench *b, void *argument) {
@@ -330,13 +340,9 @@ static void bench_model(bench *b, const model_shape *m) {
     a.seqs = 1, a.tokens = TOKENS_MAX;
     bench_attention(b, m->name, a, DTYPE_F16);
     rows_case c = {.width = m->dim, .tokens = 1, .weight = b->x + m->dim};
-    bench_rows(b, m->name, "2 norms", run_norm, c, 6, 9);
+    bench_rows(b, m->name, "2 norms", run_norm, c, 7, 9);
     c.tokens = TOKENS_MAX;
-    bench_rows(b, m->name, "2 norms", run_norm, c, 6, 9);
-    c.width = m->ffn, c.tokens = 1;
-    bench_rows(b, m->name, "swiglu", run_swiglu, c, 3, 4);
-    c.tokens = TOKENS_MAX;
-    bench_rows(b, m->name, "swiglu", run_swiglu, c, 3, 4);
+    bench_rows(b, m->name, "2 norms", run_norm, c, 7, 9);
     c.width = m->vocab, c.tokens = 1;
     bench_rows(b, m->name, "argmax", run_argmax, c, 1, 1);
 }
@@ -346,7 +352,7 @@ static void bench_model(bench *b, const model_shape *m) {
 typedef struct step_case {
     const model_shape *m;
     attention_case a;
-    float *x, *q, *key, *value, *mixed, *gate, *up;
+    float *x, *q, *key, *value, *mixed, *gated;
     uint8_t *weights; // Q4_1: layers one after another, then the head (its bytes read as Q8_0)
 } step_case;
 
@@ -370,22 +376,16 @@ static void run_layer(bench *b, step_case *s, uint8_t **at, int rows) {
     const float *norm = b->x;
     static const float inv_freq[HEAD_DIM_MAX / 2] = {1.0f, 0.5f, 0.25f, 0.125f};
     kernels_rope rope = {inv_freq, m->head_dim, 1.0f, KERNELS_ROPE_INTERLEAVED};
-    kernels_rmsnorm(b->k, s->x, norm, 1e-5f, rows, dim, s->mixed);
-    kernels_matmul(b->k, 3, (const kernels_weight *[]){&wq, &wk, &wv}, NULL, s->mixed, rows,
+    kernels_rmsnorm(b->k, s->x, norm, 1e-5f, rows, dim, act(s->mixed));
+    kernels_matmul(b->k, 3, (const kernels_weight *[]){&wq, &wk, &wv}, NULL, act(s->mixed), rows,
                    (float *[]){s->q, s->key, s->value});
-    kernels_rope_kv_write(b->k, &rope, s->a.seqs, s->a.seq, m->heads, s->q, s->key, s->value,
-                          &s->a.kv);
-    kernels_attention(b->k, s->a.seqs, s->a.seq, m->heads, s->a.map, 0.125f, s->q, &s->a.kv,
-                      s->mixed);
-    kernels_matmul(b->k, 1, (const kernels_weight *[]){&wo}, NULL, s->mixed, rows,
-                   (float *[]){s->q});
-    kernels_add_rmsnorm(b->k, s->x, s->q, norm, 1e-5f, rows, dim, s->mixed);
-    kernels_matmul(b->k, 2, (const kernels_weight *[]){&wg, &wu}, NULL, s->mixed, rows,
-                   (float *[]){s->gate, s->up});
-    kernels_swiglu(b->k, s->gate, s->up, rows, m->ffn);
-    kernels_matmul(b->k, 1, (const kernels_weight *[]){&wd}, NULL, s->gate, rows,
-                   (float *[]){s->q});
-    kernels_add(b->k, s->x, s->q, rows, dim);
+    kernels_rope_kv_write(b->k, &rope, m->heads, s->q, s->key, s->value, &s->a.kv);
+    kernels_attention(b->k, &s->a.map, 0.125f, s->q, &s->a.kv, act(s->mixed));
+    kernels_matmul_sums(b->k, &wo, m->head_dim, act(s->mixed), rows, b->sums);
+    kernels_add_rmsnorm(b->k, s->x, b->sums, norm, 1e-5f, rows, dim, act(s->mixed));
+    kernels_gate_up(b->k, &wg, &wu, act(s->mixed), rows, act(s->gated));
+    kernels_matmul_sums(b->k, &wd, FFN_SEGMENT, act(s->gated), rows, b->sums);
+    kernels_add(b->k, s->x, b->sums, rows, dim);
 }
 
 static void run_step(bench *b, void *argument) {
@@ -395,7 +395,7 @@ static void run_step(bench *b, void *argument) {
     for (int i = 0; i < rows * s->m->dim; i++) s->x[i] = b->x[i];
     for (int layer = 0; layer < s->m->layers; layer++) run_layer(b, s, &at, rows);
     kernels_weight head = slice(&at, DTYPE_Q8_0, s->m->vocab, s->m->dim);
-    kernels_matmul(b->k, 1, (const kernels_weight *[]){&head}, NULL, s->x, s->a.seqs, &b->out);
+    kernels_matmul(b->k, 1, (const kernels_weight *[]){&head}, NULL, act(s->x), s->a.seqs, &b->out);
 }
 
 static void bench_step(bench *b, int seqs, int tokens, int context) {
@@ -412,10 +412,10 @@ static void bench_step(bench *b, int seqs, int tokens, int context) {
                          .context = context}};
     attention_open(b, &s.a, DTYPE_F16);
     size_t rows = (size_t)(seqs * tokens), dim = (size_t)m->dim, ffn = (size_t)m->ffn;
-    float *memory = calloc(rows * (6 * dim + 2 * ffn), sizeof *memory);
+    float *memory = calloc(rows * (6 * dim + ffn), sizeof *memory);
     if (!memory) die("no memory");
     s.x = memory, s.q = s.x + rows * dim, s.key = s.q + rows * dim, s.value = s.key + rows * dim;
-    s.mixed = s.value + rows * dim, s.gate = s.mixed + 2 * rows * dim, s.up = s.gate + rows * ffn;
+    s.mixed = s.value + rows * dim, s.gated = s.mixed + 2 * rows * dim;
     double seconds = measure(b, run_step, &s);
     double bytes =
         m->layers * (2.0 * dim * dim + 2.0 * dim * m->kv_heads * m->head_dim + 3.0 * dim * ffn);
@@ -438,7 +438,8 @@ static void open_bench(bench *b, const char *isa) {
     if (outputs < (size_t)16 * ROWS_MAX) outputs = (size_t)16 * ROWS_MAX;
     b->x = malloc(sizeof(float) * TOKENS_MAX * COLS_MAX);
     b->out = calloc(outputs, sizeof(float));
-    if (!b->arena || !b->x || !b->out) die("no memory: about 400 MiB are needed");
+    b->sums = calloc((size_t)TOKENS_MAX * COLS_MAX, sizeof *b->sums);
+    if (!b->arena || !b->x || !b->out || !b->sums) die("no memory: about 400 MiB are needed");
     rng r = rng_make(1);
     for (size_t i = 0; i < (size_t)TOKENS_MAX * COLS_MAX; i++)
         b->x[i] = (float)(rng_uniform(&r) - 0.5);
@@ -490,5 +491,6 @@ int main(int argc, char **argv) {
     free(b.arena);
     free(b.x);
     free(b.out);
+    free(b.sums);
     return 0;
 }

@@ -13,28 +13,39 @@ typedef struct kernels_ops {
     void (*release)(kernels *k, void *memory);
     status (*upload)(kernels *k, void *device, const void *host, size_t bytes);
     status (*download)(kernels *k, void *host, const void *device, size_t bytes);
-    status (*sync)(kernels *k);
+    void (*copy)(kernels *k, void *to, const void *from, size_t bytes);
     size_t (*kv_bytes)(dtype type, int blocks, int block_tokens, int heads, int head_dim);
 
-    void (*embed)(kernels *k, const kernels_weight *table, int first_row, const int32_t *ids,
-                  int tokens, float *out);
+    // NULL in a backend on plain memory, whose calls have finished when they return.
+    status (*sync)(kernels *k, int64_t deadline_ns);
+    status (*poll)(kernels *k, bool *done);
+    void *(*stream)(const kernels *k);
+    size_t (*weight_bytes)(const kernels_weight *host);
+    status (*weight_place)(kernels *k, const kernels_weight *host, void *device,
+                           kernels_weight *out);
+    int (*begin)(kernels *k); // k->step is set
+    int (*rows_max)(const kernels *k, int tokens);
+    status (*run)(kernels *k, status (*enqueue)(void *), void *context);
+
+    void (*embed)(kernels *k, const kernels_weight *table, int first_row, void *sums);
     void (*matmul)(kernels *k, int count, const kernels_weight *const weights[],
-                   const float *const biases[], const float *x, int tokens, float *const outs[]);
-    void (*matmul_sums)(kernels *k, const kernels_weight *w, int segment, const float *x,
-                        int tokens, double *sums);
-    void (*narrow)(kernels *k, const double *sums, size_t count, float *out);
-    // delta is NULL for the plain norm; x is written only with a delta.
-    void (*rmsnorm)(kernels *k, float *x, const float *delta, const float *weight, float epsilon,
-                    int tokens, int width, float *out);
-    void (*add)(kernels *k, float *x, const float *delta, int tokens, int width);
-    void (*rope_kv_write)(kernels *k, const kernels_rope *rope, int seqs, const kernels_seq *seq,
-                          int heads, float *q, float *key, const float *value, kernels_kv *kv);
-    void (*attention)(kernels *k, int seqs, const kernels_seq *seq, int heads,
-                      const int32_t *kv_head_of, float scale, const float *q, const kernels_kv *kv,
-                      float *out);
-    void (*swiglu)(kernels *k, float *gate, const float *up, int tokens, int width);
-    void (*gather_rows)(kernels *k, const float *x, const int32_t *rows, int count, int width,
-                        float *out);
+                   const float *const biases[], const kernels_act *x, int tokens,
+                   float *const outs[]);
+    void (*gate_up)(kernels *k, const kernels_weight *gate, const kernels_weight *up,
+                    const kernels_act *x, int tokens, kernels_act *out);
+    void (*matmul_sums)(kernels *k, const kernels_weight *w, int segment, const kernels_act *x,
+                        int tokens, void *sums);
+    void (*zero)(kernels *k, void *device, size_t bytes);
+    void (*narrow)(kernels *k, const void *sums, size_t count, float *out);
+    // sums is NULL for the plain norm; x is written only with sums.
+    void (*rmsnorm)(kernels *k, float *x, const void *sums, const float *weight, float epsilon,
+                    int tokens, int width, kernels_act *out);
+    void (*add)(kernels *k, float *x, const void *sums, int tokens, int width);
+    void (*rope_kv_write)(kernels *k, const kernels_rope *rope, int heads, float *q, float *key,
+                          const float *value, kernels_kv *kv);
+    void (*attention)(kernels *k, const kernels_head_map *map, float scale, const float *q,
+                      const kernels_kv *kv, kernels_act *out);
+    void (*gather)(kernels *k, const float *x, int first, int count, int width, float *out);
     void (*argmax)(kernels *k, const float *logits, int count, int width, int32_t *best,
                    float *value);
 } kernels_ops;
@@ -53,6 +64,10 @@ struct kernels {
     const kernels_ops *ops;
     char name[KERNELS_NAME_MAX];
     kernels_limits limits; // all 0 before kernels_reserve
+    kernels_sums sums_type;
+    size_t act_bytes;  // of one element of kernels_act
+    kernels_step step; // of the last kernels_begin
+    int rows;          // what that returned
 };
 
 #endif

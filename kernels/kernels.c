@@ -40,8 +40,31 @@ status kernels_download(kernels *k, void *host, const void *device, size_t bytes
     return k->ops->download(k, host, device, bytes);
 }
 
-status kernels_sync(kernels *k) {
-    return k->ops->sync(k);
+void kernels_copy(kernels *k, void *to, const void *from, size_t bytes) {
+    if (bytes > 0) k->ops->copy(k, to, from, bytes);
+}
+
+status kernels_host_view(kernels *k, const void *device, size_t bytes, void *staging,
+                         const void **out) {
+    if (!k->ops->sync) {
+        *out = device;
+        return status_ok();
+    }
+    *out = staging;
+    return kernels_download(k, staging, device, bytes);
+}
+
+status kernels_sync(kernels *k, int64_t deadline_ns) {
+    return k->ops->sync ? k->ops->sync(k, deadline_ns) : status_ok();
+}
+
+status kernels_poll(kernels *k, bool *done) {
+    *done = true;
+    return k->ops->poll ? k->ops->poll(k, done) : status_ok();
+}
+
+void *kernels_stream(const kernels *k) {
+    return k->ops->stream ? k->ops->stream(k) : NULL;
 }
 
 static void check_weight(const kernels_weight *w) {
@@ -50,17 +73,77 @@ static void check_weight(const kernels_weight *w) {
     assert(w->rows <= 1 || w->row_stride >= dtype_row_bytes(w->type, (size_t)w->cols));
 }
 
-void kernels_embed(kernels *k, const kernels_weight *table, int first_row, const int32_t *ids,
-                   int tokens, float *out) {
+size_t kernels_weight_bytes(const kernels *k, const kernels_weight *host) {
+    check_weight(host);
+    return k->ops->weight_bytes ? k->ops->weight_bytes(host) : 0;
+}
+
+status kernels_weight_place(kernels *k, const kernels_weight *host, void *device,
+                            kernels_weight *out) {
+    check_weight(host);
+    if (k->ops->weight_place) return k->ops->weight_place(k, host, device, out);
+    *out = *host;
+    return status_ok();
+}
+
+size_t kernels_act_bytes(const kernels *k, int tokens, int cols) {
+    return (size_t)tokens * (size_t)cols * k->act_bytes;
+}
+
+size_t kernels_sums_bytes(const kernels *k, size_t count) {
+    return count * (k->sums_type == KERNELS_SUMS_EXACT ? sizeof(double) : sizeof(uint16_t));
+}
+
+kernels_sums kernels_sums_type(const kernels *k) {
+    return k->sums_type;
+}
+
+int kernels_rows_max(const kernels *k, int tokens) {
+    return k->ops->rows_max ? k->ops->rows_max(k, tokens) : tokens;
+}
+
+// Every sequence lies within the step's rows and names blocks that exist.
+static void check_step(const kernels *k, const kernels_step *step) {
+    int rows = 0;
+    assert(step->tokens >= 0 && step->tokens <= k->limits.tokens && step->seqs >= 0);
+    for (int s = 0; s < step->seqs; s++) {
+        const kernels_seq *q = &step->seq[s];
+        assert(q->tokens >= 0 && q->position >= 0 && q->row >= 0);
+        int end = q->position + q->tokens;
+        assert(end <= k->limits.context && q->row + q->tokens <= step->tokens);
+        for (int b = 0; b * step->block_tokens < end; b++)
+            assert(q->blocks[b] >= 0 && q->blocks[b] < step->blocks);
+        rows += q->tokens;
+    }
+    assert(rows <= step->tokens && step->seqs <= k->limits.tokens);
+}
+
+int kernels_begin(kernels *k, const kernels_step *step) {
+    check_step(k, step);
+    k->step = *step;
+    k->rows = step->tokens;
+    if (k->ops->begin) k->rows = k->ops->begin(k);
+    return k->rows;
+}
+
+status kernels_run(kernels *k, status (*enqueue)(void *context), void *context) {
+    return k->ops->run ? k->ops->run(k, enqueue, context) : enqueue(context);
+}
+
+void kernels_embed(kernels *k, const kernels_weight *table, int first_row, void *sums) {
     check_weight(table);
-    assert(tokens >= 0 && tokens <= k->limits.tokens);
-    if (tokens > 0) k->ops->embed(k, table, first_row, ids, tokens, out);
+    if (k->rows > 0) k->ops->embed(k, table, first_row, sums);
+}
+
+static void check_tokens(const kernels *k, int tokens) {
+    assert(tokens >= 0 && tokens <= kernels_rows_max(k, k->limits.tokens));
 }
 
 void kernels_matmul(kernels *k, int count, const kernels_weight *const weights[],
-                    const float *const biases[], const float *x, int tokens, float *const outs[]) {
+                    const float *const biases[], const kernels_act *x, int tokens,
+                    float *const outs[]) {
     assert(count >= 1 && count <= KERNELS_MATMUL_MAX);
-    assert(tokens >= 0 && tokens <= k->limits.tokens);
+    check_tokens(k, tokens);
     for (int i = 0; i < count; i++) {
         check_weight(weights[i]);
         assert(weights[i]->cols == weights[0]->cols && weights[i]->cols <= k->limits.cols);
@@ -68,86 +151,80 @@ void kernels_matmul(kernels *k, int count, const kernels_weight *const weights[]
     if (tokens > 0) k->ops->matmul(k, count, weights, biases, x, tokens, outs);
 }
 
-void kernels_matmul_sums(kernels *k, const kernels_weight *w, int segment, const float *x,
-                         int tokens, double *sums) {
+void kernels_gate_up(kernels *k, const kernels_weight *gate, const kernels_weight *up,
+                     const kernels_act *x, int tokens, kernels_act *out) {
+    check_weight(gate);
+    check_weight(up);
+    check_tokens(k, tokens);
+    assert(gate->cols == up->cols && gate->rows == up->rows);
+    assert(gate->cols <= k->limits.cols && gate->rows <= k->limits.cols);
+    if (tokens > 0 && gate->rows > 0) k->ops->gate_up(k, gate, up, x, tokens, out);
+}
+
+void kernels_matmul_sums(kernels *k, const kernels_weight *w, int segment, const kernels_act *x,
+                         int tokens, void *sums) {
     check_weight(w);
-    assert(w->cols <= k->limits.cols && tokens >= 0 && tokens <= k->limits.tokens);
+    check_tokens(k, tokens);
+    assert(w->cols <= k->limits.cols);
     assert(segment >= 1 && (size_t)segment % dtype_block_values(w->type) == 0);
     if (tokens > 0) k->ops->matmul_sums(k, w, segment, x, tokens, sums);
 }
 
-void kernels_narrow(kernels *k, const double *sums, size_t count, float *out) {
+void kernels_zero_sums(kernels *k, void *sums, size_t count) {
+    if (count > 0) k->ops->zero(k, sums, kernels_sums_bytes(k, count));
+}
+
+void kernels_narrow(kernels *k, const void *sums, size_t count, float *out) {
     if (count > 0) k->ops->narrow(k, sums, count, out);
 }
 
 void kernels_rmsnorm(kernels *k, const float *x, const float *weight, float epsilon, int tokens,
-                     int width, float *out) {
-    assert(tokens >= 0 && width >= 1);
+                     int width, kernels_act *out) {
+    check_tokens(k, tokens);
+    assert(width >= 1 && width <= k->limits.cols);
     if (tokens > 0) k->ops->rmsnorm(k, (float *)x, NULL, weight, epsilon, tokens, width, out);
 }
 
-void kernels_add_rmsnorm(kernels *k, float *x, const float *delta, const float *weight,
-                         float epsilon, int tokens, int width, float *out) {
-    assert(tokens >= 0 && width >= 1 && delta != NULL);
-    if (tokens > 0) k->ops->rmsnorm(k, x, delta, weight, epsilon, tokens, width, out);
+void kernels_add_rmsnorm(kernels *k, float *x, const void *sums, const float *weight, float epsilon,
+                         int tokens, int width, kernels_act *out) {
+    check_tokens(k, tokens);
+    assert(width >= 1 && width <= k->limits.cols && sums != NULL);
+    if (tokens > 0) k->ops->rmsnorm(k, x, sums, weight, epsilon, tokens, width, out);
 }
 
-void kernels_add(kernels *k, float *x, const float *delta, int tokens, int width) {
-    assert(tokens >= 0 && width >= 1);
-    if (tokens > 0) k->ops->add(k, x, delta, tokens, width);
+void kernels_add(kernels *k, float *x, const void *sums, int tokens, int width) {
+    check_tokens(k, tokens);
+    assert(width >= 1 && width <= k->limits.cols);
+    if (tokens > 0) k->ops->add(k, x, sums, tokens, width);
 }
 
-static void check_kv(const kernels_kv *kv) {
+static void check_kv(const kernels *k, const kernels_kv *kv) {
     assert(kv->type == DTYPE_F32 || kv->type == DTYPE_F16 || kv->type == DTYPE_BF16);
-    assert(kv->blocks >= 1 && kv->heads >= 1);
+    assert(kv->blocks >= k->step.blocks && kv->block_tokens == k->step.block_tokens);
     assert(kv->block_tokens >= 1 && kv->block_tokens <= KERNELS_BLOCK_TOKENS_MAX);
-    assert(kv->head_dim >= 1 && kv->head_dim <= KERNELS_HEAD_DIM_MAX);
+    assert(kv->heads >= 1 && kv->head_dim >= 1 && kv->head_dim <= k->limits.head_dim);
 }
 
-// Rows of all sequences; also checks that every block which they touch exists.
-static int check_seqs(const kernels *k, int seqs, const kernels_seq *seq, const kernels_kv *kv) {
-    assert(seqs >= 0);
-    int rows = 0;
-    for (int s = 0; s < seqs; s++) {
-        assert(seq[s].tokens >= 0 && seq[s].position >= 0 && seq[s].row >= 0);
-        int end = seq[s].position + seq[s].tokens;
-        assert(end <= k->limits.context && seq[s].row + seq[s].tokens <= k->limits.tokens);
-        for (int b = 0; b * kv->block_tokens < end; b++)
-            assert(seq[s].blocks[b] >= 0 && seq[s].blocks[b] < kv->blocks);
-        rows += seq[s].tokens;
-    }
-    assert(rows <= k->limits.tokens && seqs <= k->limits.tokens);
-    return rows;
-}
-
-void kernels_rope_kv_write(kernels *k, const kernels_rope *rope, int seqs, const kernels_seq *seq,
-                           int heads, float *q, float *key, const float *value, kernels_kv *kv) {
-    check_kv(kv);
+void kernels_rope_kv_write(kernels *k, const kernels_rope *rope, int heads, float *q, float *key,
+                           const float *value, kernels_kv *kv) {
+    if (k->rows == 0) return;
+    check_kv(k, kv);
     assert(rope->rope_dims >= 0 && rope->rope_dims % 2 == 0 && rope->rope_dims <= kv->head_dim);
-    assert(heads >= 0 && heads <= k->limits.heads && kv->head_dim <= k->limits.head_dim);
-    if (check_seqs(k, seqs, seq, kv) > 0)
-        k->ops->rope_kv_write(k, rope, seqs, seq, heads, q, key, value, kv);
+    assert(heads >= 0 && heads <= k->limits.heads);
+    k->ops->rope_kv_write(k, rope, heads, q, key, value, kv);
 }
 
-void kernels_attention(kernels *k, int seqs, const kernels_seq *seq, int heads,
-                       const int32_t *kv_head_of, float scale, const float *q, const kernels_kv *kv,
-                       float *out) {
-    check_kv(kv);
-    assert(heads >= 0 && heads <= k->limits.heads && kv->head_dim <= k->limits.head_dim);
-    for (int h = 0; h < heads; h++) assert(kv_head_of[h] >= 0 && kv_head_of[h] < kv->heads);
-    if (heads > 0 && check_seqs(k, seqs, seq, kv) > 0)
-        k->ops->attention(k, seqs, seq, heads, kv_head_of, scale, q, kv, out);
+void kernels_attention(kernels *k, const kernels_head_map *map, float scale, const float *q,
+                       const kernels_kv *kv, kernels_act *out) {
+    if (k->rows == 0 || map->heads == 0) return;
+    check_kv(k, kv);
+    assert(map->heads <= k->limits.heads && map->kv_heads == kv->heads);
+    k->ops->attention(k, map, scale, q, kv, out);
 }
 
-void kernels_swiglu(kernels *k, float *gate, const float *up, int tokens, int width) {
-    assert(tokens >= 0 && width >= 1);
-    if (tokens > 0) k->ops->swiglu(k, gate, up, tokens, width);
-}
-
-void kernels_gather_rows(kernels *k, const float *x, const int32_t *rows, int count, int width,
-                         float *out) {
-    assert(count >= 0 && width >= 1);
-    if (count > 0) k->ops->gather_rows(k, x, rows, count, width, out);
+void kernels_gather(kernels *k, const float *x, int first, int count, int width, float *out) {
+    assert(first >= 0 && count >= 0 && width >= 1);
+    if (count > 0) k->ops->gather(k, x, first, count, width, out);
 }
 
 void kernels_argmax(kernels *k, const float *logits, int count, int width, int32_t *best,

@@ -15,10 +15,10 @@
 // Contract of every operator:
 // - Pointers are device memory of this backend (plain memory for cpu): from kernels_alloc, or
 // mapped weights.
-// - Activations are float. How a backend holds them inside a product (8-bit blocks, BF16) is its
-// own affair.
+// - Activations between operators are float, but for those that only products read: kernels_act.
+// - Partial sums over ranks have their own type: kernels_sums.
 // - Calls are ordered; kernels_sync waits until all are done. The cpu backend has finished when a
-// call returns.
+// call returns; on cuda a call only queues work.
 // - Shapes are checked by assert: they come from our own plan. Sizes of 0 tokens are allowed and do
 // nothing.
 // - Batch-invariant: the numbers of a token's row depend on that token's inputs alone, bit by bit,
@@ -36,6 +36,15 @@
 
 #include "common/base/dtype.h"
 #include "common/base/status.h"
+
+// Activations that only products read: the outputs of norms, attention and gate_up. Opaque, in the
+// type that the device multiplies: float on cpu, BF16 on cuda. Arrays of kernels_act_bytes.
+typedef struct kernels_act kernels_act;
+
+// How the outputs that are summed over ranks (embed, matmul_sums) are held. EXACT: double, on the
+// grid of KERNELS_SUM_GRID, so that neither their order nor the number of ranks changes a bit.
+// BF16: a quarter of the bytes, for a device whose links are slower than its memory.
+typedef enum kernels_sums { KERNELS_SUMS_EXACT, KERNELS_SUMS_BF16 } kernels_sums;
 
 // A matrix of weights, (rows, cols), `cols` being the dimension that is summed over. A column slice
 // of a larger matrix is a kernels_weight whose row_stride is the larger row. Row r starts at data +
@@ -73,6 +82,25 @@ typedef struct kernels_seq {
     const int32_t *blocks; // host memory: block table; entry p / B holds position p
 } kernels_seq;
 
+// What the rows of one step are. Host memory, unchanged until the next kernels_begin.
+typedef struct kernels_step {
+    int tokens;               // T
+    const int32_t *ids;       // (T)
+    int seqs;                 // S
+    const kernels_seq *seq;   // (S)
+    int blocks, block_tokens; // N, B of the caches that the block tables speak of
+    int wanted;               // rows that kernels_gather will fetch
+    const int32_t *rows;      // (wanted) their numbers, in the array given to kernels_gather
+} kernels_step;
+
+// Which query heads read which KV head (grouped-query attention with any remainder): KV head g
+// serves query heads [first_head[g], first_head[g + 1]).
+typedef struct kernels_head_map {
+    int heads, kv_heads;       // H, G
+    int most;                  // query heads of the KV head that serves most
+    const int32_t *first_head; // (G + 1) device memory
+} kernels_head_map;
+
 typedef struct kernels kernels;
 
 // `threads` >= 1 includes the caller. `first_core` >= 0 pins thread i to the i-th core of this
@@ -87,8 +115,9 @@ status kernels_create_cpu(int threads, int first_core, const char *isa, kernels 
 // FAILED_PRECONDITION for a driver older than this build's runtime or a card older than sm_80.
 typedef struct kernels_cuda_options {
     int device;
-    bool exact_sums; // partial sums as doubles on a grid: the same bits on any number of ranks
-    bool fast;       // large products by cuBLASLt, where it is found: not batch-invariant
+    kernels_sums sums;
+    bool fast; // large products by cuBLASLt where it is found, 8-bit activations: not
+               // batch-invariant
 } kernels_cuda_options;
 status kernels_create_cuda(kernels_cuda_options options, kernels **out);
 
@@ -103,7 +132,7 @@ typedef struct kernels_cuda_card {
 } kernels_cuda_card;
 status kernels_cuda_describe(int device, kernels_cuda_card *out);
 status kernels_cuda_count(int *out); // devices that this process sees; same errors
-void kernels_destroy(kernels *k); // NULL is allowed
+void kernels_destroy(kernels *k);    // NULL is allowed
 
 const char *kernels_name(const kernels *k); // "cpu-avx2", ...
 
@@ -119,48 +148,92 @@ status kernels_alloc(kernels *k, size_t bytes,
                      void **out); // aligned to 64, zeroed; RESOURCE_EXHAUSTED
 void kernels_free(kernels *k, void *memory);
 status kernels_upload(kernels *k, void *device, const void *host, size_t bytes);
-status kernels_download(kernels *k, void *host, const void *device, size_t bytes);
-status kernels_sync(kernels *k); // INTERNAL with the device's error
+status kernels_download(kernels *k, void *host, const void *device, size_t bytes); // waits
+void kernels_copy(kernels *k, void *to, const void *from, size_t bytes); // device to device
 
-// out (T, D) = rows ids[t] - first_row of the table (rows, D); zeros where the id is outside
-// [first_row, first_row + rows). `ids` is host memory.
-void kernels_embed(kernels *k, const kernels_weight *table, int first_row, const int32_t *ids,
-                   int tokens, float *out);
+// The same bytes where the host can read them: `device` itself on cpu, else `staging` (host
+// memory) after a download.
+status kernels_host_view(kernels *k, const void *device, size_t bytes, void *staging,
+                         const void **out);
+
+// Waits for all calls so far. INTERNAL with the device's error; DEADLINE_EXCEEDED.
+status kernels_sync(kernels *k, int64_t deadline_ns);
+// Whether all calls so far are done, without waiting.
+status kernels_poll(kernels *k, bool *done);
+// The cudaStream_t that the calls are ordered on; NULL on cpu. For communicators.
+void *kernels_stream(const kernels *k);
+
+// Weights in the device's own layout. `host` views a mapped file. cpu multiplies from there: 0
+// bytes, and *out is the view. cuda takes kernels_weight_bytes of device memory, copies and
+// repacks; `host` may go once the call returns. Only matrices that were placed may be given to
+// operators.
+size_t kernels_weight_bytes(const kernels *k, const kernels_weight *host);
+status kernels_weight_place(kernels *k, const kernels_weight *host, void *device,
+                            kernels_weight *out);
+
+// Bytes of (tokens, cols) activations, and of `count` sums.
+size_t kernels_act_bytes(const kernels *k, int tokens, int cols);
+size_t kernels_sums_bytes(const kernels *k, size_t count);
+kernels_sums kernels_sums_type(const kernels *k);
+
+// Begins a step: embed, rope_kv_write, attention and gather then work on its rows. Returns how many
+// rows (at least step->tokens) the step's calls shall name as their `tokens`: a device that replays
+// recorded steps rounds the number up. Arrays need that many rows, at most kernels_rows_max(k, T);
+// what stands in the surplus rows is of no matter.
+int kernels_begin(kernels *k, const kernels_step *step);
+int kernels_rows_max(const kernels *k, int tokens);
+
+// Runs enqueue(context), which makes this step's calls. A device with graphs records them the first
+// time that a step of this shape comes, and replays them afterwards without calling enqueue: so
+// enqueue must make the same calls, with the same arguments, for all steps of a shape, and not
+// wait.
+status kernels_run(kernels *k, status (*enqueue)(void *context), void *context);
+
+// sums (T, D) = rows ids[t] - first_row of the table (rows, D); zeros where the id is outside
+// [first_row, first_row + rows).
+void kernels_embed(kernels *k, const kernels_weight *table, int first_row, void *sums);
 
 // For each i: outs[i] (T, weights[i].rows) = x (T, cols) * weights[i]^T (+ biases[i], NULL for
 // none; NULL `biases` for none at all). All weights share cols. 1 <= count <= KERNELS_MATMUL_MAX.
-// One call for Q, K and V, or gate and up: x is prepared once.
+// One call for Q, K and V: x is prepared once.
 enum { KERNELS_MATMUL_MAX = 4 };
 void kernels_matmul(kernels *k, int count, const kernels_weight *const weights[],
-                    const float *const biases[], const float *x, int tokens, float *const outs[]);
+                    const float *const biases[], const kernels_act *x, int tokens,
+                    float *const outs[]);
+
+// out (T, F) = silu(x * gate^T) * (x * up^T), x (T, cols). Shazeer 2020.
+void kernels_gate_up(kernels *k, const kernels_weight *gate, const kernels_weight *up,
+                     const kernels_act *x, int tokens, kernels_act *out);
 
 // sums (T, rows) = x (T, cols) * w^T, in a form whose parts add up to the same bits however the
 // columns are cut: for tensor-parallel matrices that are summed over ranks. Each run of `segment`
-// columns (the last may be short) is multiplied in float in one fixed order, its product rounded to
-// a multiple of KERNELS_SUM_GRID, and the products added in double. Such additions are exact while
-// sums stay below 2^20, so neither their order nor the number of ranks matters, as long as every
-// cut is at a multiple of `segment`. segment is a multiple of the type's block.
+// columns (the last may be short) is multiplied in float in one fixed order. KERNELS_SUMS_EXACT:
+// its product is rounded to a multiple of KERNELS_SUM_GRID, and the products added in double. Such
+// additions are exact while sums stay below 2^20, so neither their order nor the number of ranks
+// matters, as long as every cut is at a multiple of `segment`. segment is a multiple of the type's
+// block.
 #define KERNELS_SUM_GRID 0x1p-32
-void kernels_matmul_sums(kernels *k, const kernels_weight *w, int segment, const float *x,
-                         int tokens, double *sums);
+void kernels_matmul_sums(kernels *k, const kernels_weight *w, int segment, const kernels_act *x,
+                         int tokens, void *sums);
+void kernels_zero_sums(kernels *k, void *sums, size_t count);
 
 // out (count) = sums (count), rounded to float.
-void kernels_narrow(kernels *k, const double *sums, size_t count, float *out);
+void kernels_narrow(kernels *k, const void *sums, size_t count, float *out);
 
-// out (T, D) = x / sqrt(mean(x^2) + epsilon) * weight (D). out may be x. Zhang and Sennrich 2019.
+// out (T, D) = x / sqrt(mean(x^2) + epsilon) * weight (D). Zhang and Sennrich 2019.
 void kernels_rmsnorm(kernels *k, const float *x, const float *weight, float epsilon, int tokens,
-                     int width, float *out);
+                     int width, kernels_act *out);
 
-// x (T, D) += delta (T, D), then out = rmsnorm(x). The residual stream's usual pair, in one pass.
-void kernels_add_rmsnorm(kernels *k, float *x, const float *delta, const float *weight,
-                         float epsilon, int tokens, int width, float *out);
+// x (T, D) += sums (T, D), then out = rmsnorm(x). The residual stream's usual pair, in one pass.
+void kernels_add_rmsnorm(kernels *k, float *x, const void *sums, const float *weight, float epsilon,
+                         int tokens, int width, kernels_act *out);
 
-// x (T, D) += delta (T, D).
-void kernels_add(kernels *k, float *x, const float *delta, int tokens, int width);
+// x (T, D) += sums (T, D).
+void kernels_add(kernels *k, float *x, const void *sums, int tokens, int width);
 
 // Rotates q (T, H, C) in place, rotates k (T, G, C) and writes it and v (T, G, C) into the cache at
 // each row's place. inv_freq is (rope_dims / 2): the angle of pair i at position p is p *
-// inv_freq[i] (Su et al. 2021); attention_scale multiplies cos and sin (1 for most models).
+// inv_freq[i] (Su et al. 2021); scale multiplies cos and sin (1 for most models).
 // Channels from rope_dims to C pass through.
 typedef struct kernels_rope {
     const float *inv_freq; // device memory
@@ -168,22 +241,16 @@ typedef struct kernels_rope {
     float scale;
     kernels_rope_style style;
 } kernels_rope;
-void kernels_rope_kv_write(kernels *k, const kernels_rope *rope, int seqs, const kernels_seq *seq,
-                           int heads, float *q, float *key, const float *value, kernels_kv *kv);
+void kernels_rope_kv_write(kernels *k, const kernels_rope *rope, int heads, float *q, float *key,
+                           const float *value, kernels_kv *kv);
 
 // Causal attention of every row over its own sequence's cache, positions 0 to its own: out (T, H,
-// C). kv_head_of[h] (H, host memory) is the local KV head that local query head h reads
-// (grouped-query attention with any remainder). scale multiplies q.k, usually 1/sqrt(C).
-void kernels_attention(kernels *k, int seqs, const kernels_seq *seq, int heads,
-                       const int32_t *kv_head_of, float scale, const float *q, const kernels_kv *kv,
-                       float *out);
+// C). scale multiplies q.k, usually 1/sqrt(C).
+void kernels_attention(kernels *k, const kernels_head_map *map, float scale, const float *q,
+                       const kernels_kv *kv, kernels_act *out);
 
-// gate (T, F) = silu(gate) * up. Shazeer 2020.
-void kernels_swiglu(kernels *k, float *gate, const float *up, int tokens, int width);
-
-// out (count, D) = rows[i] of x: the rows that are sampled. `rows` is host memory.
-void kernels_gather_rows(kernels *k, const float *x, const int32_t *rows, int count, int width,
-                         float *out);
+// out (count, D) = rows first to first + count - 1 of the step's wanted rows of x.
+void kernels_gather(kernels *k, const float *x, int first, int count, int width, float *out);
 
 // For each of `count` rows of logits (count, V): the largest value and its column, the lowest such
 // column on a tie. `best` and `value` are host memory, valid after the call returns (this one

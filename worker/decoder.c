@@ -14,17 +14,23 @@ struct decoder {
         ffn_segment; // columns of o and down that are never cut: see kernels_matmul_sums
     kernels_rope rope;
     float attention_scale;
-    int32_t *kv_head_of; // (heads) host memory
-    // Device memory; T is max_tokens.
-    float *x;         // (T + kept_rows, D) the residual stream, then the rows that are kept
-    float *normed;    // (T, D)
-    float *delta;     // (T, D) what a half layer adds to x, summed over ranks
-    double *sums;     // (T, D) this rank's part of it
-    float *q, *mixed; // (T, heads * C)
-    float *k, *v;     // (T, kv_heads * C)
-    float *gate, *up; // (T, ffn)
-    float *chosen;    // (DECODER_LOGIT_ROWS, D)
-    float *logits;    // (DECODER_LOGIT_ROWS, max_vocab)
+    kernels_head_map map;
+    int row_room; // T: rows of the arrays below
+    // Of the step in work.
+    int rows;
+    int64_t deadline_ns;
+    // Device memory.
+    int32_t *first_head;   // (kv_heads + 1)
+    float *x;              // (T + kept_rows, D) the residual stream, then the rows that are kept
+    kernels_act *normed;   // (T, D)
+    void *sums;            // (T, D) what a half layer adds to x
+    float *q;              // (T, heads * C)
+    kernels_act *mixed;    // (T, heads * C)
+    float *k, *v;          // (T, kv_heads * C)
+    kernels_act *gated;    // (T, ffn)
+    float *chosen;         // (DECODER_LOGIT_ROWS, D)
+    kernels_act *prepared; // (DECODER_LOGIT_ROWS, D)
+    float *logits;         // (DECODER_LOGIT_ROWS, max_vocab)
 };
 
 static status alloc_floats(decoder *d, size_t rows, size_t cols, float **out) {
@@ -34,22 +40,49 @@ static status alloc_floats(decoder *d, size_t rows, size_t cols, float **out) {
     return status_ok();
 }
 
+static status alloc_act(decoder *d, size_t rows, size_t cols, kernels_act **out) {
+    void *memory = NULL;
+    TRY(kernels_alloc(d->p.kernels, kernels_act_bytes(d->p.kernels, (int)rows, (int)cols + 1),
+                      &memory));
+    *out = memory;
+    return status_ok();
+}
+
 static status alloc_all(decoder *d) {
-    size_t t = (size_t)d->p.max_tokens, width = (size_t)d->width, c = (size_t)d->head_dim;
+    size_t t = (size_t)d->row_room, width = (size_t)d->width, c = (size_t)d->head_dim;
     TRY(alloc_floats(d, t + (size_t)d->p.kept_rows, width, &d->x));
-    TRY(alloc_floats(d, t, width, &d->normed));
-    TRY(alloc_floats(d, t, width, &d->delta));
-    void *sums = NULL;
-    TRY(kernels_alloc(d->p.kernels, t * width * sizeof *d->sums, &sums));
-    d->sums = sums;
+    TRY(alloc_act(d, t, width, &d->normed));
+    TRY(kernels_alloc(d->p.kernels, kernels_sums_bytes(d->p.kernels, t * width), &d->sums));
     TRY(alloc_floats(d, t, (size_t)d->heads * c, &d->q));
-    TRY(alloc_floats(d, t, (size_t)d->heads * c, &d->mixed));
+    TRY(alloc_act(d, t, (size_t)d->heads * c, &d->mixed));
     TRY(alloc_floats(d, t, (size_t)d->kv_heads * c, &d->k));
     TRY(alloc_floats(d, t, (size_t)d->kv_heads * c, &d->v));
-    TRY(alloc_floats(d, t, (size_t)d->ffn, &d->gate));
-    TRY(alloc_floats(d, t, (size_t)d->ffn, &d->up));
+    TRY(alloc_act(d, t, (size_t)d->ffn, &d->gated));
     TRY(alloc_floats(d, DECODER_LOGIT_ROWS, width, &d->chosen));
+    TRY(alloc_act(d, DECODER_LOGIT_ROWS, width, &d->prepared));
     return alloc_floats(d, DECODER_LOGIT_ROWS, (size_t)d->p.max_vocab, &d->logits);
+}
+
+// Query head h of the model reads its KV head h / group; both are counted from this rank's first.
+static status map_heads(decoder *d) {
+    const shard *s = d->p.shard;
+    int group = d->p.config->heads / d->p.config->kv_heads;
+    size_t bytes = ((size_t)d->kv_heads + 1) * sizeof(int32_t);
+    int32_t *first = malloc(bytes);
+    if (!first) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the decoder");
+    d->map = (kernels_head_map){.heads = d->heads, .kv_heads = d->kv_heads};
+    for (int g = 0; g <= d->kv_heads; g++) {
+        int head = (s->kv_heads.begin + g) * group - s->heads.begin;
+        first[g] = head < 0 ? 0 : head > d->heads ? d->heads : head;
+        if (g > 0 && first[g] - first[g - 1] > d->map.most) d->map.most = first[g] - first[g - 1];
+    }
+    void *memory = NULL;
+    status st = kernels_alloc(d->p.kernels, bytes, &memory);
+    d->first_head = memory;
+    d->map.first_head = memory;
+    if (status_is_ok(&st)) st = kernels_upload(d->p.kernels, memory, first, bytes);
+    free(first);
+    return st;
 }
 
 // Cuts between ranks are at multiples of `unit` columns. Where that is no multiple of the type's
@@ -65,6 +98,7 @@ status decoder_create(const decoder_parts *parts, decoder **out) {
     decoder *d = calloc(1, sizeof *d);
     if (!d) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the decoder");
     d->p = *parts;
+    d->row_room = kernels_rows_max(parts->kernels, parts->max_tokens);
     d->heads = s->heads.end - s->heads.begin;
     d->kv_heads = s->kv_heads.end - s->kv_heads.begin;
     d->ffn = s->ffn.end - s->ffn.begin;
@@ -80,13 +114,8 @@ status decoder_create(const decoder_parts *parts, decoder **out) {
         .scale = 1,
         .style = config->rope_interleaved ? KERNELS_ROPE_INTERLEAVED : KERNELS_ROPE_HALF,
     };
-    status st = status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the decoder");
-    d->kv_head_of = calloc((size_t)d->heads + 1, sizeof *d->kv_head_of);
-    if (!d->kv_head_of) goto fail;
-    int group = config->heads / config->kv_heads;
-    for (int h = 0; h < d->heads; h++)
-        d->kv_head_of[h] = (s->heads.begin + h) / group - s->kv_heads.begin;
-    st = alloc_all(d);
+    status st = map_heads(d);
+    if (status_is_ok(&st)) st = alloc_all(d);
     if (!status_is_ok(&st)) goto fail;
     *out = d;
     return st;
@@ -97,106 +126,112 @@ fail:
 
 void decoder_destroy(decoder *d) {
     if (!d) return;
-    kernels_free(d->p.kernels, d->sums);
-    float *all[] = {d->x, d->normed, d->delta, d->q,      d->mixed, d->k,
-                    d->v, d->gate,   d->up,    d->chosen, d->logits};
+    void *all[] = {d->first_head, d->x, d->normed, d->sums,   d->q,        d->mixed,
+                   d->k,          d->v, d->gated,  d->chosen, d->prepared, d->logits};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) kernels_free(d->p.kernels, all[i]);
-    free(d->kv_head_of);
     free(d);
 }
 
-// out (rows, D) = d->sums of all ranks together.
-static status sum_over_ranks(decoder *d, int rows, float *out, int64_t deadline_ns) {
-    size_t count = (size_t)rows * (size_t)d->width;
-    if (comm_size(d->p.comm) > 1) {
-        TRY(kernels_sync(d->p.kernels));
-        progress_enter(d->p.progress, CLUSTER_ALLREDUCE);
-        TRY(comm_allreduce_sum(d->p.comm, d->sums, count, deadline_ns));
-        progress_enter(d->p.progress, CLUSTER_STEP);
-    }
-    kernels_narrow(d->p.kernels, d->sums, count, out);
-    return status_ok();
+static status sum_over_ranks(decoder *d) {
+    return reduce_sum(d->p.reduce, d->sums, (size_t)d->rows * (size_t)d->width, d->deadline_ns);
 }
 
 // x = the embeddings: each id lies in one rank's rows, the other ranks add zeros.
-static status embed(decoder *d, const int32_t *tokens, int count, int64_t deadline_ns) {
-    kernels_embed(d->p.kernels, &d->p.weights->embedding, d->p.shard->vocab.begin, tokens, count,
-                  d->x);
-    if (comm_size(d->p.comm) == 1) return status_ok();
-    TRY(kernels_sync(d->p.kernels));
-    for (size_t i = 0; i < (size_t)count * (size_t)d->width; i++) d->sums[i] = (double)d->x[i];
-    return sum_over_ranks(d, count, d->x, deadline_ns);
+static status embed(decoder *d) {
+    kernels_embed(d->p.kernels, &d->p.weights->embedding, d->p.shard->vocab.begin, d->sums);
+    TRY(sum_over_ranks(d));
+    kernels_narrow(d->p.kernels, d->sums, (size_t)d->rows * (size_t)d->width, d->x);
+    return status_ok();
 }
 
 // sums = this rank's part of attention(normed)
-static void attend(decoder *d, const layer_weights *w, kernels_kv *kv, int rows,
-                   const kernels_seq *seqs, int seq_count) {
+static void attend(decoder *d, const layer_weights *w, kernels_kv *kv) {
     kernels *k = d->p.kernels;
     kernels_matmul(k, 3, (const kernels_weight *const[]){&w->q, &w->k, &w->v},
-                   (const float *const[]){w->q_bias, w->k_bias, w->v_bias}, d->normed, rows,
+                   (const float *const[]){w->q_bias, w->k_bias, w->v_bias}, d->normed, d->rows,
                    (float *const[]){d->q, d->k, d->v});
-    kernels_rope_kv_write(k, &d->rope, seq_count, seqs, d->heads, d->q, d->k, d->v, kv);
-    kernels_attention(k, seq_count, seqs, d->heads, d->kv_head_of, d->attention_scale, d->q, kv,
-                      d->mixed);
-    kernels_matmul_sums(k, &w->o, d->head_segment, d->mixed, rows, d->sums);
+    kernels_rope_kv_write(k, &d->rope, d->heads, d->q, d->k, d->v, kv);
+    kernels_attention(k, &d->map, d->attention_scale, d->q, kv, d->mixed);
+    kernels_matmul_sums(k, &w->o, d->head_segment, d->mixed, d->rows, d->sums);
 }
 
 // sums = this rank's part of down(silu(gate(normed)) * up(normed)); zero on a rank that holds no
 // columns.
-static void feed_forward(decoder *d, const layer_weights *w, int rows) {
+static void feed_forward(decoder *d, const layer_weights *w) {
     kernels *k = d->p.kernels;
     if (d->ffn == 0) {
-        memset(d->sums, 0, (size_t)rows * (size_t)d->width * sizeof *d->sums);
+        kernels_zero_sums(k, d->sums, (size_t)d->rows * (size_t)d->width);
         return;
     }
-    kernels_matmul(k, 2, (const kernels_weight *const[]){&w->gate, &w->up}, NULL, d->normed, rows,
-                   (float *const[]){d->gate, d->up});
-    kernels_swiglu(k, d->gate, d->up, rows, d->ffn);
-    kernels_matmul_sums(k, &w->down, d->ffn_segment, d->gate, rows, d->sums);
+    kernels_gate_up(k, &w->gate, &w->up, d->normed, d->rows, d->gated);
+    kernels_matmul_sums(k, &w->down, d->ffn_segment, d->gated, d->rows, d->sums);
 }
 
-status decoder_forward(decoder *d, const int32_t *tokens, int count, const kernels_seq *seqs,
-                       int seq_count, int64_t deadline_ns) {
-    assert(count <= d->p.max_tokens);
+static status run_layers(void *context) {
+    decoder *d = context;
     const weights *all = d->p.weights;
     kernels *k = d->p.kernels;
     float epsilon = d->p.config->norm_epsilon;
-    TRY(embed(d, tokens, count, deadline_ns));
+    TRY(embed(d));
     for (int i = 0; i < all->layer_count; i++) {
         const layer_weights *w = &all->layers[i];
         if (i == 0)
-            kernels_rmsnorm(k, d->x, w->attn_norm, epsilon, count, d->width, d->normed);
+            kernels_rmsnorm(k, d->x, w->attn_norm, epsilon, d->rows, d->width, d->normed);
         else
-            kernels_add_rmsnorm(k, d->x, d->delta, w->attn_norm, epsilon, count, d->width,
+            kernels_add_rmsnorm(k, d->x, d->sums, w->attn_norm, epsilon, d->rows, d->width,
                                 d->normed);
-        attend(d, w, &d->p.kv->layers[i], count, seqs, seq_count);
-        TRY(sum_over_ranks(d, count, d->delta, deadline_ns));
-        kernels_add_rmsnorm(k, d->x, d->delta, w->ffn_norm, epsilon, count, d->width, d->normed);
-        feed_forward(d, w, count);
-        TRY(sum_over_ranks(d, count, d->delta, deadline_ns));
+        attend(d, w, &d->p.kv->layers[i]);
+        TRY(sum_over_ranks(d));
+        kernels_add_rmsnorm(k, d->x, d->sums, w->ffn_norm, epsilon, d->rows, d->width, d->normed);
+        feed_forward(d, w);
+        TRY(sum_over_ranks(d));
     }
-    kernels_add(k, d->x, d->delta, count, d->width);
-    return kernels_sync(k);
+    kernels_add(k, d->x, d->sums, d->rows, d->width);
+    return status_ok();
+}
+
+status decoder_forward(decoder *d, const decoder_step *step, int64_t deadline_ns) {
+    assert(step->tokens <= d->p.max_tokens);
+    d->rows =
+        kernels_begin(d->p.kernels, &(kernels_step){.tokens = step->tokens,
+                                                    .ids = step->ids,
+                                                    .seqs = step->seq_count,
+                                                    .seq = step->seqs,
+                                                    .blocks = d->p.kv->blocks,
+                                                    .block_tokens = d->p.kv->shape.block_tokens,
+                                                    .wanted = step->wanted_count,
+                                                    .rows = step->wanted});
+    d->deadline_ns = deadline_ns;
+    assert(d->rows <= d->row_room);
+    return reduce_queues(d->p.reduce) ? kernels_run(d->p.kernels, run_layers, d) : run_layers(d);
 }
 
 int decoder_kept_row(const decoder *d, int index) {
     assert(index >= 0 && index < d->p.kept_rows);
-    return d->p.max_tokens + index;
+    return d->row_room + index;
+}
+
+static float *row_of(decoder *d, int row) {
+    return d->x + (size_t)row * (size_t)d->width;
 }
 
 void decoder_keep_row(decoder *d, int row, int index) {
-    float *place = d->x + (size_t)decoder_kept_row(d, index) * (size_t)d->width;
-    kernels_gather_rows(d->p.kernels, d->x, &(int32_t){row}, 1, d->width, place);
+    kernels_copy(d->p.kernels, row_of(d, decoder_kept_row(d, index)), row_of(d, row),
+                 (size_t)d->width * sizeof(float));
 }
 
-const float *decoder_logits(decoder *d, const int32_t *rows, int count) {
+const float *decoder_logits(decoder *d, int first, int count) {
     assert(count <= DECODER_LOGIT_ROWS);
     kernels *k = d->p.kernels;
-    kernels_gather_rows(k, d->x, rows, count, d->width, d->chosen);
+    kernels_gather(k, d->x, first, count, d->width, d->chosen);
     kernels_rmsnorm(k, d->chosen, d->p.weights->output_norm, d->p.config->norm_epsilon, count,
-                    d->width, d->chosen);
+                    d->width, d->prepared);
     if (d->vocab > 0)
         kernels_matmul(k, 1, (const kernels_weight *const[]){&d->p.weights->output}, NULL,
-                       d->chosen, count, &d->logits);
+                       d->prepared, count, &d->logits);
     return d->logits;
+}
+
+status decoder_wait(decoder *d, int64_t deadline_ns) {
+    return reduce_wait(d->p.reduce, deadline_ns);
 }

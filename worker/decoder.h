@@ -13,11 +13,12 @@
 #include "kernels/kernels.h"
 #include "worker/comm.h"
 #include "worker/kv_store.h"
-#include "worker/progress.h"
+#include "worker/reduce.h"
 #include "worker/weights.h"
 
-// Rows of logits made at once: bounds the (rows, V) buffer whatever a step asks for.
-enum { DECODER_LOGIT_ROWS = 16 };
+// Rows of logits made at once: bounds the (rows, V) buffer whatever a step asks for. The output
+// matrix is read once for so many.
+enum { DECODER_LOGIT_ROWS = 32 };
 
 typedef struct decoder_parts {
     const model_config *config;
@@ -25,8 +26,7 @@ typedef struct decoder_parts {
     const weights *weights;
     kernels *kernels;
     kv_store *kv;
-    comm *comm;
-    progress *progress;
+    reduce *reduce;
     int max_tokens; // rows of a step
     int kept_rows;  // hidden rows that outlive a step
     int max_vocab;  // the largest vocabulary slice of any rank: row capacity of the logits buffer
@@ -38,20 +38,31 @@ typedef struct decoder decoder;
 status decoder_create(const decoder_parts *parts, decoder **out);
 void decoder_destroy(decoder *d); // NULL is allowed
 
-// Runs `count` rows through all layers and writes their keys and values to the cache. tokens
-// (count) and seqs are host memory. Errors are the communicator's or the device's: the group cannot
-// go on.
-status decoder_forward(decoder *d, const int32_t *tokens, int count, const kernels_seq *seqs,
-                       int seq_count, int64_t deadline_ns);
+// The rows of a step, host memory, unchanged until the next forward.
+typedef struct decoder_step {
+    const int32_t *ids; // (tokens)
+    int tokens;
+    const kernels_seq *seqs; // (seq_count)
+    int seq_count;
+    const int32_t *wanted; // (wanted_count) rows of this step, or kept rows, for decoder_logits
+    int wanted_count;
+} decoder_step;
+
+// Runs the rows through all layers and writes their keys and values to the cache. On a device this
+// only queues work. Errors are the communicator's or the device's: the group cannot go on.
+status decoder_forward(decoder *d, const decoder_step *step, int64_t deadline_ns);
 
 // Keeps hidden row `row` of the last forward under `index` (0 to kept_rows - 1), and the number
-// that names it in decoder_logits.
+// that names it among wanted rows.
 void decoder_keep_row(decoder *d, int row, int index);
 int decoder_kept_row(const decoder *d, int index);
 
 // logits (count, V of this rank), device memory with room for (DECODER_LOGIT_ROWS, max_vocab): of
-// rows `rows` (host memory) of the last forward or of kept rows. count <= DECODER_LOGIT_ROWS. Valid
-// until the next call.
-const float *decoder_logits(decoder *d, const int32_t *rows, int count);
+// the wanted rows first to first + count - 1 of the last forward. count <= DECODER_LOGIT_ROWS.
+// Valid until the next call; on a device only queued.
+const float *decoder_logits(decoder *d, int first, int count);
+
+// Waits until all that was queued is done.
+status decoder_wait(decoder *d, int64_t deadline_ns);
 
 #endif

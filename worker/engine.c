@@ -22,6 +22,7 @@ struct engine {
     kernels *kernels;
     weights *weights;
     kv_store *kv;
+    reduce *reduce;
     decoder *decoder;
     step *step;
 };
@@ -67,8 +68,7 @@ static bool cores_suffice(const engine_options *o, int *cores) {
     return o->threads * ranks_on_these <= *cores;
 }
 
-static status open_kernels(engine *e) {
-    const engine_options *o = &e->o;
+static status create_cpu(const engine_options *o, kernels **out) {
     int cores = 0;
     bool suffice = cores_suffice(o, &cores);
     if (!suffice && comm_local_rank(o->comm) == 0)
@@ -78,14 +78,39 @@ static status open_kernels(engine *e) {
                  o->threads, comm_local_size(o->comm), cores);
     comm_set_spin(o->comm, suffice);
     int first = comm_cores_shared(o->comm) ? comm_local_rank(o->comm) * o->threads : 0;
-    TRY(kernels_create_cpu(o->threads, o->pin && suffice ? first : -1, o->isa, &e->kernels));
+    return kernels_create_cpu(o->threads, o->pin && suffice ? first : -1, o->isa, out);
+}
+
+// Ranks of one host take its cards in their order; more ranks than cards share them.
+static status create_cuda(const engine_options *o, kernels **out) {
+    kernels_cuda_options cuda = {
+        .device = comm_local_rank(o->comm),
+        .sums = !strcmp(o->sums, "bf16") ? KERNELS_SUMS_BF16 : KERNELS_SUMS_EXACT,
+        .fast = o->fast,
+    };
+    return kernels_create_cuda(cuda, out);
+}
+
+static status create_kernels(const engine_options *o, kernels **out) {
+    if (!strcmp(o->device, "cpu")) return create_cpu(o, out);
+    status s = create_cuda(o, out);
+    if (status_is_ok(&s) || !strcmp(o->device, "cuda")) return s;
+    bool none = s.code == STATUS_UNIMPLEMENTED || s.code == STATUS_UNAVAILABLE;
+    if (!none) log_warn("engine", "computing on the processor: %s", s.message);
+    return create_cpu(o, out);
+}
+
+static status open_kernels(engine *e) {
+    const engine_options *o = &e->o;
+    TRY(create_kernels(o, &e->kernels));
     const model_config *c = model_get_config(o->model);
     const shard *s = &e->shards[comm_rank(o->comm)];
     int heads = s->heads.end - s->heads.begin, ffn = s->ffn.end - s->ffn.begin;
-    int cols = c->width;
+    int cols = c->width, rows = o->limits.max_step_tokens;
     if (heads * c->head_dim > cols) cols = heads * c->head_dim;
     if (ffn > cols) cols = ffn;
-    return kernels_reserve(e->kernels, (kernels_limits){.tokens = o->limits.max_step_tokens,
+    if (rows < DECODER_LOGIT_ROWS) rows = DECODER_LOGIT_ROWS;
+    return kernels_reserve(e->kernels, (kernels_limits){.tokens = rows,
                                                         .cols = cols,
                                                         .context = o->limits.max_context,
                                                         .heads = heads,
@@ -152,6 +177,18 @@ static int largest_vocab(const engine *e) {
     return most;
 }
 
+static status open_reduce(engine *e) {
+    const engine_options *o = &e->o;
+    int rows = kernels_rows_max(e->kernels, o->limits.max_step_tokens);
+    reduce_options options = {.comm = o->comm,
+                              .kernels = e->kernels,
+                              .progress = o->progress,
+                              .kind = o->reduce,
+                              .max_count = (size_t)rows * (size_t)model_get_config(o->model)->width,
+                              .timeout_ns = o->step_timeout_ns};
+    return reduce_open(&options, load_deadline(), &e->reduce);
+}
+
 static status open_decoder(engine *e) {
     const engine_options *o = &e->o;
     decoder_parts parts = {.config = model_get_config(o->model),
@@ -159,8 +196,7 @@ static status open_decoder(engine *e) {
                            .weights = e->weights,
                            .kernels = e->kernels,
                            .kv = e->kv,
-                           .comm = o->comm,
-                           .progress = o->progress,
+                           .reduce = e->reduce,
                            .max_tokens = o->limits.max_step_tokens,
                            .kept_rows = o->limits.max_seqs,
                            .max_vocab = largest_vocab(e)};
@@ -182,6 +218,7 @@ static status open_all(engine *e) {
     const shard *mine = &e->shards[comm_rank(o->comm)];
     TRY(agree(e, weights_load(o->model, mine, e->kernels, o->progress, &e->weights)));
     TRY(open_kv(e));
+    TRY(agree(e, open_reduce(e)));
     TRY(agree(e, open_decoder(e)));
     progress_enter(o->progress, CLUSTER_IDLE);
     return status_ok();
@@ -212,6 +249,7 @@ void engine_close(engine *e) {
     if (!e) return;
     step_destroy(e->step);
     decoder_destroy(e->decoder);
+    reduce_close(e->reduce);
     kv_store_close(e->kv);
     weights_close(e->weights);
     kernels_destroy(e->kernels);
@@ -239,9 +277,9 @@ const char *engine_backend(const engine *e) {
     return kernels_name(e->kernels);
 }
 
-status engine_probe_backend(const char *isa, char *name, int size) {
+status engine_probe_backend(const engine_options *options, char *name, int size) {
     kernels *k = NULL;
-    TRY(kernels_create_cpu(1, -1, isa, &k));
+    TRY(create_kernels(options, &k));
     snprintf(name, (size_t)size, "%s", kernels_name(k));
     kernels_destroy(k);
     return status_ok();

@@ -13,6 +13,7 @@
 #include "proto/cluster_msg.h"
 #include "worker/comm.h"
 #include "worker/progress.h"
+#include "worker/reduce.h"
 #include "worker/step.h"
 
 typedef struct engine_options {
@@ -23,9 +24,13 @@ typedef struct engine_options {
     cluster_limits limits; // vocab and kv_blocks are filled in here
     int threads;           // >= 1, this rank's, the calling one included
     bool pin;              // pin threads to cores where there are enough
-    const char *isa;       // NULL: the best
-    int64_t kv_memory;     // bytes of KV blocks on this rank
-    const char *kv_type;   // "auto" (f32 for F32 weights, else f16), "f32", "f16", "bf16"
+    const char *isa;       // cpu: NULL for the best
+    const char *device;    // "auto" (cuda where there is a card, else cpu), "cpu", "cuda"
+    const char *sums;      // cuda: "exact" or "bf16", see kernels_sums
+    bool fast;             // cuda: see kernels_cuda_options
+    reduce_kind reduce;
+    int64_t kv_memory;   // bytes of KV blocks on this rank
+    const char *kv_type; // "auto" (f32 for F32 weights, else f16), "f32", "f16", "bf16"
     int64_t step_timeout_ns;
 } engine_options;
 
@@ -46,6 +51,6 @@ const char *engine_backend(const engine *e);          // "cpu-avx2"
 status engine_agree(comm *c, status mine, int64_t deadline_ns);
 
 // Finds the backend's name without opening an engine.
-status engine_probe_backend(const char *isa, char *name, int size);
+status engine_probe_backend(const engine_options *options, char *name, int size);
 
 #endif

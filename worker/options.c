@@ -26,7 +26,10 @@ static options defaults(void) {
         .pin = true,
         .kv_memory = INT64_C(1) << 30,
         .kv_type = "auto",
+        .device = "auto",
         .isa = "auto",
+        .sums = "bf16",
+        .reduce = "auto",
         .transport = "auto",
         .step_timeout_ns = 60 * CLOCK_SECOND,
         .dial_timeout_ns = 30 * CLOCK_SECOND,
@@ -66,6 +69,15 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
          "numbers in the KV cache; auto: f32 for F32 weights, else f16"},
         {"isa", CONFIG_CHOICE, &o->isa, 0, 0, "auto|portable|avx2|avx512|reference", NULL,
          "instruction set; auto: the best that this processor has"},
+        {"device", CONFIG_CHOICE, &o->device, 0, 0, "auto|cpu|cuda", NULL,
+         "where to compute; auto: cuda where there is a card, else cpu"},
+        {"sums", CONFIG_CHOICE, &o->sums, 0, 0, "exact|bf16", NULL,
+         "cuda: how partial sums travel between ranks; exact: the same answer on any number of "
+         "ranks"},
+        {"reduce", CONFIG_CHOICE, &o->reduce, 0, 0, "auto|host|nccl|peer", NULL,
+         "who adds partial sums; auto: host on cpu, the faster of nccl and peer memory on cuda"},
+        {"fast", CONFIG_BOOL, &o->fast, 0, 0, NULL, NULL,
+         "cuda: allow what makes an answer depend on the other requests in its batch"},
         {"transport", CONFIG_CHOICE, &o->transport, 0, 0, "auto|shm|mpi", NULL,
          "between ranks; auto: shared memory on one host, MPI across hosts"},
         {"step-timeout", CONFIG_DURATION, &o->step_timeout_ns, 1e8, 3.6e12, NULL, NULL,
@@ -91,6 +103,13 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
     TRY(config_parse(&program, argc, argv, memory, words, &word_count, &action));
     *exit_now = action == CONFIG_EXIT;
     return *exit_now ? status_ok() : check(o, word_count, words);
+}
+
+reduce_kind options_reduce(const options *o) {
+    if (!strcmp(o->reduce, "host")) return REDUCE_HOST;
+    if (!strcmp(o->reduce, "nccl")) return REDUCE_NCCL;
+    if (!strcmp(o->reduce, "peer")) return REDUCE_PEER;
+    return REDUCE_AUTO;
 }
 
 comm_transport options_transport(const options *o) {

@@ -10,6 +10,7 @@
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "worker/comm.h"
+#include "worker/reduce.h"
 
 typedef struct options {
     const char *coordinator; // HOST:PORT
@@ -19,7 +20,11 @@ typedef struct options {
     bool pin;
     int64_t kv_memory;     // bytes per rank
     const char *kv_type;   // auto, f32, f16, bf16
-    const char *isa;       // auto, or a backend by name
+    const char *device;    // auto, cpu, cuda
+    const char *isa;       // of cpu: auto, or a backend by name
+    const char *sums;      // of cuda: exact, bf16
+    const char *reduce;    // auto, host, nccl, peer
+    bool fast;             // of cuda
     const char *transport; // auto, shm, mpi
     int64_t step_timeout_ns, dial_timeout_ns, lost_timeout_ns;
     const char *log_level;
@@ -29,5 +34,6 @@ typedef struct options {
 status options_parse(int argc, char **argv, arena *memory, options *out, bool *exit_now);
 
 comm_transport options_transport(const options *o);
+reduce_kind options_reduce(const options *o);
 
 #endif

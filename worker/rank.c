@@ -99,6 +99,32 @@ static const char *wanted_isa(const options *o) {
     return strcmp(o->isa, "auto") == 0 ? NULL : o->isa;
 }
 
+static int threads_per_rank(const rank *r) {
+    if (r->o->threads > 0) return (int)r->o->threads;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    sched_getaffinity(0, sizeof set, &set);
+    int threads = CPU_COUNT(&set) / (comm_cores_shared(r->comm) ? comm_local_size(r->comm) : 1);
+    return threads > 0 ? threads : 1;
+}
+
+// What the machine's owner chose; model, shards and limits are missing.
+static engine_options compute_options(rank *r) {
+    const options *o = r->o;
+    return (engine_options){.comm = r->comm,
+                            .progress = &r->progress,
+                            .threads = threads_per_rank(r),
+                            .pin = o->pin,
+                            .isa = wanted_isa(o),
+                            .device = o->device,
+                            .sums = o->sums,
+                            .fast = o->fast,
+                            .reduce = options_reduce(o),
+                            .kv_memory = o->kv_memory,
+                            .kv_type = o->kv_type,
+                            .step_timeout_ns = o->step_timeout_ns};
+}
+
 static status dial(rank *r, const hello *all, buf *response) {
     int ranks = comm_size(r->comm);
     const char *hosts[SHARD_RANKS_MAX];
@@ -108,7 +134,8 @@ static status dial(rank *r, const hello *all, buf *response) {
         hosts[i] = all[i].host;
         pids[i] = all[i].pid;
     }
-    TRY(engine_probe_backend(wanted_isa(r->o), backend, sizeof backend));
+    engine_options engine = compute_options(r);
+    TRY(engine_probe_backend(&engine, backend, sizeof backend));
     register_request request = {
         .protocol = CLUSTER_PROTOCOL,
         .version = OCTANT_VERSION,
@@ -190,28 +217,12 @@ static status join_group(rank *r) {
     return status_is_ok(&s) ? agree(r, start_threads(r), deadline) : s;
 }
 
-static int threads_per_rank(const rank *r) {
-    if (r->o->threads > 0) return (int)r->o->threads;
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    sched_getaffinity(0, sizeof set, &set);
-    int threads = CPU_COUNT(&set) / (comm_cores_shared(r->comm) ? comm_local_size(r->comm) : 1);
-    return threads > 0 ? threads : 1;
-}
-
 static status load(rank *r) {
     int64_t start = clock_now_ns();
-    engine_options e = {.comm = r->comm,
-                        .progress = &r->progress,
-                        .model = r->model,
-                        .shards = r->group.shards,
-                        .limits = r->group.limits,
-                        .threads = threads_per_rank(r),
-                        .pin = r->o->pin,
-                        .isa = wanted_isa(r->o),
-                        .kv_memory = r->o->kv_memory,
-                        .kv_type = r->o->kv_type,
-                        .step_timeout_ns = r->o->step_timeout_ns};
+    engine_options e = compute_options(r);
+    e.model = r->model;
+    e.shards = r->group.shards;
+    e.limits = r->group.limits;
     status s = engine_open(&e, &r->engine);
     r->together = s.code != STATUS_DEADLINE_EXCEEDED && s.code != STATUS_UNAVAILABLE;
     if (!status_is_ok(&s)) return s;

@@ -36,9 +36,11 @@ struct step {
     step_parts p;
     int rank, ranks, max_vocab;
     batch *batch;
-    wanted *wanted;     // (max_step_tokens + max_seqs)
-    int *kept_position; // (max_seqs) position of the slot's kept hidden row; -1: none
-    local_best *best;   // (ranks, DECODER_LOGIT_ROWS) on the leader
+    wanted *wanted;       // (max_step_tokens + max_seqs)
+    int32_t *wanted_rows; // (max_step_tokens + max_seqs) rows of `wanted`
+    float *staging;       // (DECODER_LOGIT_ROWS, max_vocab): logits that left the device
+    int *kept_position;   // (max_seqs) position of the slot's kept hidden row; -1: none
+    local_best *best;     // (ranks, DECODER_LOGIT_ROWS) on the leader
     // Leader only.
     sampler *sampler;
     float *gathered;             // (ranks, DECODER_LOGIT_ROWS, max_vocab); NULL for one rank
@@ -78,9 +80,11 @@ static status alloc_leader(step *s) {
 static status alloc_shared(step *s) {
     size_t seqs = (size_t)s->p.limits.max_seqs, tokens = (size_t)s->p.limits.max_step_tokens;
     s->wanted = calloc(seqs + tokens, sizeof *s->wanted);
+    s->wanted_rows = calloc(seqs + tokens, sizeof *s->wanted_rows);
+    s->staging = calloc((size_t)DECODER_LOGIT_ROWS * (size_t)s->max_vocab + 1, sizeof *s->staging);
     s->kept_position = calloc(seqs, sizeof *s->kept_position);
     s->best = calloc((size_t)s->ranks * DECODER_LOGIT_ROWS, sizeof *s->best);
-    if (!s->wanted || !s->kept_position || !s->best)
+    if (!s->wanted || !s->wanted_rows || !s->staging || !s->kept_position || !s->best)
         return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for steps of %zu rows", tokens);
     return batch_create(&s->p.limits, &s->batch);
 }
@@ -108,9 +112,9 @@ void step_destroy(step *s) {
     if (!s) return;
     batch_destroy(s->batch);
     sampler_destroy(s->sampler);
-    void *all[] = {s->wanted,    s->kept_position, s->best,      s->gathered,    s->row,
-                   s->slots,     s->biases,        s->histories, s->sampling_of, s->results,
-                   s->result_of, s->tops,          s->prompts};
+    void *all[] = {s->wanted,      s->wanted_rows, s->staging,   s->kept_position, s->best,
+                   s->gathered,    s->row,         s->slots,     s->biases,        s->histories,
+                   s->sampling_of, s->results,     s->result_of, s->tops,          s->prompts};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
     free(s);
 }
@@ -142,9 +146,9 @@ static int want_prompt_rows(step *s, const batch_rows *e, int entry, wanted *out
     return n;
 }
 
-// The rows of one kind, in an order that all ranks agree on.
-static int collect(step *s, batch_sampling kind) {
-    int count, n = 0;
+// Appends the rows of one kind to s->wanted, in an order that all ranks agree on.
+static int collect(step *s, batch_sampling kind, int n) {
+    int count;
     const batch_rows *entries = batch_entries(s->batch, &count);
     for (int i = 0; i < count; i++) {
         const batch_rows *e = &entries[i];
@@ -152,12 +156,6 @@ static int collect(step *s, batch_sampling kind) {
         if (e->sampling == kind) s->wanted[n++] = (wanted){e->row + e->count - 1, i, -1};
     }
     return n;
-}
-
-static const float *make_logits(step *s, const wanted *w, int count) {
-    int32_t rows[DECODER_LOGIT_ROWS];
-    for (int i = 0; i < count; i++) rows[i] = w[i].row;
-    return decoder_logits(s->p.decoder, rows, count);
 }
 
 static int own_vocab(const step *s, int rank) {
@@ -191,12 +189,14 @@ static int32_t best_of_ranks(const step *s, int row, int count) {
     return best.token;
 }
 
-static status choose_largest(step *s, const wanted *w, int count) {
+static status choose_largest(step *s, int first, int count) {
+    const wanted *w = s->wanted + first;
     int32_t column[DECODER_LOGIT_ROWS] = {0};
     float value[DECODER_LOGIT_ROWS] = {0};
     local_best mine[DECODER_LOGIT_ROWS];
-    const float *logits = make_logits(s, w, count);
+    const float *logits = decoder_logits(s->p.decoder, first, count);
     int width = own_vocab(s, s->rank);
+    TRY(decoder_wait(s->p.decoder, deadline(s)));
     if (width > 0) kernels_argmax(s->p.kernels, logits, count, width, column, value);
     for (int i = 0; i < count; i++)
         mine[i] = (local_best){value[i], column[i] + s->p.shards[s->rank].vocab.begin};
@@ -251,11 +251,15 @@ static void judge_prompt_token(step *s, const wanted *w, const float *logits) {
     r->bad_numbers = true;
 }
 
-static status use_whole_rows(step *s, const wanted *w, int count) {
-    const float *parts = make_logits(s, w, count);
-    TRY(kernels_sync(s->p.kernels));
+static status use_whole_rows(step *s, int first, int count) {
+    const wanted *w = s->wanted + first;
+    const float *logits = decoder_logits(s->p.decoder, first, count);
+    TRY(decoder_wait(s->p.decoder, deadline(s)));
+    size_t bytes = (size_t)count * (size_t)s->max_vocab * sizeof *logits;
+    const void *view = NULL;
+    TRY(kernels_host_view(s->p.kernels, logits, bytes, s->staging, &view));
+    const float *parts = view;
     if (s->ranks > 1) {
-        size_t bytes = (size_t)count * (size_t)s->max_vocab * sizeof *parts;
         TRY(comm_gather(s->p.comm, parts, bytes, s->gathered, deadline(s)));
         parts = s->gathered;
     }
@@ -269,12 +273,11 @@ static status use_whole_rows(step *s, const wanted *w, int count) {
     return status_ok();
 }
 
-static status use_logits(step *s, batch_sampling kind) {
-    int total = collect(s, kind);
-    for (int at = 0; at < total; at += DECODER_LOGIT_ROWS) {
-        int n = total - at < DECODER_LOGIT_ROWS ? total - at : DECODER_LOGIT_ROWS;
-        TRY(kind == BATCH_ARGMAX ? choose_largest(s, s->wanted + at, n)
-                                 : use_whole_rows(s, s->wanted + at, n));
+// Wanted rows [first, end), all of one kind.
+static status use_logits(step *s, batch_sampling kind, int first, int end) {
+    for (int at = first; at < end; at += DECODER_LOGIT_ROWS) {
+        int n = end - at < DECODER_LOGIT_ROWS ? end - at : DECODER_LOGIT_ROWS;
+        TRY(kind == BATCH_ARGMAX ? choose_largest(s, at, n) : use_whole_rows(s, at, n));
     }
     return status_ok();
 }
@@ -296,10 +299,19 @@ static status run(step *s) {
     const int32_t *ids = batch_tokens(s->batch, &tokens);
     const kernels_seq *rows = batch_seqs(s->batch, &seqs);
     if (tokens > 0) {
-        TRY(decoder_forward(s->p.decoder, ids, tokens, rows, seqs, deadline(s)));
-        TRY(use_logits(s, BATCH_ARGMAX));
-        TRY(use_logits(s, BATCH_FULL));
+        int largest = collect(s, BATCH_ARGMAX, 0), all = collect(s, BATCH_FULL, largest);
+        for (int i = 0; i < all; i++) s->wanted_rows[i] = s->wanted[i].row;
+        decoder_step step = {.ids = ids,
+                             .tokens = tokens,
+                             .seqs = rows,
+                             .seq_count = seqs,
+                             .wanted = s->wanted_rows,
+                             .wanted_count = all};
+        TRY(decoder_forward(s->p.decoder, &step, deadline(s)));
+        TRY(use_logits(s, BATCH_ARGMAX, 0, largest));
+        TRY(use_logits(s, BATCH_FULL, largest, all));
         keep_rows(s);
+        TRY(decoder_wait(s->p.decoder, deadline(s)));
     }
     batch_finish(s->batch);
     progress_enter(s->p.progress, CLUSTER_IDLE);

@@ -12,7 +12,8 @@
 
 enum {
     PAGE = 4096,
-    LAYER_VECTORS = 6,      // two norms, three biases, and o or down unpacked
+    LAYER_VECTORS = 7,      // two norms, three biases, and o and down unpacked
+    LAYER_MATRICES = 7,     // on a device each has its own memory
     ADVISE_BYTES = 4 << 20, // read-ahead is asked for in pieces, ahead of the touching
 };
 
@@ -23,9 +24,15 @@ typedef struct loader {
     kernels *kernels;
     progress *progress;
     weights *w;
-    int64_t touched; // bytes
-    uint8_t sink;    // keeps the reads
+    int64_t expected; // bytes of this rank's slices, roughly: for the progress
+    int64_t touched;  // bytes
+    bool placed;      // on a device: there is nothing to touch
+    uint8_t sink;     // keeps the reads
 } loader;
+
+static size_t slice_bytes(const kernels_weight *w) {
+    return (size_t)w->rows * dtype_row_bytes(w->type, (size_t)w->cols);
+}
 
 static int length(shard_range r) {
     return r.end - r.begin;
@@ -68,6 +75,20 @@ static status load_vector(loader *l, const tensor *t, int begin, int end, float 
     return upload(l, host, count, out);
 }
 
+// *out = the matrix where this device multiplies it from: the view itself, or a copy of its own.
+static status place(loader *l, const kernels_weight *view, kernels_weight *out) {
+    size_t bytes = kernels_weight_bytes(l->kernels, view);
+    void *device = NULL;
+    if (bytes > 0) TRY(own(l->w, bytes, &device));
+    TRY(kernels_weight_place(l->kernels, view, device, out));
+    if (bytes == 0) return status_ok();
+    l->placed = true;
+    l->touched += (int64_t)slice_bytes(view);
+    double part = (double)l->touched / (double)l->expected;
+    progress_load(l->progress, part < 1 ? part : 1);
+    return status_ok();
+}
+
 static kernels_weight row_slice(const tensor *t, shard_range rows, int unit) {
     size_t stride = dtype_row_bytes(t->type, (size_t)t->cols);
     return (kernels_weight){
@@ -77,6 +98,12 @@ static kernels_weight row_slice(const tensor *t, shard_range rows, int unit) {
         .cols = (int)t->cols,
         .type = t->type,
     };
+}
+
+static status place_rows(loader *l, const tensor *t, shard_range rows, int unit,
+                         kernels_weight *out) {
+    kernels_weight view = row_slice(t, rows, unit);
+    return place(l, &view, out);
 }
 
 // Columns [begin, end) unpacked to float: for cuts that fall inside a block.
@@ -96,9 +123,16 @@ static status unpack_columns(loader *l, const tensor *t, size_t begin, size_t en
         memcpy(host + r * width, row + begin, width * sizeof *row);
     }
     free(row);
-    float *device = NULL;
+    kernels_weight view = {host, width * sizeof(float), (int)rows, (int)width, DTYPE_F32};
+    if (kernels_weight_bytes(l->kernels, &view) > 0) {
+        status s = place(l, &view, out);
+        free(host);
+        return s;
+    }
+    float *device = NULL; // multiplied from plain memory, which must stay
     TRY(upload(l, host, rows * width, &device));
-    *out = (kernels_weight){device, width * sizeof(float), (int)rows, (int)width, DTYPE_F32};
+    view.data = device;
+    *out = view;
     return status_ok();
 }
 
@@ -107,14 +141,14 @@ static status column_slice(loader *l, const tensor *t, shard_range cols, int uni
     size_t begin = (size_t)cols.begin * (size_t)unit, end = (size_t)cols.end * (size_t)unit;
     size_t block = dtype_block_values(t->type);
     if (begin % block != 0 || end % block != 0) return unpack_columns(l, t, begin, end, out);
-    *out = (kernels_weight){
+    kernels_weight view = {
         .data = (const char *)t->data + dtype_row_bytes(t->type, begin),
         .row_stride = dtype_row_bytes(t->type, (size_t)t->cols),
         .rows = (int)t->rows,
         .cols = (int)(end - begin),
         .type = t->type,
     };
-    return status_ok();
+    return place(l, &view, out);
 }
 
 static status load_biases(loader *l, int layer, layer_weights *out) {
@@ -143,11 +177,11 @@ static status load_layer(loader *l, int layer, layer_weights *out) {
     TRY(find(l, TENSOR_DOWN, layer, "down matrix", &down));
     TRY(find(l, TENSOR_ATTN_NORM, layer, "attention norm", &attn_norm));
     TRY(find(l, TENSOR_FFN_NORM, layer, "feed-forward norm", &ffn_norm));
-    out->q = row_slice(&q, s->heads, c);
-    out->k = row_slice(&k, s->kv_heads, c);
-    out->v = row_slice(&v, s->kv_heads, c);
-    out->gate = row_slice(&gate, s->ffn, 1);
-    out->up = row_slice(&up, s->ffn, 1);
+    TRY(place_rows(l, &q, s->heads, c, &out->q));
+    TRY(place_rows(l, &k, s->kv_heads, c, &out->k));
+    TRY(place_rows(l, &v, s->kv_heads, c, &out->v));
+    TRY(place_rows(l, &gate, s->ffn, 1, &out->gate));
+    TRY(place_rows(l, &up, s->ffn, 1, &out->up));
     TRY(column_slice(l, &o, s->heads, c, &out->o));
     TRY(column_slice(l, &down, s->ffn, 1, &out->down));
     TRY(load_vector(l, &attn_norm, 0, d, &out->attn_norm));
@@ -159,11 +193,11 @@ static status load_ends(loader *l) {
     tensor embedding, output, norm;
     TRY(find(l, TENSOR_EMBEDDING, 0, "embedding", &embedding));
     TRY(find(l, TENSOR_OUTPUT_NORM, 0, "output norm", &norm));
-    l->w->embedding = row_slice(&embedding, l->shard->vocab, 1);
+    TRY(place_rows(l, &embedding, l->shard->vocab, 1, &l->w->embedding));
     l->w->output = l->w->embedding;
     if (!l->config->tied_embeddings) {
         TRY(find(l, TENSOR_OUTPUT, 0, "output matrix", &output));
-        l->w->output = row_slice(&output, l->shard->vocab, 1);
+        TRY(place_rows(l, &output, l->shard->vocab, 1, &l->w->output));
     }
     TRY(load_vector(l, &norm, 0, l->config->width, &l->w->output_norm));
     size_t pairs = (size_t)l->config->rope_dims / 2;
@@ -171,10 +205,6 @@ static status load_ends(loader *l) {
     if (!host) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the rotation angles");
     model_config_inv_freq(l->config, host);
     return upload(l, host, pairs, &l->w->inv_freq);
-}
-
-static size_t slice_bytes(const kernels_weight *w) {
-    return (size_t)w->rows * dtype_row_bytes(w->type, (size_t)w->cols);
 }
 
 // Reads one byte of each page in [begin, begin + size), after telling the kernel to read ahead.
@@ -224,10 +254,18 @@ status weights_load(const model *m, const shard *s, kernels *k, progress *p, wei
     if (!w) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the table of weights");
     w->kernels = k;
     w->layer_count = config->layers;
-    w->owned_room = 2 + config->layers * (LAYER_VECTORS + 1);
+    w->owned_room = 4 + config->layers * (LAYER_VECTORS + LAYER_MATRICES);
     w->layers = calloc((size_t)config->layers, sizeof *w->layers);
     w->owned = calloc((size_t)w->owned_room, sizeof *w->owned);
-    loader l = {.model = m, .config = config, .shard = s, .kernels = k, .progress = p, .w = w};
+    loader l = {.expected =
+                    (int64_t)((double)model_weight_bytes(m) * length(s->ffn) / config->ffn_width) +
+                    1,
+                .model = m,
+                .config = config,
+                .shard = s,
+                .kernels = k,
+                .progress = p,
+                .w = w};
     status st = status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the table of weights");
     if (!w->layers || !w->owned) goto fail;
     st = load_ends(&l);
@@ -235,7 +273,7 @@ status weights_load(const model *m, const shard *s, kernels *k, progress *p, wei
         st = load_layer(&l, i, &w->layers[i]);
     if (!status_is_ok(&st)) goto fail;
     each_matrix(&l, add_bytes);
-    each_matrix(&l, touch);
+    if (!l.placed) each_matrix(&l, touch);
     progress_load(p, 1);
     log_debug("weights", "%" PRId64 " MiB in this rank's slices", w->bytes >> 20);
     *out = w;

@@ -18,7 +18,7 @@ typedef struct attention_job {
     int seqs, heads, units; // units: KV heads, or query heads when `by_query_head`
     bool by_query_head;
     const kernels_seq *seq;
-    const int32_t *kv_head_of;
+    const kernels_head_map *map;
     float scale;
     const float *q;
     const kernels_kv *kv;
@@ -149,17 +149,24 @@ static void add_row(const attention_job *job, const kernels_seq *seq, int token,
     rows->scores[r] = scratch->scores + (size_t)r * (size_t)(job->tile_blocks * job->lanes);
 }
 
+static int kv_head_of(const kernels_head_map *map, int head) {
+    int g = 0;
+    while (map->first_head[g + 1] <= head) g++;
+    return g;
+}
+
 static void attention_task(void *context, int task, int thread) {
     const attention_job *job = context;
     int s = cpu_find(job->k->starts, job->seqs, task);
     const kernels_seq *seq = &job->seq[s];
     int index = task - job->k->starts[s], unit = index % job->units;
     int first = index / job->units * TASK_TOKENS, last = least(first + TASK_TOKENS, seq->tokens);
-    int kv_head = job->by_query_head ? job->kv_head_of[unit] : unit;
+    int kv_head = job->by_query_head ? kv_head_of(job->map, unit) : unit;
+    int head = job->by_query_head ? unit : job->map->first_head[unit];
+    int end = job->by_query_head ? unit + 1 : job->map->first_head[unit + 1];
     query_rows rows = {.count = 0};
     for (int t = first; t < last; t++) {
-        for (int h = 0; h < job->heads; h++) {
-            if (job->by_query_head ? h != unit : job->kv_head_of[h] != unit) continue;
+        for (int h = head; h < end; h++) {
             add_row(job, seq, t, h, &job->k->thread[thread], &rows);
             if (rows.count < CPU_ATTENTION_ROWS) continue;
             attend(job, seq, kv_head, &rows);
@@ -179,26 +186,25 @@ static int count_tasks(attention_job *job) {
     return tasks;
 }
 
-void cpu_attention(kernels *base, int seqs, const kernels_seq *seq, int heads,
-                   const int32_t *kv_head_of, float scale, const float *q, const kernels_kv *kv,
-                   float *out) {
+void cpu_attention(kernels *base, const kernels_head_map *map, float scale, const float *q,
+                   const kernels_kv *kv, kernels_act *out) {
     cpu *k = (cpu *)base;
     attention_job job = {.k = k,
-                         .seqs = seqs,
-                         .heads = heads,
+                         .seqs = base->step.seqs,
+                         .heads = map->heads,
                          .units = kv->heads,
-                         .seq = seq,
-                         .kv_head_of = kv_head_of,
+                         .seq = base->step.seq,
+                         .map = map,
                          .scale = scale,
                          .q = q,
                          .kv = kv,
-                         .out = out};
+                         .out = (float *)out};
     job.lanes = cpu_pad8(kv->block_tokens);
     job.tile_blocks = (CPU_ATTENTION_TILE + kv->block_tokens - 1) / kv->block_tokens;
     int tasks = count_tasks(&job), threads = pool_threads(k->pool);
     if (threads > 1 && tasks < threads * TASKS_PER_THREAD) {
         job.by_query_head = true;
-        job.units = heads;
+        job.units = map->heads;
         tasks = count_tasks(&job);
     }
     pool_run(k->pool, tasks, attention_task, &job);

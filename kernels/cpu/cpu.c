@@ -33,9 +33,14 @@ status cpu_download(kernels *k, void *host, const void *device, size_t bytes) {
     return cpu_copy(k, host, device, bytes);
 }
 
-status cpu_sync(kernels *k) {
+void cpu_move(kernels *k, void *to, const void *from, size_t bytes) {
     (void)k;
-    return status_ok();
+    memmove(to, from, bytes);
+}
+
+void cpu_zero(kernels *k, void *memory, size_t bytes) {
+    (void)k;
+    memset(memory, 0, bytes);
 }
 
 static size_t cpu_kv_bytes(dtype type, int blocks, int block_tokens, int heads, int head_dim) {
@@ -92,6 +97,7 @@ static void lay_out(cpu *k, kernels_limits limits, carve *c) {
     k->groups = piece(c, groups * blocks * isa_group_block_bytes(k->isa->lanes));
     k->starts = piece(c, (tokens + 1) * sizeof(int));
     k->angles = piece(c, tokens * (size_t)limits.head_dim * sizeof(float));
+    k->wide = piece(c, tokens * (size_t)limits.cols * sizeof(float));
 }
 
 static status cpu_reserve(kernels *base, kernels_limits limits) {
@@ -111,18 +117,19 @@ static const kernels_ops cpu_ops = {
     .release = cpu_release,
     .upload = cpu_copy,
     .download = cpu_download,
-    .sync = cpu_sync,
+    .copy = cpu_move,
     .kv_bytes = cpu_kv_bytes,
     .embed = cpu_embed,
     .matmul = cpu_matmul,
+    .gate_up = cpu_gate_up,
     .matmul_sums = cpu_matmul_sums,
+    .zero = cpu_zero,
     .narrow = cpu_narrow,
     .rmsnorm = cpu_rmsnorm,
     .add = cpu_add,
     .rope_kv_write = cpu_rope_kv_write,
     .attention = cpu_attention,
-    .swiglu = cpu_swiglu,
-    .gather_rows = cpu_gather_rows,
+    .gather = cpu_gather,
     .argmax = cpu_argmax,
 };
 
@@ -165,6 +172,7 @@ status kernels_create_cpu(int threads, int first_core, const char *isa_name, ker
     cpu *k = calloc(1, sizeof *k);
     if (!k) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the cpu backend");
     k->base.ops = &cpu_ops;
+    k->base.act_bytes = sizeof(float);
     k->isa = isa;
     snprintf(k->base.name, sizeof k->base.name, "cpu-%s", isa->name);
     status s = pool_create(threads, first_core, &k->pool);

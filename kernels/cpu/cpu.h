@@ -32,29 +32,27 @@ typedef struct cpu {
     uint8_t *groups;    // (tokens / lanes, cols / 32) blocks
     int *starts;        // (tokens + 1): first task or row of each sequence
     float *angles;      // (tokens, head_dim): cos and sin per row
+    float *wide;        // (tokens, cols): `up` of gate_up, or sums on their way to float
 } cpu;
 
 // Up to so many tokens go through gemv one by one; more go through groups.
 enum { CPU_GEMV_TOKENS = 2 };
 
+// The operators: see kernels.h. kernels_act is float here.
 void cpu_matmul(kernels *k, int count, const kernels_weight *const weights[],
-                const float *const biases[], const float *x, int tokens, float *const outs[]);
-void cpu_matmul_sums(kernels *k, const kernels_weight *w, int segment, const float *x, int tokens,
-                     double *sums);
-void cpu_narrow(kernels *k, const double *sums, size_t count, float *out);
-void cpu_attention(kernels *k, int seqs, const kernels_seq *seq, int heads,
-                   const int32_t *kv_head_of, float scale, const float *q, const kernels_kv *kv,
-                   float *out);
-void cpu_rope_kv_write(kernels *k, const kernels_rope *rope, int seqs, const kernels_seq *seq,
-                       int heads, float *q, float *key, const float *value, kernels_kv *kv);
-void cpu_embed(kernels *k, const kernels_weight *table, int first_row, const int32_t *ids,
-               int tokens, float *out);
-void cpu_rmsnorm(kernels *k, float *x, const float *delta, const float *weight, float epsilon,
-                 int tokens, int width, float *out);
-void cpu_add(kernels *k, float *x, const float *delta, int tokens, int width);
-void cpu_swiglu(kernels *k, float *gate, const float *up, int tokens, int width);
-void cpu_gather_rows(kernels *k, const float *x, const int32_t *rows, int count, int width,
-                     float *out);
+                const float *const biases[], const kernels_act *x, int tokens, float *const outs[]);
+void cpu_gate_up(kernels *k, const kernels_weight *gate, const kernels_weight *up,
+                 const kernels_act *x, int tokens, kernels_act *out);
+void cpu_matmul_sums(kernels *k, const kernels_weight *w, int segment, const kernels_act *x,
+                     int tokens, void *sums);
+void cpu_attention(kernels *k, const kernels_head_map *map, float scale, const float *q,
+                   const kernels_kv *kv, kernels_act *out);
+void cpu_rope_kv_write(kernels *k, const kernels_rope *rope, int heads, float *q, float *key,
+                       const float *value, kernels_kv *kv);
+void cpu_embed(kernels *k, const kernels_weight *table, int first_row, void *sums);
+void cpu_rmsnorm(kernels *k, float *x, const void *sums, const float *weight, float epsilon,
+                 int tokens, int width, kernels_act *out);
+void cpu_add(kernels *k, float *x, const void *sums, int tokens, int width);
 void cpu_argmax(kernels *k, const float *logits, int count, int width, int32_t *best, float *value);
 
 // The KV cache inside: keys (N, G, C, B) so that a vector load takes 8 positions of one channel,
@@ -81,7 +79,10 @@ status cpu_alloc(kernels *k, size_t bytes, void **out);
 void cpu_release(kernels *k, void *memory);
 status cpu_copy(kernels *k, void *to, const void *from, size_t bytes);
 status cpu_download(kernels *k, void *host, const void *device, size_t bytes);
-status cpu_sync(kernels *k);
+void cpu_move(kernels *k, void *to, const void *from, size_t bytes);
+void cpu_zero(kernels *k, void *memory, size_t bytes);
+void cpu_narrow(kernels *k, const void *sums, size_t count, float *out);
+void cpu_gather(kernels *k, const float *x, int first, int count, int width, float *out);
 
 // The backend "reference" (reference.c).
 status cpu_reference_create(kernels **out);

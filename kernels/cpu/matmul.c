@@ -366,33 +366,29 @@ static void multiply(product *p) {
     pool_run(p->k->pool, p->first_task[p->count], rows_task, p);
 }
 
-void cpu_matmul_sums(kernels *base, const kernels_weight *w, int segment, const float *x,
-                     int tokens, double *sums) {
+void cpu_matmul_sums(kernels *base, const kernels_weight *w, int segment, const kernels_act *x,
+                     int tokens, void *sums) {
     product p = {.k = (cpu *)base,
                  .count = 1,
                  .tokens = tokens,
                  .cols = w->cols,
                  .weights = &w,
-                 .x = x,
+                 .x = (const float *)x,
                  .segment = segment,
                  .sums = sums};
     multiply(&p);
 }
 
-void cpu_narrow(kernels *k, const double *sums, size_t count, float *out) {
-    (void)k;
-    for (size_t i = 0; i < count; i++) out[i] = (float)sums[i];
-}
-
 void cpu_matmul(kernels *base, int count, const kernels_weight *const weights[],
-                const float *const biases[], const float *x, int tokens, float *const outs[]) {
+                const float *const biases[], const kernels_act *x, int tokens,
+                float *const outs[]) {
     product p = {.k = (cpu *)base,
                  .count = count,
                  .tokens = tokens,
                  .cols = weights[0]->cols,
                  .weights = weights,
                  .biases = biases,
-                 .x = x,
+                 .x = (const float *)x,
                  .outs = outs};
     multiply(&p);
 }

@@ -12,12 +12,14 @@ typedef struct reference {
     kernels base;
     float *row;     // (cols): one dequantised row
     double *scores; // (context)
+    float *wide;    // (tokens, cols): `up` of gate_up
 } reference;
 
 static void destroy(kernels *k) {
     reference *r = (reference *)k;
     free(r->row);
     free(r->scores);
+    free(r->wide);
     free(r);
 }
 
@@ -25,7 +27,8 @@ static status reserve(kernels *k, kernels_limits limits) {
     reference *r = (reference *)k;
     r->row = malloc((size_t)limits.cols * sizeof *r->row);
     r->scores = malloc((size_t)limits.context * sizeof *r->scores);
-    if (r->row && r->scores) return status_ok();
+    r->wide = malloc((size_t)limits.tokens * (size_t)limits.cols * sizeof *r->wide);
+    if (r->row && r->scores && r->wide) return status_ok();
     return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the reference kernels' scratch");
 }
 
@@ -33,17 +36,16 @@ static const uint8_t *row_of(const kernels_weight *w, int row) {
     return (const uint8_t *)w->data + (size_t)row * w->row_stride;
 }
 
-static void embed(kernels *k, const kernels_weight *table, int first_row, const int32_t *ids,
-                  int tokens, float *out) {
-    (void)k;
+static void embed(kernels *k, const kernels_weight *table, int first_row, void *sums) {
+    float *row_values = ((reference *)k)->row;
     size_t width = (size_t)table->cols;
-    for (int t = 0; t < tokens; t++) {
-        int64_t row = (int64_t)ids[t] - first_row;
-        float *to = out + (size_t)t * width;
-        if (row >= 0 && row < table->rows)
-            dtype_to_f32(table->type, row_of(table, (int)row), width, to);
-        else
-            memset(to, 0, width * sizeof *to);
+    for (int t = 0; t < k->step.tokens; t++) {
+        int64_t row = (int64_t)k->step.ids[t] - first_row;
+        double *to = (double *)sums + (size_t)t * width;
+        memset(to, 0, width * sizeof *to);
+        if (row < 0 || row >= table->rows) continue;
+        dtype_to_f32(table->type, row_of(table, (int)row), width, row_values);
+        for (size_t i = 0; i < width; i++) to[i] = (double)row_values[i];
     }
 }
 
@@ -61,18 +63,31 @@ static void multiply(reference *k, const kernels_weight *w, const float *bias, c
 }
 
 static void matmul(kernels *k, int count, const kernels_weight *const weights[],
-                   const float *const biases[], const float *x, int tokens, float *const outs[]) {
+                   const float *const biases[], const kernels_act *x, int tokens,
+                   float *const outs[]) {
     for (int i = 0; i < count; i++)
-        multiply((reference *)k, weights[i], biases ? biases[i] : NULL, x, tokens, outs[i]);
+        multiply((reference *)k, weights[i], biases ? biases[i] : NULL, (const float *)x, tokens,
+                 outs[i]);
 }
 
-static void matmul_sums(kernels *k, const kernels_weight *w, int segment, const float *x,
-                        int tokens, double *sums) {
+static void gate_up(kernels *k, const kernels_weight *gate, const kernels_weight *up,
+                    const kernels_act *x, int tokens, kernels_act *out) {
+    reference *r = (reference *)k;
+    float *g = (float *)out;
+    multiply(r, gate, NULL, (const float *)x, tokens, g);
+    multiply(r, up, NULL, (const float *)x, tokens, r->wide);
+    for (size_t i = 0; i < (size_t)tokens * (size_t)gate->rows; i++)
+        g[i] = (float)(g[i] / (1 + exp(-(double)g[i])) * r->wide[i]);
+}
+
+static void matmul_sums(kernels *k, const kernels_weight *w, int segment, const kernels_act *act,
+                        int tokens, void *sums) {
     float *weights = ((reference *)k)->row;
+    const float *x = (const float *)act;
     for (int row = 0; row < w->rows; row++) {
         dtype_to_f32(w->type, row_of(w, row), (size_t)w->cols, weights);
         for (int t = 0; t < tokens; t++) {
-            double *sum = &sums[(size_t)t * (size_t)w->rows + (size_t)row];
+            double *sum = (double *)sums + ((size_t)t * (size_t)w->rows + (size_t)row);
             *sum = 0;
             for (int from = 0; from < w->cols; from += segment) {
                 double part = 0;
@@ -84,19 +99,16 @@ static void matmul_sums(kernels *k, const kernels_weight *w, int segment, const 
     }
 }
 
-static void narrow(kernels *k, const double *sums, size_t count, float *out) {
+static void add(kernels *k, float *x, const void *sums, int tokens, int width) {
     (void)k;
-    for (size_t i = 0; i < count; i++) out[i] = (float)sums[i];
+    for (size_t i = 0; i < (size_t)tokens * (size_t)width; i++)
+        x[i] += (float)((const double *)sums)[i];
 }
 
-static void add(kernels *k, float *x, const float *delta, int tokens, int width) {
-    (void)k;
-    for (size_t i = 0; i < (size_t)tokens * (size_t)width; i++) x[i] += delta[i];
-}
-
-static void rmsnorm(kernels *k, float *x, const float *delta, const float *weight, float epsilon,
-                    int tokens, int width, float *out) {
-    if (delta) add(k, x, delta, tokens, width);
+static void rmsnorm(kernels *k, float *x, const void *sums, const float *weight, float epsilon,
+                    int tokens, int width, kernels_act *act) {
+    float *out = (float *)act;
+    if (sums) add(k, x, sums, tokens, width);
     for (int t = 0; t < tokens; t++, x += width, out += width) {
         double sum = 0;
         for (int i = 0; i < width; i++) sum += (double)x[i] * x[i];
@@ -147,11 +159,11 @@ static double load(const kernels_kv *kv, const void *array, size_t at) {
     return kv->type == DTYPE_F16 ? dtype_f16_to_f32(bits) : dtype_bf16_to_f32(bits);
 }
 
-static void rope_kv_write(kernels *k, const kernels_rope *rope, int seqs, const kernels_seq *seq,
-                          int heads, float *q, float *key, const float *value, kernels_kv *kv) {
-    (void)k;
+static void rope_kv_write(kernels *k, const kernels_rope *rope, int heads, float *q, float *key,
+                          const float *value, kernels_kv *kv) {
+    const kernels_seq *seq = k->step.seq;
     size_t C = (size_t)kv->head_dim, G = (size_t)kv->heads;
-    for (int s = 0; s < seqs; s++)
+    for (int s = 0; s < k->step.seqs; s++)
         for (int t = 0; t < seq[s].tokens; t++) {
             size_t row = (size_t)(seq[s].row + t);
             int position = seq[s].position + t;
@@ -185,32 +197,23 @@ static void attend(reference *k, const kernels_seq *seq, int positions, int head
     }
 }
 
-static void attention(kernels *k, int seqs, const kernels_seq *seq, int heads,
-                      const int32_t *kv_head_of, float scale, const float *q, const kernels_kv *kv,
-                      float *out) {
-    for (int s = 0; s < seqs; s++)
+static void attend_row(reference *r, const kernels_seq *seq, int row, int positions,
+                       const kernels_head_map *map, float scale, const float *q,
+                       const kernels_kv *kv, float *out) {
+    for (int g = 0; g < map->kv_heads; g++)
+        for (int h = map->first_head[g]; h < map->first_head[g + 1]; h++) {
+            size_t at = ((size_t)row * (size_t)map->heads + (size_t)h) * (size_t)kv->head_dim;
+            attend(r, seq, positions, g, scale, q + at, kv, out + at);
+        }
+}
+
+static void attention(kernels *k, const kernels_head_map *map, float scale, const float *q,
+                      const kernels_kv *kv, kernels_act *out) {
+    const kernels_seq *seq = k->step.seq;
+    for (int s = 0; s < k->step.seqs; s++)
         for (int t = 0; t < seq[s].tokens; t++)
-            for (int h = 0; h < heads; h++) {
-                size_t at =
-                    ((size_t)(seq[s].row + t) * (size_t)heads + (size_t)h) * (size_t)kv->head_dim;
-                attend((reference *)k, &seq[s], seq[s].position + t + 1, kv_head_of[h], scale,
-                       q + at, kv, out + at);
-            }
-}
-
-static void swiglu(kernels *k, float *gate, const float *up, int tokens, int width) {
-    (void)k;
-    for (size_t i = 0; i < (size_t)tokens * (size_t)width; i++)
-        gate[i] = (float)(gate[i] / (1 + exp(-(double)gate[i])) * up[i]);
-}
-
-static void gather_rows(kernels *k, const float *x, const int32_t *rows, int count, int width,
-                        float *out) {
-    (void)k;
-    for (int i = 0; i < count; i++)
-        for (int c = 0; c < width; c++)
-            out[(size_t)i * (size_t)width + (size_t)c] =
-                x[(size_t)rows[i] * (size_t)width + (size_t)c];
+            attend_row((reference *)k, &seq[s], seq[s].row + t, seq[s].position + t + 1, map, scale,
+                       q, kv, (float *)out);
 }
 
 static void argmax(kernels *k, const float *logits, int count, int width, int32_t *best,
@@ -231,18 +234,19 @@ static const kernels_ops ops = {
     .release = cpu_release,
     .upload = cpu_copy,
     .download = cpu_download,
-    .sync = cpu_sync,
+    .copy = cpu_move,
     .kv_bytes = kv_bytes,
     .embed = embed,
     .matmul = matmul,
+    .gate_up = gate_up,
     .matmul_sums = matmul_sums,
-    .narrow = narrow,
+    .zero = cpu_zero,
+    .narrow = cpu_narrow,
     .rmsnorm = rmsnorm,
     .add = add,
     .rope_kv_write = rope_kv_write,
     .attention = attention,
-    .swiglu = swiglu,
-    .gather_rows = gather_rows,
+    .gather = cpu_gather,
     .argmax = argmax,
 };
 
@@ -250,6 +254,7 @@ status cpu_reference_create(kernels **out) {
     reference *r = calloc(1, sizeof *r);
     if (!r) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the reference kernels");
     r->base.ops = &ops;
+    r->base.act_bytes = sizeof(float);
     snprintf(r->base.name, sizeof r->base.name, "cpu-reference");
     *out = &r->base;
     return status_ok();

@@ -127,22 +127,22 @@ static void rope_task(void *context, int task, int thread) {
     for (int i = task * TASK_ROWS; i < last; i++) rope_row(job, i);
 }
 
-void cpu_rope_kv_write(kernels *base, const kernels_rope *rope, int seqs, const kernels_seq *seq,
-                       int heads, float *q, float *key, const float *value, kernels_kv *kv) {
+void cpu_rope_kv_write(kernels *base, const kernels_rope *rope, int heads, float *q, float *key,
+                       const float *value, kernels_kv *kv) {
     cpu *k = (cpu *)base;
     rope_job job = {.k = k,
                     .rope = rope,
-                    .seq = seq,
-                    .seqs = seqs,
+                    .seq = base->step.seq,
+                    .seqs = base->step.seqs,
                     .heads = heads,
                     .q = q,
                     .key = key,
                     .value = value,
                     .kv = kv};
-    for (int s = 0; s < seqs; s++) {
+    for (int s = 0; s < job.seqs; s++) {
         k->starts[s] = job.rows;
-        job.rows += seq[s].tokens;
+        job.rows += job.seq[s].tokens;
     }
-    k->starts[seqs] = job.rows;
+    k->starts[job.seqs] = job.rows;
     pool_run(k->pool, (job.rows + TASK_ROWS - 1) / TASK_ROWS, rope_task, &job);
 }

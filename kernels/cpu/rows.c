@@ -12,6 +12,7 @@ typedef struct row_job {
     const kernels_weight *table;
     int first_row;
     const int32_t *ids;
+    double *sums;
     float *x, *out;
     const float *other, *weight;
     float epsilon;
@@ -29,31 +30,40 @@ static int last_row(const row_job *job, int task) {
     return last < job->rows ? last : job->rows;
 }
 
+void cpu_narrow(kernels *k, const void *sums, size_t count, float *out) {
+    (void)k;
+    for (size_t i = 0; i < count; i++) out[i] = (float)((const double *)sums)[i];
+}
+
 static void embed_task(void *context, int task, int thread) {
     (void)thread;
     const row_job *job = context;
     size_t width = (size_t)job->width;
     for (int t = task * job->rows_per_task; t < last_row(job, task); t++) {
-        float *out = job->out + (size_t)t * width;
+        float *row_values = job->out + (size_t)t * width;
+        double *sums = job->sums + (size_t)t * width;
         int64_t row = (int64_t)job->ids[t] - job->first_row;
-        if (row < 0 || row >= job->table->rows)
-            memset(out, 0, width * sizeof *out);
-        else
-            dtype_to_f32(job->table->type,
-                         (const uint8_t *)job->table->data + (size_t)row * job->table->row_stride,
-                         width, out);
+        if (row < 0 || row >= job->table->rows) {
+            memset(sums, 0, width * sizeof *sums);
+            continue;
+        }
+        dtype_to_f32(job->table->type,
+                     (const uint8_t *)job->table->data + (size_t)row * job->table->row_stride,
+                     width, row_values);
+        for (size_t i = 0; i < width; i++) sums[i] = (double)row_values[i];
     }
 }
 
-void cpu_embed(kernels *k, const kernels_weight *table, int first_row, const int32_t *ids,
-               int tokens, float *out) {
-    row_job job = {.k = (cpu *)k,
-                   .rows = tokens,
+void cpu_embed(kernels *base, const kernels_weight *table, int first_row, void *sums) {
+    cpu *k = (cpu *)base;
+    row_job job = {.k = k,
+                   .rows = base->step.tokens,
                    .width = table->cols,
                    .table = table,
                    .first_row = first_row,
-                   .ids = ids,
-                   .out = out};
+                   .ids = base->step.ids,
+                   .out = k->wide,
+                   .sums = sums};
     run_rows(&job, embed_task);
 }
 
@@ -67,16 +77,18 @@ static void rmsnorm_task(void *context, int task, int thread) {
     }
 }
 
-void cpu_rmsnorm(kernels *k, float *x, const float *delta, const float *weight, float epsilon,
-                 int tokens, int width, float *out) {
-    row_job job = {.k = (cpu *)k,
+void cpu_rmsnorm(kernels *base, float *x, const void *sums, const float *weight, float epsilon,
+                 int tokens, int width, kernels_act *out) {
+    cpu *k = (cpu *)base;
+    if (sums) cpu_narrow(base, sums, (size_t)tokens * (size_t)width, k->wide);
+    row_job job = {.k = k,
                    .rows = tokens,
                    .width = width,
                    .x = x,
-                   .other = delta,
+                   .other = sums ? k->wide : NULL,
                    .weight = weight,
                    .epsilon = epsilon,
-                   .out = out};
+                   .out = (float *)out};
     run_rows(&job, rmsnorm_task);
 }
 
@@ -90,8 +102,10 @@ static void add_task(void *context, int task, int thread) {
     }
 }
 
-void cpu_add(kernels *k, float *x, const float *delta, int tokens, int width) {
-    row_job job = {.k = (cpu *)k, .rows = tokens, .width = width, .x = x, .other = delta};
+void cpu_add(kernels *base, float *x, const void *sums, int tokens, int width) {
+    cpu *k = (cpu *)base;
+    cpu_narrow(base, sums, (size_t)tokens * (size_t)width, k->wide);
+    row_job job = {.k = k, .rows = tokens, .width = width, .x = x, .other = k->wide};
     run_rows(&job, add_task);
 }
 
@@ -104,16 +118,19 @@ static void swiglu_task(void *context, int task, int thread) {
     }
 }
 
-void cpu_swiglu(kernels *k, float *gate, const float *up, int tokens, int width) {
-    row_job job = {.k = (cpu *)k, .rows = tokens, .width = width, .x = gate, .other = up};
+void cpu_gate_up(kernels *base, const kernels_weight *gate, const kernels_weight *up,
+                 const kernels_act *x, int tokens, kernels_act *out) {
+    cpu *k = (cpu *)base;
+    float *gated = (float *)out;
+    cpu_matmul(base, 2, (const kernels_weight *const[]){gate, up}, NULL, x, tokens,
+               (float *const[]){gated, k->wide});
+    row_job job = {.k = k, .rows = tokens, .width = gate->rows, .x = gated, .other = k->wide};
     run_rows(&job, swiglu_task);
 }
 
-void cpu_gather_rows(kernels *k, const float *x, const int32_t *rows, int count, int width,
-                     float *out) {
-    (void)k;
+void cpu_gather(kernels *k, const float *x, int first, int count, int width, float *out) {
     for (int i = 0; i < count; i++)
-        memcpy(out + (size_t)i * (size_t)width, x + (size_t)rows[i] * (size_t)width,
+        memcpy(out + (size_t)i * (size_t)width, x + (size_t)k->step.rows[first + i] * (size_t)width,
                (size_t)width * sizeof *out);
 }
 

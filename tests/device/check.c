@@ -1,5 +1,6 @@
 // check: the helpers that the groups share.
 #include "tests/device/check.h"
+#include "common/base/clock.h"
 
 #include <assert.h>
 #include <math.h>
@@ -80,7 +81,7 @@ void *check_poisoned(check *c, kernels *k, size_t bytes) {
 
 void *check_get(check *c, kernels *k, const void *memory, size_t bytes) {
     void *host = check_host(c, bytes);
-    status s = kernels_sync(k);
+    status s = kernels_sync(k, clock_now_ns() + 60 * CLOCK_SECOND);
     check_that(c, status_is_ok(&s), "%s", s.message);
     must(kernels_download(k, host, memory, bytes), "a download");
     return host;

@@ -21,7 +21,8 @@
 enum { PROMPTS_MAX = 4096, LINE_MAX_BYTES = 1 << 20, BLOCK_TOKENS = 16, SEQS_MAX = 64 };
 
 static struct {
-    const char *prompts, *token_file, *tokens, *prompt, *logits_out, *transport, *isa, *kv_type;
+    const char *prompts, *token_file, *tokens, *prompt, *logits_out, *transport, *isa, *kv_type,
+        *device, *sums, *reduce;
     int64_t max_tokens, threads, batch, chunk, context, kv_memory, step_tokens, seed;
     double temperature;
     bool gaps, full, pin, prompt_logprobs, text;
@@ -34,6 +35,9 @@ static struct {
        .step_tokens = 512,
        .transport = "auto",
        .kv_type = "auto",
+       .device = "cpu",
+       .sums = "exact",
+       .reduce = "auto",
        .pin = true};
 
 static const config_option options[] = {
@@ -45,6 +49,9 @@ static const config_option options[] = {
     {"logits-out", CONFIG_STRING, &o.logits_out, 0, 0, NULL, "FILE",
      "write the prompts' logits, generate nothing"},
     {"transport", CONFIG_CHOICE, &o.transport, 0, 0, "auto|shm|mpi", NULL, "how ranks talk"},
+    {"device", CONFIG_CHOICE, &o.device, 0, 0, "auto|cpu|cuda", NULL, "where to compute"},
+    {"sums", CONFIG_CHOICE, &o.sums, 0, 0, "exact|bf16", NULL, "partial sums between ranks"},
+    {"reduce", CONFIG_CHOICE, &o.reduce, 0, 0, "auto|host|nccl|peer", NULL, "who adds them"},
     {"isa", CONFIG_STRING, &o.isa, 0, 0, NULL, "NAME", "force a backend"},
     {"kv-type", CONFIG_CHOICE, &o.kv_type, 0, 0, "auto|f32|f16|bf16", NULL, "type of the KV cache"},
     {"max-tokens", CONFIG_INT, &o.max_tokens, 1, 1 << 20, NULL, NULL, "tokens per answer"},
@@ -155,6 +162,7 @@ static void write_logits(run_state *r) {
     }
     float *all = malloc((size_t)ranks * (size_t)most * sizeof *all),
           *part = malloc((size_t)most * sizeof *part);
+    int32_t *rows = malloc((size_t)o.chunk * sizeof *rows);
     decoder *d = engine_decoder(r->engine);
     int64_t never = clock_now_ns() + 600 * CLOCK_SECOND;
     for (int n = 0; n < r->count; n++) {
@@ -163,9 +171,16 @@ static void write_logits(run_state *r) {
         for (int at = 0; at < q->prompt_count; at += (int)o.chunk) {
             int count = q->prompt_count - at < o.chunk ? q->prompt_count - at : (int)o.chunk;
             kernels_seq seq = {.row = 0, .tokens = count, .position = at, .blocks = q->blocks};
-            die(r, decoder_forward(d, q->prompt + at, count, &seq, 1, never));
+            for (int32_t i = 0; i < count; i++) rows[i] = i;
+            decoder_step step = {.ids = q->prompt + at,
+                                 .tokens = count,
+                                 .seqs = &seq,
+                                 .seq_count = 1,
+                                 .wanted = rows,
+                                 .wanted_count = count};
+            die(r, decoder_forward(d, &step, never));
             for (int32_t i = 0; i < count; i++) {
-                const float *logits = decoder_logits(d, &i, 1);
+                const float *logits = decoder_logits(d, i, 1);
                 die(r, kernels_download(engine_kernels(r->engine), part, logits,
                                         (size_t)most * sizeof *part));
                 die(r, comm_gather(r->comm, part, (size_t)most * sizeof *part, all, never));
@@ -179,6 +194,7 @@ static void write_logits(run_state *r) {
     if (f) fprintf(stderr, "logits: %d columns\n", vocab);
     free(all);
     free(part);
+    free(rows);
 }
 
 typedef struct plan_buffers {
@@ -319,6 +335,12 @@ static void open_engine(run_state *r) {
                         .threads = (int)o.threads,
                         .pin = o.pin,
                         .isa = o.isa,
+                        .device = o.device,
+                        .sums = o.sums,
+                        .reduce = !strcmp(o.reduce, "host")   ? REDUCE_HOST
+                                  : !strcmp(o.reduce, "nccl") ? REDUCE_NCCL
+                                  : !strcmp(o.reduce, "peer") ? REDUCE_PEER
+                                                              : REDUCE_AUTO,
                         .kv_memory = o.kv_memory,
                         .kv_type = o.kv_type,
                         .step_timeout_ns = 120 * CLOCK_SECOND};

@@ -87,6 +87,18 @@ static inline float *random_floats(rng *r, size_t count) {
     return x;
 }
 
+// On cpu prepared activations are float.
+static inline kernels_act *act(const float *x) {
+    return (kernels_act *)x;
+}
+
+static inline double *sums_of_floats(const float *x, size_t count) {
+    double *sums = malloc((count ? count : 1) * sizeof *sums);
+    assert_non_null(sums);
+    for (size_t i = 0; i < count; i++) sums[i] = (double)x[i];
+    return sums;
+}
+
 // Random weights of any type; data at an odd address, rows `gap` bytes apart more than needed.
 // The largest multiple of the type's block up to `cols`, at least one block.
 static inline int whole_cols(dtype type, int cols) {

@@ -67,8 +67,11 @@ static void step(kernels *k, const shape *s, kernels_kv *kv, int count, sequence
         inv_freq[i] = powf(10000, -2.0f * (float)i / (float)s->rope_dims);
     kernels_rope rope = {
         .inv_freq = inv_freq, .rope_dims = s->rope_dims, .scale = 1, .style = s->style};
-    int32_t map[16];
-    for (int h = 0; h < s->heads; h++) map[h] = h * s->kv_heads / s->heads;
+    int32_t first_head[16];
+    for (int g = 0; g <= s->kv_heads; g++)
+        first_head[g] = (g * s->heads + s->kv_heads - 1) / s->kv_heads;
+    kernels_head_map map = {
+        .heads = s->heads, .kv_heads = s->kv_heads, .most = s->heads, .first_head = first_head};
     int rows = 0, qw = s->heads * s->head_dim, kw = s->kv_heads * s->head_dim;
     kernels_seq seq[8];
     float *q = malloc(sizeof(float) * (size_t)(T_MAX * qw)),
@@ -86,8 +89,13 @@ static void step(kernels *k, const shape *s, kernels_kv *kv, int count, sequence
         rows += tokens[i];
     }
     guarded out = guarded_make((size_t)(rows * qw));
-    kernels_rope_kv_write(k, &rope, count, seq, s->heads, q, key, value, kv);
-    kernels_attention(k, count, seq, s->heads, map, 0.3f, q, kv, out.data);
+    kernels_begin(k, &(kernels_step){.tokens = rows,
+                                     .seqs = count,
+                                     .seq = seq,
+                                     .blocks = kv->blocks,
+                                     .block_tokens = s->block_tokens});
+    kernels_rope_kv_write(k, &rope, s->heads, q, key, value, kv);
+    kernels_attention(k, &map, 0.3f, q, kv, act(out.data));
     for (int i = 0; i < count; i++) {
         memcpy(outs[i] + positions[i] * qw, out.data + seq[i].row * qw,
                (size_t)(tokens[i] * qw) * sizeof(float));
@@ -244,7 +252,10 @@ static void check_far_rope(kernels *fast, kernels *reference) {
         kernels_seq seq = {.row = 0, .tokens = 1, .position = 131071, .blocks = blocks};
         shape s = {1, 1, 64, 128, 64, DTYPE_F32, KERNELS_ROPE_HALF};
         kernels_kv kv = make_kv(backends[b], &s, 1);
-        kernels_rope_kv_write(backends[b], &rope, 1, &seq, 1, q, k, k, &kv);
+        kernels_begin(
+            backends[b],
+            &(kernels_step){.tokens = 1, .seqs = 1, .seq = &seq, .blocks = 1, .block_tokens = 128});
+        kernels_rope_kv_write(backends[b], &rope, 1, q, k, k, &kv);
         memcpy(result[b], q, sizeof result[b]);
         free_kv(backends[b], &kv);
         free(q);

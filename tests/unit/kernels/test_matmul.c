@@ -35,8 +35,8 @@ static void check_shape(kernels *fast, kernels *reference, dtype type, int rows,
     guarded out = guarded_make(count), expected = guarded_make(count);
     const kernels_weight *weights[] = {&weight.w};
     const float *biases[] = {with_bias ? bias : NULL};
-    kernels_matmul(fast, 1, weights, biases, x, tokens, (float *[]){out.data});
-    kernels_matmul(reference, 1, weights, biases, x, tokens, (float *[]){expected.data});
+    kernels_matmul(fast, 1, weights, biases, act(x), tokens, (float *[]){out.data});
+    kernels_matmul(reference, 1, weights, biases, act(x), tokens, (float *[]){expected.data});
     char what[128];
     snprintf(what, sizeof what, "%s %s %dx%d T=%d", kernels_name(fast), dtype_name(type), rows,
              cols, tokens);
@@ -80,8 +80,8 @@ static void check_several(kernels *fast, kernels *reference) {
     const kernels_weight *weights[] = {&w[0].w, &w[1].w, &w[2].w, &w[3].w};
     float *outs[] = {out[0].data, out[1].data, out[2].data, out[3].data};
     float *wanted[] = {expected[0].data, expected[1].data, expected[2].data, expected[3].data};
-    kernels_matmul(fast, 4, weights, NULL, x, T, outs);
-    kernels_matmul(reference, 4, weights, NULL, x, T, wanted);
+    kernels_matmul(fast, 4, weights, NULL, act(x), T, outs);
+    kernels_matmul(reference, 4, weights, NULL, act(x), T, wanted);
     for (int i = 0; i < 4; i++) {
         assert_close(outs[i], wanted[i], out[i].count, 2e-5, dtype_name(types[i]));
         guarded_free(&out[i]);
@@ -107,8 +107,8 @@ static void check_rounding(kernels *fast, kernels *reference) {
         float *x = random_floats(&r, 5 * 512);
         guarded out = guarded_make(5 * 64), expected = guarded_make(5 * 64);
         const kernels_weight *weights[] = {&w.w};
-        kernels_matmul(fast, 1, weights, NULL, x, 5, (float *[]){out.data});
-        kernels_matmul(reference, 1, weights, NULL, x, 5, (float *[]){expected.data});
+        kernels_matmul(fast, 1, weights, NULL, act(x), 5, (float *[]){out.data});
+        kernels_matmul(reference, 1, weights, NULL, act(x), 5, (float *[]){expected.data});
         assert_close(out.data, expected.data, out.count, 0.03, dtype_name(types[i]));
         guarded_free(&out);
         guarded_free(&expected);
@@ -133,11 +133,12 @@ static void check_batch(kernels *fast, kernels *reference) {
         float *x = random_floats(&r, (size_t)(T * cols));
         guarded all = guarded_make(T * ROWS);
         const kernels_weight *weights[] = {&w.w};
-        kernels_matmul(fast, 1, weights, NULL, x, T, (float *[]){all.data});
+        kernels_matmul(fast, 1, weights, NULL, act(x), T, (float *[]){all.data});
         for (int n = 1; n <= 11; n++)
             for (int t = 0; t + n <= T; t += n) {
                 guarded some = guarded_make((size_t)(n * ROWS));
-                kernels_matmul(fast, 1, weights, NULL, x + t * cols, n, (float *[]){some.data});
+                kernels_matmul(fast, 1, weights, NULL, act(x + t * cols), n,
+                               (float *[]){some.data});
                 assert_same_bits(some.data, all.data + t * ROWS, some.count, dtype_name(type));
                 guarded_free(&some);
             }
@@ -167,7 +168,7 @@ static void test_thread_invariance(void **state) {
                     float *x = random_floats(&r, (size_t)(tokens * 320));
                     out[threads - 1] = guarded_make((size_t)(tokens * 301));
                     const kernels_weight *weights[] = {&w.w};
-                    kernels_matmul(k, 1, weights, NULL, x, tokens,
+                    kernels_matmul(k, 1, weights, NULL, act(x), tokens,
                                    (float *[]){out[threads - 1].data});
                     kernels_destroy(k);
                     free(x);

@@ -16,7 +16,7 @@ static double *sums_of(kernels *k, const kernels_weight *w, int segment, const f
     double *sums = malloc((size_t)tokens * ROWS * sizeof *sums);
     assert_non_null(sums);
     for (int i = 0; i < tokens * ROWS; i++) sums[i] = NAN;
-    kernels_matmul_sums(k, w, segment, x, tokens, sums);
+    kernels_matmul_sums(k, w, segment, act(x), tokens, sums);
     return sums;
 }
 

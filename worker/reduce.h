@@ -1,0 +1,47 @@
+// reduce: turns the ranks' partial sums of a half layer into the whole, in device memory, in order
+// with the kernels' own calls. Every rank calls the same verbs in the same order.
+//
+// How: `host` moves the sums through the communicator of comm.h (cpu; any device, slowly); `nccl`
+// and `peer` add on the device and never stop the host.
+#ifndef OCTANT_WORKER_REDUCE_H
+#define OCTANT_WORKER_REDUCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/status.h"
+#include "kernels/kernels.h"
+#include "worker/comm.h"
+#include "worker/progress.h"
+
+typedef enum reduce_kind { REDUCE_AUTO, REDUCE_HOST, REDUCE_NCCL, REDUCE_PEER } reduce_kind;
+
+typedef struct reduce_options {
+    comm *comm;
+    kernels *kernels;
+    progress *progress;
+    reduce_kind kind;   // AUTO: host on cpu; on cuda the fastest that works here
+    size_t max_count;   // sums of the largest call
+    int64_t timeout_ns; // longest that one sum may take on the device before the rank gives up
+} reduce_options;
+
+typedef struct reduce reduce;
+
+// Collective. FAILED_PRECONDITION where a forced kind cannot work, with the reason.
+status reduce_open(const reduce_options *o, int64_t deadline_ns, reduce **out);
+void reduce_close(reduce *r);             // NULL is allowed
+const char *reduce_name(const reduce *r); // "none" (one rank), "host", "nccl", "peer"
+
+// Whether reduce_sum only queues work, so that it may be recorded by kernels_run.
+bool reduce_queues(const reduce *r);
+
+// sums[count] (device memory, of kernels_sums_type) = their sum over all ranks.
+status reduce_sum(reduce *r, void *sums, size_t count, int64_t deadline_ns);
+
+// Waits for all that was queued on the kernels' device, this rank's sums included, and meanwhile
+// watches the communicator. An error means that the group cannot go on; it names the rank that did
+// not come where that is known.
+status reduce_wait(reduce *r, int64_t deadline_ns);
+
+#endif

@@ -1,0 +1,50 @@
+// reduce_host: sums by way of the host: out of the device, through comm.h, and back in. On cpu the
+// device's memory is the host's, and nothing moves.
+#include <stdlib.h>
+
+#include "worker/reduce_transport.h"
+
+typedef struct host {
+    reduce_options o;
+    double *staging; // (max_count); NULL on cpu
+} host;
+
+static status sum(void *state, void *sums, size_t count, int64_t deadline_ns) {
+    host *h = state;
+    kernels *k = h->o.kernels;
+    double *x = h->staging ? h->staging : sums;
+    TRY(kernels_sync(k, deadline_ns));
+    if (h->staging) TRY(kernels_download(k, x, sums, count * sizeof *x));
+    progress_enter(h->o.progress, CLUSTER_ALLREDUCE);
+    TRY(comm_allreduce_sum(h->o.comm, x, count, deadline_ns));
+    progress_enter(h->o.progress, CLUSTER_STEP);
+    return h->staging ? kernels_upload(k, sums, x, count * sizeof *x) : status_ok();
+}
+
+static void close_host(void *state) {
+    host *h = state;
+    free(h->staging);
+    free(h);
+}
+
+status reduce_host_open(const reduce_options *o, int64_t deadline_ns, const reduce_ops **ops,
+                        void **state) {
+    static const reduce_ops host_ops = {"host", false, sum, NULL, close_host};
+    (void)deadline_ns;
+    if (kernels_sums_type(o->kernels) != KERNELS_SUMS_EXACT)
+        return status_error(
+            STATUS_FAILED_PRECONDITION,
+            "ranks joined by way of the host add exact sums only; use --sums exact");
+    host *h = calloc(1, sizeof *h);
+    bool device = kernels_stream(o->kernels) != NULL;
+    if (h && device) h->staging = malloc(o->max_count * sizeof *h->staging);
+    if (!h || (device && !h->staging)) {
+        free(h);
+        return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for %zu sums on their way",
+                            o->max_count);
+    }
+    h->o = *o;
+    *ops = &host_ops;
+    *state = h;
+    return status_ok();
+}
