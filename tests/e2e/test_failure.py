@@ -90,6 +90,14 @@ def test_a_new_group_serves_after_a_loss(tiny_model):
         assert json.loads(before[1])["choices"] == json.loads(after[1])["choices"]
 
 
+def test_a_group_ends_with_its_coordinator(tiny_model):
+    """The orderly end, MPI's included: in an instrumented build this is where a rank's leaks show."""
+    with Cluster(tiny_model, ranks=2) as cluster:
+        cluster.coordinator.send_signal(signal.SIGTERM)
+        assert cluster.coordinator.wait(30) == 0
+        assert cluster.groups[0].wait(30) == 0, cluster.log()
+
+
 def test_octant_up_restarts_a_killed_rank(tiny_model, tmp_path):
     up = subprocess.Popen([BIN / "octant", "up", tiny_model, "--ranks", "2", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"],
                           stdout=subprocess.PIPE, stderr=open(tmp_path / "up.log", "w"), text=True)
