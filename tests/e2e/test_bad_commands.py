@@ -112,7 +112,7 @@ def running(cluster):
 def test_interrupted_in_the_middle(standing, tiny_model, mark):
     process = long_run(["--server", standing.grpc])
     process.send_signal(signal.SIGINT)
-    assert process.wait(5) == 130
+    assert process.wait(20) == 130
     wait_for(lambda: running(standing) == 0, 3)
     process = long_run(["--up", str(tiny_model), "--ranks", "2"])
     assert len(marked(mark)) >= 4
@@ -134,7 +134,7 @@ def test_a_server_that_dies(tiny_model, mark):
         process = long_run(["--server", cluster.grpc])
         begin = time.monotonic()
         os.kill(cluster.coordinator.pid, signal.SIGKILL)
-        assert process.wait(5) == 1
+        assert process.wait(20) == 1
         lines = process.stderr.read().decode().splitlines()
         assert len(lines) == 1 and lines[0].startswith("octant run: UNAVAILABLE"), lines
         assert cluster.groups[0].wait(20) != 0  # the ranks do not stay without a coordinator

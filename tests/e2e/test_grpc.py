@@ -96,16 +96,14 @@ def test_cancel(octant):
     call = octant.Complete(complete(octant, max_tokens=4000))
     next(call)
     assert running(octant) == 1
-    begin = time.monotonic()
     call.cancel()
-    wait_for(lambda: running(octant) == 0, 5)
-    assert time.monotonic() - begin < 2  # a step, and the status is 100 ms old
+    wait_for(lambda: running(octant) == 0, 2)  # a step, and the status is 100 ms old
 
 
 def test_deadline(octant):
     begin = time.monotonic()
     error = refused(octant.Complete(complete(octant, max_tokens=4000), timeout=0.3))
-    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and time.monotonic() - begin < 3
+    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and time.monotonic() - begin < 10
     wait_for(lambda: running(octant) == 0, 5)
 
 

@@ -244,7 +244,7 @@ static void wait_for(atomic_int *what, int value) {
 static void test_cancel(void **state) {
     world *w = *state;
     inference_request r = chat(hello, 1, 400);
-    atomic_store(&w->core.interval_ns, 5 * CLOCK_MS);
+    atomic_store(&w->core.interval_ns, 20 * CLOCK_MS); // 8 s in all
     rpc_stream *stream = open_stream(w, "/octant.v1.Inference/Chat", &r, 0);
     status why = status_ok();
     assert_int_equal(rpc_stream_read(stream, &w->message, soon(), &why), RPC_READ_MESSAGE);
@@ -258,13 +258,13 @@ static void test_deadline(void **state) {
     world *w = *state;
     inference_request r = chat(hello, 1, 400);
     atomic_store(&w->core.interval_ns, 20 * CLOCK_MS);
-    int64_t deadline = clock_now_ns() + 300 * CLOCK_MS;
+    int64_t deadline = clock_now_ns() + 2 * CLOCK_SECOND;
     answer a = read_all(w, open_stream(w, "/octant.v1.Inference/Chat", &r, deadline));
     assert_int_equal(a.why.code, STATUS_DEADLINE_EXCEEDED);
     wait_for(&w->core.open, 0);
     int64_t off = w->core.last.deadline_ns - deadline;
     // The time left travels, not the time of day: the way there, long on a loaded machine, is added.
-    assert_true(off > -5 * CLOCK_MS && off < 250 * CLOCK_MS);
+    assert_true(off > -5 * CLOCK_MS && off < 1900 * CLOCK_MS);
 }
 
 // A client that does not read is cut when its buffer is full.

@@ -311,7 +311,7 @@ static void test_client_gone(void **state) {
     fixture f;
     start(&f, NULL);
     for (int slow = 0; slow < 2; slow++) { // busy streams, then one that waits for its next token
-        atomic_store(&f.core.interval_ns, slow ? 2 * CLOCK_SECOND : 5 * CLOCK_MS);
+        atomic_store(&f.core.interval_ns, slow ? 2 * CLOCK_SECOND : 20 * CLOCK_MS);
         int fd = open_stream(&f);
         assert_true(wait_for(&f.core.open, 1, 20 * CLOCK_SECOND));
         clock_sleep_until(clock_now_ns() + 50 * CLOCK_MS);
