@@ -5,6 +5,7 @@
 #define OCTANT_KERNELS_BACKEND_H
 
 #include "kernels/kernels.h"
+#include "kernels/sampling.h"
 
 typedef struct kernels_ops {
     void (*destroy)(kernels *k);
@@ -48,6 +49,13 @@ typedef struct kernels_ops {
     void (*gather)(kernels *k, const float *x, int first, int count, int width, float *out);
     void (*argmax)(kernels *k, const float *logits, int count, int width, int32_t *best,
                    float *value);
+
+    status (*sampler_create)(kernels *k, const kernels_sampler_shape *shape, kernels_sampler **out);
+    void (*sampler_destroy)(kernels_sampler *s);
+    status (*sampler_open)(kernels_sampler *s, int slot, const kernels_sampling *p);
+    status (*sampler_begin)(kernels_sampler *s, const kernels_sample_row *rows, int count);
+    void (*sample)(kernels_sampler *s, const float *logits, int row, int count);
+    status (*sampler_finish)(kernels_sampler *s, const kernels_choice **out);
 } kernels_ops;
 
 enum { KERNELS_NAME_MAX = 32 };
@@ -69,5 +77,21 @@ struct kernels {
     kernels_step step; // of the last kernels_begin
     int rows;          // what that returned
 };
+
+// The head of every backend's own sampler; sampler_create fills it in with kernels_sampler_head.
+struct kernels_sampler {
+    kernels *kernels;
+    kernels_sampler_shape shape; // shape.first is first below
+    int32_t first[KERNELS_PARTS_MAX + 1];
+    int vocab;
+    int count;             // rows of the step that has begun
+    const int32_t *tokens; // see kernels_sampler_tokens; set by the backend
+};
+
+void kernels_sampler_head(kernels_sampler *s, kernels *k, const kernels_sampler_shape *shape);
+
+// The log probability of a logit, given the largest of its row and the mass (sampling_math.h) of
+// exp(logit - max) over the row.
+float kernels_logprob(float logit, float max, uint64_t mass);
 
 #endif

@@ -51,6 +51,10 @@ double rng_uniform(rng *r) {
     return to_unit(rng_next(r));
 }
 
+uint64_t rng_draw_bits(uint64_t seed, uint64_t index) {
+    return mix(mix(seed + golden) + (index + 1) * golden);
+}
+
 double rng_draw(uint64_t seed, uint64_t index) {
-    return to_unit(mix(mix(seed + golden) + (index + 1) * golden));
+    return to_unit(rng_draw_bits(seed, index));
 }

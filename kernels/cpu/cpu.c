@@ -1,5 +1,6 @@
 // cpu: makes the backend: picks the instruction set, starts the threads, lays out the scratch.
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/sample.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -110,6 +111,11 @@ static status cpu_reserve(kernels *base, kernels_limits limits) {
     return status_ok();
 }
 
+static status cpu_sampler_create(kernels *k, const kernels_sampler_shape *shape,
+                                 kernels_sampler **out) {
+    return sample_create(k, ((cpu *)k)->pool, sample_row_fast, shape, out);
+}
+
 static const kernels_ops cpu_ops = {
     .destroy = cpu_destroy,
     .reserve = cpu_reserve,
@@ -131,6 +137,12 @@ static const kernels_ops cpu_ops = {
     .attention = cpu_attention,
     .gather = cpu_gather,
     .argmax = cpu_argmax,
+    .sampler_create = cpu_sampler_create,
+    .sampler_destroy = cpu_sampler_destroy,
+    .sampler_open = cpu_sampler_open,
+    .sampler_begin = cpu_sampler_begin,
+    .sample = cpu_sample,
+    .sampler_finish = cpu_sampler_finish,
 };
 
 static bool always(void) {

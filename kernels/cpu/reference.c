@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/sample.h"
 
 typedef struct reference {
     kernels base;
@@ -227,6 +228,11 @@ static void argmax(kernels *k, const float *logits, int count, int width, int32_
     }
 }
 
+static status sampler_create(kernels *k, const kernels_sampler_shape *shape,
+                             kernels_sampler **out) {
+    return sample_create(k, NULL, sample_row_reference, shape, out);
+}
+
 static const kernels_ops ops = {
     .destroy = destroy,
     .reserve = reserve,
@@ -248,6 +254,12 @@ static const kernels_ops ops = {
     .attention = attention,
     .gather = cpu_gather,
     .argmax = argmax,
+    .sampler_create = sampler_create,
+    .sampler_destroy = cpu_sampler_destroy,
+    .sampler_open = cpu_sampler_open,
+    .sampler_begin = cpu_sampler_begin,
+    .sample = cpu_sample,
+    .sampler_finish = cpu_sampler_finish,
 };
 
 status cpu_reference_create(kernels **out) {

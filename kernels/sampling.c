@@ -1,0 +1,87 @@
+// sampling: the door of the sampler: checks, and what all backends share.
+#include "kernels/sampling.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#include "kernels/backend.h"
+#include "kernels/sampling_math.h"
+
+static_assert(SAMPLING_MASS_BITS + 20 < 62 && KERNELS_VOCAB_MAX <= 1 << 20,
+              "masses of a vocabulary add up in 62 bits");
+
+status kernels_sampler_create(kernels *k, const kernels_sampler_shape *shape,
+                              kernels_sampler **out) {
+    assert(shape->slots >= 1 && shape->rows >= 1 && shape->batch >= 1 && shape->context >= 1);
+    assert(shape->parts >= 1 && shape->parts <= KERNELS_PARTS_MAX && shape->first[0] == 0);
+    for (int p = 0; p < shape->parts; p++) {
+        int columns = shape->first[p + 1] - shape->first[p];
+        assert(columns >= 0 && columns <= shape->part_columns);
+    }
+    int vocab = shape->first[shape->parts];
+    assert(vocab >= 1);
+    if (vocab > KERNELS_VOCAB_MAX)
+        return status_error(STATUS_INVALID_ARGUMENT,
+                            "a vocabulary of %d tokens; sampling is built for at most %d", vocab,
+                            KERNELS_VOCAB_MAX);
+    return k->ops->sampler_create(k, shape, out);
+}
+
+void kernels_sampler_head(kernels_sampler *s, kernels *k, const kernels_sampler_shape *shape) {
+    s->kernels = k;
+    s->shape = *shape;
+    memcpy(s->first, shape->first, ((size_t)shape->parts + 1) * sizeof *s->first);
+    s->shape.first = s->first;
+    s->vocab = s->first[shape->parts];
+}
+
+void kernels_sampler_destroy(kernels_sampler *s) {
+    if (s) s->kernels->ops->sampler_destroy(s);
+}
+
+bool kernels_sampling_needs_history(const kernels_sampling *p) {
+    return p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0;
+}
+
+status kernels_sampler_open(kernels_sampler *s, int slot, const kernels_sampling *p) {
+    assert(slot >= 0 && slot < s->shape.slots);
+    assert(p->bias_count >= 0 && p->bias_count <= KERNELS_BIAS_MAX);
+    assert(p->logprobs >= -1 && p->logprobs <= KERNELS_TOP_MAX);
+    assert(p->temperature >= 0 && p->top_k >= 0 && p->top_p > 0 && p->top_p <= 1);
+    assert(p->min_p >= 0 && p->min_p <= 1 && p->repetition_penalty > 0);
+    assert(p->history_count >= 0 && p->history_count <= s->shape.context && p->prompt_tokens >= 0);
+    for (int i = 0; i < p->bias_count; i++) assert(p->bias[i].id >= 0 && p->bias[i].id < s->vocab);
+    if (kernels_sampling_needs_history(p))
+        for (int i = 0; i < p->history_count; i++)
+            assert(p->history[i] >= 0 && p->history[i] < s->vocab);
+    return s->kernels->ops->sampler_open(s, slot, p);
+}
+
+status kernels_sampler_begin(kernels_sampler *s, const kernels_sample_row *rows, int count) {
+    assert(count >= 0 && count <= s->shape.rows);
+    for (int i = 0; i < count; i++) {
+        assert(rows[i].slot >= 0 && rows[i].slot < s->shape.slots);
+        assert(rows[i].judged >= -1 && rows[i].judged < s->vocab);
+    }
+    s->count = count;
+    return s->kernels->ops->sampler_begin(s, rows, count);
+}
+
+void kernels_sample(kernels_sampler *s, const float *logits, int row, int count) {
+    assert(row >= 0 && count >= 0 && count <= s->shape.batch && row + count <= s->count);
+    if (count > 0) s->kernels->ops->sample(s, logits, row, count);
+}
+
+status kernels_sampler_finish(kernels_sampler *s, const kernels_choice **out) {
+    return s->kernels->ops->sampler_finish(s, out);
+}
+
+const int32_t *kernels_sampler_tokens(const kernels_sampler *s) {
+    return s->tokens;
+}
+
+float kernels_logprob(float logit, float max, uint64_t mass) {
+    double sum = (double)mass / (double)(UINT64_C(1) << SAMPLING_MASS_BITS);
+    return (float)((double)logit - ((double)max + log(sum)));
+}
