@@ -11,7 +11,16 @@
 #ifndef OCTANT_TESTS_DEVICE_SHIM_DEVICE_H
 #define OCTANT_TESTS_DEVICE_SHIM_DEVICE_H
 
-// Before the toolkit's headers, which leave defined ones alone.
+// Before the toolkit's headers, which leave defined ones alone; a kernel's own header may have
+// brought them in already.
+#undef __global__
+#undef __device__
+#undef __host__
+#undef __constant__
+#undef __shared__
+#undef __launch_bounds__
+#undef __grid_constant__
+#undef __forceinline__
 #define __global__
 #define __device__
 #define __host__
