@@ -273,6 +273,22 @@ __device__ inline void store_relaxed16_sys(void *p, uint4 v) {
                  : "memory");
 }
 
+// Two times 8 bytes that another device may write or read; each 8 are whole, the two together need
+// not be.
+__device__ inline ulonglong2 load_relaxed2x8_sys(const void *p) {
+    ulonglong2 v;
+    asm volatile("ld.relaxed.sys.global.v2.u64 {%0,%1},[%2];"
+                 : "=l"(v.x), "=l"(v.y)
+                 : "l"(p)
+                 : "memory");
+    return v;
+}
+
+__device__ inline void store_relaxed2x8_sys(void *p, ulonglong2 v) {
+    asm volatile("st.relaxed.sys.global.v2.u64 [%0],{%1,%2};" ::"l"(p), "l"(v.x), "l"(v.y)
+                 : "memory");
+}
+
 // To be called in the body of every loop that waits for another block or device.
 __device__ inline void spin_pause() {
     __nanosleep(20);

@@ -128,6 +128,23 @@ SIMT_ATOMIC inline void store_relaxed16_sys(void *p, uint4 v) {
     __atomic_store_n(w + 3, v.w, __ATOMIC_RELAXED);
 }
 
+SIMT_ATOMIC inline ulonglong2 load_relaxed2x8_sys(const void *p) {
+    simt::check_aligned(p, 16, "load_relaxed2x8_sys: misaligned address");
+    simt::note(p, 16, simt::ATOMIC_READ);
+    const unsigned long long *w = (const unsigned long long *)p;
+    // The second half first: nothing promises an order.
+    unsigned long long second = __atomic_load_n(w + 1, __ATOMIC_RELAXED);
+    return make_ulonglong2(__atomic_load_n(w, __ATOMIC_RELAXED), second);
+}
+
+SIMT_ATOMIC inline void store_relaxed2x8_sys(void *p, ulonglong2 v) {
+    simt::check_aligned(p, 16, "store_relaxed2x8_sys: misaligned address");
+    simt::note(p, 16, simt::ATOMIC);
+    unsigned long long *w = (unsigned long long *)p;
+    __atomic_store_n(w, v.x, __ATOMIC_RELAXED);
+    __atomic_store_n(w + 1, v.y, __ATOMIC_RELAXED);
+}
+
 inline void spin_pause() {
     simt::pause();
 }
