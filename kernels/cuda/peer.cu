@@ -1,0 +1,460 @@
+// peer: see peer.h for how the ranks meet. Here: the layout of a region, the two kernels, and the
+// waits in them, which all end.
+//
+// A region: head (only its owner touches it), flags of the two-shot way, cells, inbox, result.
+// Flags and cells hold the number of the operation that wrote them last. They are compared for
+// equality: with two halves a writer can be at most one use ahead of its reader, and numbers that
+// wrap after days of service must not look like late ones.
+#include "kernels/cuda/peer.h"
+
+#include "device.h"
+
+namespace {
+
+constexpr int THREADS = 256;
+constexpr int LOOKS = 64; // at a cell or flag between two looks at the clock
+constexpr size_t ALIGNMENT = 256;
+
+struct head {
+    uint32_t epoch;  // of the last operation that this rank has finished
+    uint32_t ticket; // blocks of the present one that have finished
+    uint32_t failed; // 1: a rank did not come; nothing works any more
+};
+
+// The number of the operation after `epoch`; 0 is never one, and parity alternates.
+__device__ uint32_t next_epoch(uint32_t epoch) {
+    return epoch == UINT32_MAX ? 2 : epoch + 1;
+}
+
+__device__ head *own_head(const peer_view &v) {
+    return reinterpret_cast<head *>(v.regions[v.rank]);
+}
+
+// The flag in the region of rank `at` by which block `block` of rank `from` tells that it has
+// finished writing for phase 0 (inbox) or 1 (result).
+__device__ uint32_t *flag(const peer_view &v, int at, uint32_t epoch, int phase, int from,
+                          int block) {
+    uint32_t *flags = reinterpret_cast<uint32_t *>(v.regions[at] + ALIGNMENT);
+    return flags + (((epoch & 1) * 2 + phase) * PEER_RANKS_MAX + from) * PEER_BLOCKS_MAX + block;
+}
+
+struct patience {
+    uint64_t begin;
+    int looks;
+};
+
+// To be called each time that `rank`'s data is not there. True: it is not waited for any longer.
+__device__ bool spent(const peer_view &v, patience *p, int rank, uint32_t epoch) {
+    spin_pause();
+    if (++p->looks % LOOKS != 0) return false;
+    uint64_t now = device_clock_ns();
+    if (p->begin == 0) p->begin = now;
+    if (load_relaxed_sys(&own_head(v)->failed)) return true;
+    if (now - p->begin < v.limit_ns) return false;
+    store_relaxed_sys(&v.report[rank], epoch);
+    store_relaxed_sys(&own_head(v)->failed, 1);
+    return true;
+}
+
+// The last block to finish counts the operation. Its blocks have all read the old number by then.
+__device__ void finish(const peer_view &v, uint32_t epoch) {
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    head *h = own_head(v);
+    if (atomicAdd(&h->ticket, 1u) != gridDim.x - 1) return;
+    store_relaxed_sys(&h->ticket, 0);
+    store_relaxed_sys(&h->epoch, epoch);
+}
+
+// ---- Adding messages, W words of 4 bytes at a time
+
+template <int W> struct bf16_sum {
+    float value[2 * W];
+    __device__ static float low(uint32_t word) { return __uint_as_float(word << 16); }
+    __device__ static float high(uint32_t word) { return __uint_as_float(word & 0xffff0000u); }
+    __device__ void start(const uint32_t (&words)[W]) {
+        for (int i = 0; i < W; i++) {
+            value[2 * i] = low(words[i]);
+            value[2 * i + 1] = high(words[i]);
+        }
+    }
+    __device__ void add(const uint32_t (&words)[W]) {
+        for (int i = 0; i < W; i++) {
+            value[2 * i] += low(words[i]);
+            value[2 * i + 1] += high(words[i]);
+        }
+    }
+    __device__ void finish(uint32_t (&words)[W]) const {
+        for (int i = 0; i < W; i++) {
+            uint32_t a = __bfloat16_as_ushort(__float2bfloat16(value[2 * i]));
+            uint32_t b = __bfloat16_as_ushort(__float2bfloat16(value[2 * i + 1]));
+            words[i] = a | b << 16;
+        }
+    }
+};
+
+template <int W> struct double_sum {
+    double value[W / 2];
+    __device__ static double pair(uint32_t low, uint32_t high) {
+        return __longlong_as_double((long long)((uint64_t)high << 32 | low));
+    }
+    __device__ void start(const uint32_t (&words)[W]) {
+        for (int i = 0; i < W / 2; i++) value[i] = pair(words[2 * i], words[2 * i + 1]);
+    }
+    __device__ void add(const uint32_t (&words)[W]) {
+        for (int i = 0; i < W / 2; i++) value[i] += pair(words[2 * i], words[2 * i + 1]);
+    }
+    __device__ void finish(uint32_t (&words)[W]) const {
+        for (int i = 0; i < W / 2; i++) {
+            uint64_t bits = (uint64_t)__double_as_longlong(value[i]);
+            words[2 * i] = (uint32_t)bits;
+            words[2 * i + 1] = (uint32_t)(bits >> 32);
+        }
+    }
+};
+
+// W words of the message of `bytes` at word `at`; zeros past its end, which may lie in the middle
+// of a word of two BF16.
+template <int W>
+__device__ void load_words(const unsigned char *data, size_t bytes, size_t at,
+                           uint32_t (&words)[W]) {
+    if ((at + W) * 4 <= bytes) {
+        if constexpr (W == 4) {
+            uint4 v = *reinterpret_cast<const uint4 *>(data + at * 4);
+            words[0] = v.x, words[1] = v.y, words[2] = v.z, words[3] = v.w;
+        } else {
+            uint2 v = *reinterpret_cast<const uint2 *>(data + at * 4);
+            words[0] = v.x, words[1] = v.y;
+        }
+        return;
+    }
+    const uint16_t *halves = reinterpret_cast<const uint16_t *>(data);
+    for (int i = 0; i < W; i++) {
+        size_t half = (at + i) * 2;
+        words[i] = half * 2 < bytes ? halves[half] : 0u;
+        if (half * 2 + 2 < bytes) words[i] |= (uint32_t)halves[half + 1] << 16;
+    }
+}
+
+template <int W>
+__device__ void store_words(unsigned char *data, size_t bytes, size_t at,
+                            const uint32_t (&words)[W]) {
+    if ((at + W) * 4 <= bytes) {
+        if constexpr (W == 4)
+            *reinterpret_cast<uint4 *>(data + at * 4) =
+                make_uint4(words[0], words[1], words[2], words[3]);
+        else
+            *reinterpret_cast<uint2 *>(data + at * 4) = make_uint2(words[0], words[1]);
+        return;
+    }
+    uint16_t *halves = reinterpret_cast<uint16_t *>(data);
+    for (int i = 0; i < W; i++) {
+        size_t half = (at + i) * 2;
+        if (half * 2 < bytes) halves[half] = (uint16_t)words[i];
+        if (half * 2 + 2 < bytes) halves[half + 1] = (uint16_t)(words[i] >> 16);
+    }
+}
+
+// ---- One-shot: 8 bytes of the message are two cells, 16 bytes that one thread writes and reads
+
+constexpr int BATCH = 8; // ranks whose cells are asked for together
+
+__device__ unsigned char *cells(const peer_view &v, int at, uint32_t epoch, int from, size_t unit) {
+    return v.regions[at] + v.layout.cells + (epoch & 1) * v.layout.cells_half +
+           (size_t)from * (v.layout.one_shot_bytes * 2) + unit * 16;
+}
+
+__device__ void send(const peer_view &v, uint32_t epoch, size_t unit, const uint32_t (&words)[2]) {
+    uint64_t number = (uint64_t)epoch << 32;
+    ulonglong2 pair = make_ulonglong2(number | words[0], number | words[1]);
+    for (int i = 1; i < v.ranks; i++) {
+        int to = (v.rank + i) % v.ranks;
+        store_relaxed2x8_sys(cells(v, to, epoch, v.rank, unit), pair);
+    }
+}
+
+__device__ bool arrived(ulonglong2 pair, uint32_t epoch) {
+    return (uint32_t)(pair.x >> 32) == epoch && (uint32_t)(pair.y >> 32) == epoch;
+}
+
+// sum = unit `unit` of all ranks. False: a rank did not come.
+template <class Sum>
+__device__ bool receive(const peer_view &v, uint32_t epoch, size_t unit, const uint32_t (&own)[2],
+                        Sum *sum) {
+    for (int first = 0; first < v.ranks; first += BATCH) {
+        ulonglong2 pairs[BATCH];
+#pragma unroll
+        for (int i = 0; i < BATCH; i++)
+            if (first + i < v.ranks && first + i != v.rank)
+                pairs[i] = load_relaxed2x8_sys(cells(v, v.rank, epoch, first + i, unit));
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            int rank = first + i;
+            if (rank >= v.ranks) break;
+            uint32_t words[2] = {own[0], own[1]};
+            if (rank != v.rank) {
+                patience p = {};
+                while (!arrived(pairs[i], epoch)) {
+                    if (spent(v, &p, rank, epoch)) return false;
+                    pairs[i] = load_relaxed2x8_sys(cells(v, v.rank, epoch, rank, unit));
+                }
+                words[0] = (uint32_t)pairs[i].x;
+                words[1] = (uint32_t)pairs[i].y;
+            }
+            if (rank == 0)
+                sum->start(words);
+            else
+                sum->add(words);
+        }
+    }
+    return true;
+}
+
+template <class Sum>
+__global__ void __launch_bounds__(THREADS)
+    one_shot_kernel(peer_view v, unsigned char *data, size_t bytes) {
+    grid_wait();
+    uint32_t epoch = next_epoch(load_relaxed_sys(&own_head(v)->epoch));
+    bool alive = load_relaxed_sys(&own_head(v)->failed) == 0;
+    size_t units = (bytes + 7) / 8, step = (size_t)gridDim.x * THREADS;
+    size_t begin = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    for (size_t unit = begin; alive && unit < units; unit += step) {
+        uint32_t words[2];
+        load_words(data, bytes, unit * 2, words);
+        send(v, epoch, unit, words);
+    }
+    grid_launch_dependents();
+    for (size_t unit = begin; alive && unit < units; unit += step) {
+        uint32_t words[2];
+        load_words(data, bytes, unit * 2, words);
+        Sum sum = {};
+        alive = receive(v, epoch, unit, words, &sum);
+        if (!alive) break;
+        sum.finish(words);
+        store_words(data, bytes, unit * 2, words);
+    }
+    finish(v, epoch);
+}
+
+// ---- Two-shot: in units of 16 bytes; a block meets only the blocks of its own number
+
+struct slices {
+    size_t units, length; // of the message; of each slice but the last ones
+
+    __device__ size_t begin(int rank) const {
+        size_t at = (size_t)rank * length;
+        return at < units ? at : units;
+    }
+    __device__ size_t size(int rank) const { return begin(rank + 1) - begin(rank); }
+};
+
+__device__ unsigned char *inbox(const peer_view &v, int at, uint32_t epoch, int from, size_t unit) {
+    return v.regions[at] + v.layout.inbox + (epoch & 1) * v.layout.inbox_half +
+           (size_t)from * v.layout.slice_bytes + unit * 16;
+}
+
+__device__ unsigned char *result(const peer_view &v, int at, uint32_t epoch, int slice,
+                                 size_t unit) {
+    return v.regions[at] + v.layout.result + (epoch & 1) * v.layout.result_half +
+           (size_t)slice * v.layout.slice_bytes + unit * 16;
+}
+
+__device__ uint4 as_uint4(const uint32_t (&words)[4]) {
+    return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+// Tells all ranks that this block has written for `phase`, and waits until theirs have. False, for
+// all threads of the block: a rank did not come.
+__device__ bool meet(const peer_view &v, uint32_t epoch, int phase) {
+    __syncthreads();
+    int rank = (int)threadIdx.x, block = (int)blockIdx.x;
+    bool missing = false;
+    if (rank < v.ranks && rank != v.rank) {
+        store_release_sys(flag(v, rank, epoch, phase, v.rank, block), epoch);
+        const uint32_t *theirs = flag(v, v.rank, epoch, phase, rank, block);
+        patience p = {};
+        while (!missing && load_acquire_sys(theirs) != epoch) missing = spent(v, &p, rank, epoch);
+    }
+    return __syncthreads_or(missing) == 0;
+}
+
+__device__ void scatter(const peer_view &v, uint32_t epoch, const slices &s,
+                        const unsigned char *data, size_t bytes) {
+    size_t step = (size_t)gridDim.x * THREADS;
+    for (int i = 1; i < v.ranks; i++) {
+        int to = (v.rank + i) % v.ranks;
+        size_t at = s.begin(to), size = s.size(to);
+        for (size_t u = (size_t)blockIdx.x * THREADS + threadIdx.x; u < size; u += step) {
+            uint32_t words[4];
+            load_words(data, bytes, (at + u) * 4, words);
+            store_relaxed16_sys(inbox(v, to, epoch, v.rank, u), as_uint4(words));
+        }
+    }
+}
+
+// Sums this rank's slice and hands it to everybody.
+template <class Sum>
+__device__ void sum_slice(const peer_view &v, uint32_t epoch, const slices &s, unsigned char *data,
+                          size_t bytes) {
+    size_t at = s.begin(v.rank), size = s.size(v.rank), step = (size_t)gridDim.x * THREADS;
+    for (size_t u = (size_t)blockIdx.x * THREADS + threadIdx.x; u < size; u += step) {
+        Sum sum = {};
+        uint32_t words[4];
+        for (int rank = 0; rank < v.ranks; rank++) {
+            if (rank == v.rank) {
+                load_words(data, bytes, (at + u) * 4, words);
+            } else {
+                uint4 theirs = load_relaxed16_sys(inbox(v, v.rank, epoch, rank, u));
+                words[0] = theirs.x, words[1] = theirs.y, words[2] = theirs.z, words[3] = theirs.w;
+            }
+            if (rank == 0)
+                sum.start(words);
+            else
+                sum.add(words);
+        }
+        sum.finish(words);
+        store_words(data, bytes, (at + u) * 4, words);
+        for (int i = 1; i < v.ranks; i++) {
+            int to = (v.rank + i) % v.ranks;
+            store_relaxed16_sys(result(v, to, epoch, v.rank, u), as_uint4(words));
+        }
+    }
+}
+
+__device__ void collect(const peer_view &v, uint32_t epoch, const slices &s, unsigned char *data,
+                        size_t bytes) {
+    size_t step = (size_t)gridDim.x * THREADS;
+    for (int rank = 0; rank < v.ranks; rank++) {
+        if (rank == v.rank) continue;
+        size_t at = s.begin(rank), size = s.size(rank);
+        for (size_t u = (size_t)blockIdx.x * THREADS + threadIdx.x; u < size; u += step) {
+            uint4 theirs = load_relaxed16_sys(result(v, v.rank, epoch, rank, u));
+            const uint32_t words[4] = {theirs.x, theirs.y, theirs.z, theirs.w};
+            store_words(data, bytes, (at + u) * 4, words);
+        }
+    }
+}
+
+template <class Sum>
+__global__ void __launch_bounds__(THREADS)
+    two_shot_kernel(peer_view v, unsigned char *data, size_t bytes) {
+    grid_wait();
+    uint32_t epoch = next_epoch(load_relaxed_sys(&own_head(v)->epoch));
+    // Read by one thread: the block's threads must go the same way.
+    bool failed = threadIdx.x == 0 && load_relaxed_sys(&own_head(v)->failed) != 0;
+    if (!__syncthreads_or(failed)) {
+        size_t units = (bytes + 15) / 16;
+        slices s = {units, (units + v.ranks - 1) / v.ranks};
+        scatter(v, epoch, s, data, bytes);
+        if (meet(v, epoch, 0)) {
+            grid_launch_dependents();
+            sum_slice<Sum>(v, epoch, s, data, bytes);
+            if (meet(v, epoch, 1)) collect(v, epoch, s, data, bytes);
+        }
+    }
+    finish(v, epoch);
+}
+
+// ---- The sum alone
+
+template <class Sum>
+__global__ void __launch_bounds__(THREADS)
+    add_parts_kernel(const unsigned char *parts, int ranks, size_t units, unsigned char *out) {
+    grid_wait();
+    grid_launch_dependents();
+    size_t bytes = units * 16, step = (size_t)gridDim.x * THREADS;
+    for (size_t u = (size_t)blockIdx.x * THREADS + threadIdx.x; u < units; u += step) {
+        Sum sum = {};
+        uint32_t words[4];
+        for (int rank = 0; rank < ranks; rank++) {
+            load_words(parts + (size_t)rank * bytes, bytes, u * 4, words);
+            if (rank == 0)
+                sum.start(words);
+            else
+                sum.add(words);
+        }
+        sum.finish(words);
+        store_words(out, bytes, u * 4, words);
+    }
+}
+
+size_t round_up(size_t n, size_t to) {
+    return (n + to - 1) / to * to;
+}
+
+// As many blocks for every rank: the shape depends on the message alone.
+int blocks_for(size_t units) {
+    size_t blocks = (units + THREADS - 1) / THREADS;
+    return blocks < PEER_BLOCKS_MAX ? (int)blocks : (int)PEER_BLOCKS_MAX;
+}
+
+size_t bytes_of(size_t count, kernels_sums type) {
+    return count * (type == KERNELS_SUMS_BF16 ? 2 : 8);
+}
+
+bool is_sound(const peer_view *v, const void *data, size_t bytes, size_t bytes_max) {
+    return v->ranks >= 2 && v->ranks <= PEER_RANKS_MAX && v->rank >= 0 && v->rank < v->ranks &&
+           bytes > 0 && bytes <= bytes_max && (uintptr_t)data % 16 == 0;
+}
+
+} // namespace
+
+peer_layout peer_layout_of(int ranks, size_t one_shot_bytes, size_t two_shot_bytes) {
+    size_t n = (size_t)ranks;
+    size_t flags = (size_t)2 * 2 * PEER_RANKS_MAX * PEER_BLOCKS_MAX * sizeof(uint32_t);
+    peer_layout l = {};
+    l.one_shot_bytes = round_up(one_shot_bytes, 16);
+    l.two_shot_bytes = round_up(two_shot_bytes, 16);
+    l.slice_bytes = round_up((l.two_shot_bytes / 16 + n - 1) / n * 16, ALIGNMENT);
+    l.cells_half = round_up(n * l.one_shot_bytes * 2, ALIGNMENT);
+    l.inbox_half = l.result_half = n * l.slice_bytes;
+    l.cells = ALIGNMENT + round_up(flags, ALIGNMENT);
+    l.inbox = l.cells + 2 * l.cells_half;
+    l.result = l.inbox + 2 * l.inbox_half;
+    l.total = l.result + 2 * l.result_half;
+    return l;
+}
+
+cudaError_t peer_one_shot(cudaStream_t stream, const peer_view *view, void *data, size_t count,
+                          kernels_sums type) {
+    size_t bytes = bytes_of(count, type);
+    if (!is_sound(view, data, bytes, view->layout.one_shot_bytes)) return cudaErrorInvalidValue;
+    dim3 grid(blocks_for((bytes + 7) / 8));
+    unsigned char *d = static_cast<unsigned char *>(data);
+    if (type == KERNELS_SUMS_BF16)
+        return launch_dependent(one_shot_kernel<bf16_sum<2>>, grid, THREADS, 0, stream, *view, d,
+                                bytes);
+    return launch_dependent(one_shot_kernel<double_sum<2>>, grid, THREADS, 0, stream, *view, d,
+                            bytes);
+}
+
+cudaError_t peer_two_shot(cudaStream_t stream, const peer_view *view, void *data, size_t count,
+                          kernels_sums type) {
+    size_t bytes = bytes_of(count, type);
+    if (!is_sound(view, data, bytes, view->layout.two_shot_bytes)) return cudaErrorInvalidValue;
+    size_t units = (bytes + 15) / 16;
+    dim3 grid(blocks_for((units + (size_t)view->ranks - 1) / (size_t)view->ranks));
+    unsigned char *d = static_cast<unsigned char *>(data);
+    if (type == KERNELS_SUMS_BF16)
+        return launch_dependent(two_shot_kernel<bf16_sum<4>>, grid, THREADS, 0, stream, *view, d,
+                                bytes);
+    return launch_dependent(two_shot_kernel<double_sum<4>>, grid, THREADS, 0, stream, *view, d,
+                            bytes);
+}
+
+cudaError_t peer_add_parts(cudaStream_t stream, const void *parts, int ranks, size_t slice,
+                           kernels_sums type, void *out) {
+    size_t bytes = bytes_of(slice, type);
+    if (ranks < 1 || slice % 8 != 0 || (uintptr_t)parts % 16 != 0 || (uintptr_t)out % 16 != 0)
+        return cudaErrorInvalidValue;
+    if (bytes == 0) return cudaSuccess;
+    size_t units = bytes / 16, blocks = (units + THREADS - 1) / THREADS;
+    dim3 grid((unsigned)(blocks < 1024 ? blocks : 1024));
+    const unsigned char *p = static_cast<const unsigned char *>(parts);
+    unsigned char *o = static_cast<unsigned char *>(out);
+    if (type == KERNELS_SUMS_BF16)
+        return launch_dependent(add_parts_kernel<bf16_sum<4>>, grid, THREADS, 0, stream, p, ranks,
+                                units, o);
+    return launch_dependent(add_parts_kernel<double_sum<4>>, grid, THREADS, 0, stream, p, ranks,
+                            units, o);
+}
