@@ -55,7 +55,8 @@ typedef struct kernels_ops {
     status (*sampler_open)(kernels_sampler *s, int slot, const kernels_sampling *p);
     status (*sampler_begin)(kernels_sampler *s, const kernels_sample_row *rows, int count);
     void (*sample)(kernels_sampler *s, const float *logits, int row, int count);
-    status (*sampler_finish)(kernels_sampler *s, const kernels_choice **out);
+    void (*sampler_end)(kernels_sampler *s);
+    status (*sampler_wait)(kernels_sampler *s, int64_t deadline_ns, const kernels_choice **out);
 } kernels_ops;
 
 enum { KERNELS_NAME_MAX = 32 };
@@ -84,7 +85,10 @@ struct kernels_sampler {
     kernels_sampler_shape shape; // shape.first is first below
     int32_t first[KERNELS_PARTS_MAX + 1];
     int vocab;
-    int count;             // rows of the step that has begun
+    int count; // rows of the step that began last
+    // Steps so far; a backend that queues keeps their host memory in rings of
+    // KERNELS_SAMPLER_STEPS.
+    uint64_t begun, ended, waited;
     const int32_t *tokens; // see kernels_sampler_tokens; set by the backend
 };
 

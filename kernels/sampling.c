@@ -60,21 +60,34 @@ status kernels_sampler_open(kernels_sampler *s, int slot, const kernels_sampling
 
 status kernels_sampler_begin(kernels_sampler *s, const kernels_sample_row *rows, int count) {
     assert(count >= 0 && count <= s->shape.rows);
+    assert(s->begun == s->ended && s->begun - s->waited < KERNELS_SAMPLER_STEPS);
     for (int i = 0; i < count; i++) {
-        assert(rows[i].slot >= 0 && rows[i].slot < s->shape.slots);
+        assert(rows[i].slot >= -1 && rows[i].slot < s->shape.slots);
         assert(rows[i].judged >= -1 && rows[i].judged < s->vocab);
     }
     s->count = count;
-    return s->kernels->ops->sampler_begin(s, rows, count);
+    TRY(s->kernels->ops->sampler_begin(s, rows, count));
+    s->begun++;
+    return status_ok();
 }
 
 void kernels_sample(kernels_sampler *s, const float *logits, int row, int count) {
     assert(row >= 0 && count >= 0 && count <= s->shape.batch && row + count <= s->count);
+    assert(s->begun == s->ended + 1);
     if (count > 0) s->kernels->ops->sample(s, logits, row, count);
 }
 
-status kernels_sampler_finish(kernels_sampler *s, const kernels_choice **out) {
-    return s->kernels->ops->sampler_finish(s, out);
+void kernels_sampler_end(kernels_sampler *s) {
+    assert(s->begun == s->ended + 1);
+    s->kernels->ops->sampler_end(s);
+    s->ended++;
+}
+
+status kernels_sampler_wait(kernels_sampler *s, int64_t deadline_ns, const kernels_choice **out) {
+    assert(s->waited < s->ended);
+    TRY(s->kernels->ops->sampler_wait(s, deadline_ns, out));
+    s->waited++;
+    return status_ok();
 }
 
 const int32_t *kernels_sampler_tokens(const kernels_sampler *s) {

@@ -15,8 +15,9 @@
 // any order.
 //
 // Use, by the rank that samples: open a slot with a sequence's parameters and history; then in each
-// step begin(rows), sample(logits) for one run of rows after another, and finish. What was sampled
-// is in the slot's history by then.
+// step begin(rows), sample(logits) for one run of rows after another, end, and wait for the
+// choices. All but wait only queue work, and a second step may go through begin to end before the
+// first is waited for: the sampled tokens are in their slots' histories by then, on the device.
 #ifndef OCTANT_KERNELS_SAMPLING_H
 #define OCTANT_KERNELS_SAMPLING_H
 
@@ -77,7 +78,7 @@ status kernels_sampler_open(kernels_sampler *s, int slot, const kernels_sampling
 
 // What is wanted of one row of logits.
 typedef struct kernels_sample_row {
-    int32_t slot;            // whose parameters and history
+    int32_t slot;            // whose parameters and history; -1: nothing is wanted of this row
     int32_t judged;          // -1: sample. Else a token whose log probability under this row is
                              // wanted, with as many alternatives as the slot reports
     uint64_t random;         // of this draw: 64 random bits
@@ -86,7 +87,8 @@ typedef struct kernels_sample_row {
 } kernels_sample_row;
 
 // Tells the rows of the step, `count` <= shape.rows. A slot is sampled by at most one row of a
-// step. Follows kernels_sampler_finish of the step before.
+// step. At most KERNELS_SAMPLER_STEPS steps may have begun and not been waited for.
+enum { KERNELS_SAMPLER_STEPS = 2 };
 status kernels_sampler_begin(kernels_sampler *s, const kernels_sample_row *rows, int count);
 
 // Samples rows [row, row + count) of the step from `logits` (device memory): part p of the
@@ -107,9 +109,13 @@ typedef struct kernels_choice {
     kernels_top top[KERNELS_TOP_MAX]; // the most probable tokens, falling; lower id first on a tie
 } kernels_choice;
 
-// Waits until all rows of the step are sampled. *out (count of begin) is valid until the next
-// begin. A judged row's token is `judged`, or -1. Errors are the device's.
-status kernels_sampler_finish(kernels_sampler *s, const kernels_choice **out);
+// All rows of the step were given to kernels_sample: sends the choices to the host.
+void kernels_sampler_end(kernels_sampler *s);
+
+// Waits for the oldest step that has ended. *out (count of its begin) is valid until
+// KERNELS_SAMPLER_STEPS more have begun. A judged row's token is `judged`, or -1. Errors are the
+// device's, or DEADLINE_EXCEEDED.
+status kernels_sampler_wait(kernels_sampler *s, int64_t deadline_ns, const kernels_choice **out);
 
 // Device memory, (slots): the token last sampled in each slot, for the step that follows it without
 // a host between them.

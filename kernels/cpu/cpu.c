@@ -142,7 +142,8 @@ static const kernels_ops cpu_ops = {
     .sampler_open = cpu_sampler_open,
     .sampler_begin = cpu_sampler_begin,
     .sample = cpu_sample,
-    .sampler_finish = cpu_sampler_finish,
+    .sampler_end = cpu_sampler_end,
+    .sampler_wait = cpu_sampler_wait,
 };
 
 static bool always(void) {

@@ -30,7 +30,8 @@ typedef struct sample_input {
     const uint32_t *allowed; // NULL: all
 } sample_input;
 
-// What kernels_sample says of one row; `raw` (V) stays.
+// What kernels_sample says of one row; `raw` (V) stays. *out comes as if nothing could be said:
+// token -1.
 typedef void sample_row(sample_scratch *s, const float *raw, const sample_input *input,
                         kernels_choice *out);
 sample_row sample_row_fast, sample_row_reference;
@@ -48,6 +49,7 @@ void cpu_sampler_destroy(kernels_sampler *s);
 status cpu_sampler_open(kernels_sampler *s, int slot, const kernels_sampling *p);
 status cpu_sampler_begin(kernels_sampler *s, const kernels_sample_row *rows, int count);
 void cpu_sample(kernels_sampler *s, const float *logits, int row, int count);
-status cpu_sampler_finish(kernels_sampler *s, const kernels_choice **out);
+void cpu_sampler_end(kernels_sampler *s);
+status cpu_sampler_wait(kernels_sampler *s, int64_t deadline_ns, const kernels_choice **out);
 
 #endif

@@ -70,7 +70,6 @@ static void report(const sample_scratch *s, const float *raw, int top_count, sam
 
 void sample_row_reference(sample_scratch *s, const float *raw, const sample_input *input,
                           kernels_choice *out) {
-    *out = (kernels_choice){.token = -1, .logprob = NAN};
     for (int i = 0; i < s->vocab; i++)
         if (!isfinite(raw[i])) return;
     bool judged = input->judged >= 0;

@@ -239,7 +239,6 @@ static int32_t choose(sample_scratch *s, const float *raw, const sample_input *i
 
 void sample_row_fast(sample_scratch *s, const float *raw, const sample_input *input,
                      kernels_choice *out) {
-    *out = (kernels_choice){.token = -1, .logprob = NAN};
     bool finite;
     float max = sample_largest(raw, s->vocab, &finite);
     if (!finite) return;

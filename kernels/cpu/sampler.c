@@ -1,5 +1,6 @@
 // sampler: the slots of the CPU's sampler: parameters and histories, and the rows of the step
 // handed to the threads, one row a task.
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,7 +22,7 @@ typedef struct cpu_sampler {
     uint32_t *allowed;        // (slots, (V + 31) / 32)
     int32_t *tokens;          // (slots)
     kernels_sample_row *rows; // (rows); their `allowed` points into the array above
-    kernels_choice *choices;  // (rows)
+    kernels_choice *choices;  // (KERNELS_SAMPLER_STEPS, rows)
 } cpu_sampler;
 
 static size_t mask_words(const kernels_sampler *s) {
@@ -56,7 +57,7 @@ static bool alloc_all(cpu_sampler *s) {
     s->allowed = calloc(slots * mask_words(&s->base), sizeof *s->allowed);
     s->tokens = calloc(slots, sizeof *s->tokens);
     s->rows = calloc(rows, sizeof *s->rows);
-    s->choices = calloc(rows, sizeof *s->choices);
+    s->choices = calloc(KERNELS_SAMPLER_STEPS * rows, sizeof *s->choices);
     bool all = s->scratch && s->slots && s->biases && s->histories && s->allowed && s->tokens &&
                s->rows && s->choices;
     for (int i = 0; all && i < threads; i++) all = alloc_scratch(&s->scratch[i], s->base.vocab);
@@ -112,7 +113,7 @@ status cpu_sampler_begin(kernels_sampler *base, const kernels_sample_row *rows, 
     cpu_sampler *s = (cpu_sampler *)base;
     for (int i = 0; i < count; i++) {
         s->rows[i] = rows[i];
-        if (!rows[i].allowed) continue;
+        if (!rows[i].allowed || rows[i].slot < 0) continue;
         uint32_t *mask = s->allowed + (size_t)rows[i].slot * mask_words(base);
         memcpy(mask, rows[i].allowed, mask_words(base) * sizeof *mask);
         s->rows[i].allowed = mask;
@@ -133,6 +134,10 @@ static const float *whole_row(const cpu_sampler *s, const float *logits, int row
     return to;
 }
 
+static kernels_choice *choices_of(const cpu_sampler *s, uint64_t step) {
+    return s->choices + step % KERNELS_SAMPLER_STEPS * (size_t)s->base.shape.rows;
+}
+
 typedef struct sample_call {
     cpu_sampler *s;
     const float *logits;
@@ -143,9 +148,11 @@ static void sample_task(void *context, int task, int thread) {
     const sample_call *call = context;
     cpu_sampler *s = call->s;
     const kernels_sample_row *row = &s->rows[call->row + task];
+    kernels_choice *choice = choices_of(s, s->base.ended) + call->row + task;
+    *choice = (kernels_choice){.token = -1, .logprob = NAN};
+    if (row->slot < 0) return;
     slot *from = &s->slots[row->slot];
     sample_scratch *scratch = &s->scratch[thread];
-    kernels_choice *choice = &s->choices[call->row + task];
     sample_input input = {.params = &from->params,
                           .judged = row->judged,
                           .random = row->random,
@@ -167,7 +174,12 @@ void cpu_sample(kernels_sampler *base, const float *logits, int row, int count) 
         for (int i = 0; i < count; i++) sample_task(&call, i, 0);
 }
 
-status cpu_sampler_finish(kernels_sampler *base, const kernels_choice **out) {
-    *out = ((cpu_sampler *)base)->choices;
+void cpu_sampler_end(kernels_sampler *base) {
+    (void)base;
+}
+
+status cpu_sampler_wait(kernels_sampler *base, int64_t deadline_ns, const kernels_choice **out) {
+    (void)deadline_ns; // calls have finished when they return
+    *out = choices_of((cpu_sampler *)base, base->waited);
     return status_ok();
 }

@@ -65,7 +65,8 @@ static kernels_choice choose_row(sampler s, const float *logits, const kernels_s
     done = kernels_sampler_begin(s.s, &row, 1);
     assert_true(status_is_ok(&done));
     kernels_sample(s.s, logits, 0, 1);
-    done = kernels_sampler_finish(s.s, &out);
+    kernels_sampler_end(s.s);
+    done = kernels_sampler_wait(s.s, 0, &out);
     assert_true(status_is_ok(&done));
     return *out;
 }
@@ -152,7 +153,8 @@ static void what_was_sampled_is_in_the_history_of_its_slot(void **state) {
         assert_true(status_is_ok(&done));
         const float both[] = {0, 9, 0, 0, logits[0], logits[1], logits[2], logits[3]};
         kernels_sample(s.s, both, 0, 2);
-        done = kernels_sampler_finish(s.s, &out);
+        kernels_sampler_end(s.s);
+        done = kernels_sampler_wait(s.s, 0, &out);
         assert_true(status_is_ok(&done));
         assert_int_equal(out[0].token, 3);
         assert_int_equal(out[1].token, expected[i]);
