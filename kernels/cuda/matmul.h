@@ -2,12 +2,16 @@
 // kernels/cuda.
 //
 // The result of a token's row never depends on the other rows, bit by bit. So all kernels here take
-// the same steps for each output: the columns are cut into four strands (matmul_strand_cols); each
-// is summed from zero by m16n8k16 steps in ascending order in float (types with scales inside the
-// row: each scale's columns from zero, times the scale, added in float), then the strands are added
-// in ascending order. Which kernel, tile or split over blocks computes it changes nothing.
+// the same steps for each output: the columns are cut into at most four strands of whole 64-column
+// tiles; each is summed from zero by m16n8k16 steps in ascending order in float (types with scales
+// along the row: each scale's columns, at most 32, from zero, then times the scale and added in
+// float), times the row's scale if it has one, and the strands are added in ascending order. Which
+// kernel, tile or split over blocks computes it changes nothing.
 //
-// Sums over ranks as double: each `segment` of columns is summed as above from zero, rounded to the
+// Weights enter the tensor core exactly, as BF16 (a value before its scale is a small integer or
+// an FP8 number), except that F32 and F16 were rounded to BF16 when they were packed.
+//
+// Sums over ranks as double: each `segment` of columns is summed as a strand is, rounded to the
 // grid (kernels_to_grid) and added in double, where the order does not matter.
 #ifndef OCTANT_KERNELS_CUDA_MATMUL_H
 #define OCTANT_KERNELS_CUDA_MATMUL_H
@@ -27,20 +31,20 @@ static inline int matmul_act_stride(int cols) {
 }
 
 typedef enum matmul_output {
-    MATMUL_FLOAT,   // outs[i] (T, rows) float, + bias
-    MATMUL_F64,     // outs[0] (T, rows) double on the grid; count is 1, no bias
-    MATMUL_BF16,    // outs[0] (T, rows) BF16; count is 1, no bias
-    MATMUL_GATE_UP, // outs[0] (T, matmul_act_stride(rows)) BF16 = silu(w[0] x) * (w[1] x); count is
-                    // 2
+    MATMUL_FLOAT, // outs[i] (T, rows) float, + bias
+    MATMUL_F64,   // outs[0] (T, rows) double on the grid; count is 1, no bias
+    MATMUL_BF16,  // outs[0] (T, rows) BF16; count is 1, no bias
+    // outs[0] (T, matmul_act_stride(rows)) BF16 = silu(w[0] x) * (w[1] x); count is 2
+    MATMUL_GATE_UP,
 } matmul_output;
 
 typedef struct matmul_call {
-    weight_pack w[MATMUL_COUNT_MAX]; // all of one type and as many columns; else call once for each
+    weight_pack w[MATMUL_COUNT_MAX];     // as many columns each; types may differ with MATMUL_FLOAT
     const float *bias[MATMUL_COUNT_MAX]; // NULL: none
     void *outs[MATMUL_COUNT_MAX];
     int count;
     matmul_output output;
-    int segment;         // MATMUL_F64: columns; a multiple of 8 for F32, F16, BF16, else of 32
+    int segment;         // MATMUL_F64: columns; a multiple of 8 for BF16 weights, else of 16
     const void *x;       // (T, matmul_act_stride(cols)) BF16
     int tokens;          // T
     int multiprocessors; // of the device: how finely the work is cut
@@ -51,8 +55,9 @@ typedef struct matmul_call {
 // together) on a device with so many multiprocessors. Never more than some tens of MB.
 size_t matmul_workspace_bytes(int tokens, int rows, int multiprocessors);
 
-// Enqueues the product: one kernel, or two where the columns are split over blocks. T of 0 enqueues
-// nothing. cudaErrorInvalidValue for a call that breaks the contract above.
+// Enqueues the product: one kernel for each run of matrices of one type, and a second where the
+// columns are split over blocks. T of 0 enqueues nothing. cudaErrorInvalidValue for a call that
+// breaks the contract above.
 cudaError_t matmul(cudaStream_t stream, const matmul_call *call);
 
 #ifdef __cplusplus

@@ -1,26 +1,32 @@
 // weight_pack: how a matrix of weights lies in the device's memory, and the kernels that bring it
 // there. Private to kernels/cuda; the products (matmul.h) read what this makes.
 //
-// The order of columns follows from the tensor core. mma.m16n8k16 gives lane 4g + t of a warp rows
-// g and g + 8 of a 16-row tile; in each group of 32 columns we hand that lane columns 8t to 8t + 7
-// (the first four to one mma, the last four to the next), so that weights and activations alike are
-// read 16 bytes at a time.
+// Everything is cut in tiles of 16 rows x 64 columns, four steps of the tensor core's m16n8k16.
+// Rows are padded to whole tiles and columns too, with zeros.
 //
-// F32, F16, BF16: rows of `stride` elements, a multiple of 32, zeros after `cols`. BF16 rows are
-// what cuBLASLt takes as they are.
+// BF16 (F32 and F16 become it, one rounding): plain rows of `stride` elements, a multiple of 64,
+// which is also what cuBLASLt takes.
 //
-// All others are cut in tiles of 16 rows x 32 columns (8 bits) or 16 x 64 (4 bits): 512 bytes, 16
-// of each lane, so that a warp's load is 512 consecutive bytes. Tiles of the same 16 rows follow
-// one another along the columns. Rows and columns are padded to whole tiles with zeros.
-//   8 bits (Q8_0, Q5_0 and Q6_K widened to it, I8, F8_E4M3): byte i of a lane is column 8t + i % 8
-//     of row g + 8 * (i / 8).
-//   4 bits (Q4_0, Q4_1, Q4_K, I4): word w of a lane is row g + 8 * (w % 2), columns 32 * (w / 2) +
-//     8t + 0..7; column 2p of these is at bits 4p, column 2p + 1 at bits 16 + 4p.
-// Scales are a second plane behind, (row tiles, column groups, 16 rows) with a group of 32 columns
-// for the block types, 128 for I4, all columns for I8 and F8_E4M3:
-//   Q8_0, Q4_0, Q5_0: float16 d.  Q4_1: float16 d, m.  I4: float16 d, d * -zero is exact in the
-//   product.  Q6_K: float16 per 16 columns.  Q4_K: the file's 16-byte head of each 256 columns.
-//   I8, F8_E4M3: float per row.
+// All others are stored tile by tile, the tiles of the same 16 rows one after another, and inside a
+// tile in the order in which the lanes of a warp want them: lane 4g + t holds rows g and g + 8 and
+// of each 16 columns 2t, 2t + 1, 2t + 8 and 2t + 9. So a warp reads whole runs of 512 bytes and
+// each lane finds its operands in its own 16.
+//   8 bits (Q8_0; Q5_0 becomes it, exactly; Q6_K, I8, F8_E4M3): 1024 bytes. Lane l has bytes 16l ..
+//   16l + 15 of the half of
+//     512 that holds columns 0 to 31, and of the next. Word 2k + r of these is step k of the half,
+//     row g + 8r: its bytes are columns 2t, 2t + 8, 2t + 1, 2t + 9.
+//   4 bits (Q4_0, Q4_1, Q4_K, I4): 512 bytes, 16 for each lane. Word 2h + r is half h, row g + 8r;
+//   its nibbles 2k and 2k + 1
+//     are step k's columns 2t and 2t + 8, the nibbles 4 above them 2t + 1 and 2t + 9.
+//
+// Behind the values lies a second plane: for each tile (I4: each two tiles, 128 columns) 16
+// records, one of each row.
+//   Q8_0, Q4_0  4 bytes: f16 d of columns 0-31, of 32-63.
+//   Q4_1        8 bytes: f16 d, m of columns 0-31; d, m of 32-63.
+//   Q4_K        8 bytes: f16 d, m; uint8 scale, minimum of columns 0-31; of 32-63.
+//   Q6_K        8 bytes: f16 d; two bytes of 0; int8 scale of columns 0-15, 16-31, 32-47, 48-63.
+//   I4          4 bytes: f16 d; uint8 z; 0.
+// I8 and F8_E4M3 have one float for each row there.
 #ifndef OCTANT_KERNELS_CUDA_WEIGHT_PACK_H
 #define OCTANT_KERNELS_CUDA_WEIGHT_PACK_H
 
@@ -35,46 +41,47 @@
 extern "C" {
 #endif
 
-// A packed matrix: what kernels are given by value.
+enum { WEIGHT_PACK_ROWS = 16, WEIGHT_PACK_COLS = 64 }; // a tile
+
+// A packed matrix.
 typedef struct weight_pack {
-    const void *values; // 16-byte aligned device memory
-    const void *scales; // NULL for F32, F16, BF16
+    const void *values; // device memory, 256-byte aligned
+    const void *scales; // NULL for BF16
     int rows, cols;     // as the model has them
-    int stride;         // elements from row to row of F32, F16, BF16; else padded columns
+    int stride;         // columns padded to tiles
     dtype type;
 } weight_pack;
 
-// Bytes of a (rows, cols) matrix of `type`, a multiple of 256. Pure arithmetic.
-size_t weight_pack_bytes(dtype type, int rows, int cols);
+// The type that a weight of the file's type has on the device, if nobody asks for another.
+dtype weight_pack_type(dtype from);
 
-// The matrix that lies (or will lie) at `memory`. Pure arithmetic.
-weight_pack weight_pack_at(dtype type, int rows, int cols, const void *memory);
-
-// True if rows of `from` can be packed as `as`: the same type, or F32, F16, BF16 to F8_E4M3 or I8
-// (each row scaled by its largest magnitude), or any type to BF16.
+// True if a weight of type `from` can be packed as `as`: weight_pack_type(from), BF16 from any
+// type, F8_E4M3 or I8 from F32, F16, BF16 (each row scaled by its largest magnitude).
 bool weight_pack_can(dtype from, dtype as);
 
-// Packs rows [first_row, first_row + count) of `out`. `raw` is their copy in device memory as the
-// file has them, rows raw_stride bytes apart, at any alignment; raw_scales (device memory, NULL if
-// there are none) is one float for each of these rows. first_row is a multiple of 16; so is count,
-// except that the last rows of the matrix may be fewer: their tile's padding is zeroed then.
+// Bytes of a (rows, cols) matrix of the packed type `type`, a multiple of 256. Pure arithmetic.
+size_t weight_pack_bytes(dtype type, int rows, int cols);
+
+// The matrix that lies (or will lie) at `memory`, 256-byte aligned. Pure arithmetic.
+weight_pack weight_pack_at(dtype type, int rows, int cols, const void *memory);
+
+// Packs rows [first_row, first_row + count) into `out`. `raw` is their copy in device memory as the
+// file has them, rows raw_stride bytes apart, at any alignment; raw_scales (device memory) is one
+// float for each of these rows for raw_type F8_E4M3 and I8, else NULL. first_row is a multiple of
+// 16, and so is count except for the matrix's last rows; with these the padding is written.
 cudaError_t weight_pack_rows(cudaStream_t stream, const void *raw, size_t raw_stride,
                              dtype raw_type, const float *raw_scales, int first_row, int count,
                              const weight_pack *out);
 
-// out (count, cols) floats = rows ids[i] - first_row of the matrix; zeros for an id outside. ids is
-// device memory. The embedding, also of tables that a product shares.
+typedef enum weight_number { WEIGHT_FLOAT, WEIGHT_DOUBLE, WEIGHT_BF16 } weight_number;
+
+// out (count, cols) = rows ids[i] - first_row of the matrix, zeros for an id outside; ids is device
+// memory. The embedding.
 cudaError_t weight_embed(cudaStream_t stream, const weight_pack *w, int first_row,
-                         const int32_t *ids, int count, float *out);
+                         const int32_t *ids, int count, weight_number number, void *out);
 
-// The same as double or BF16, for an embedding whose rows are summed over ranks.
-cudaError_t weight_embed_f64(cudaStream_t stream, const weight_pack *w, int first_row,
-                             const int32_t *ids, int count, double *out);
-cudaError_t weight_embed_bf16(cudaStream_t stream, const weight_pack *w, int first_row,
-                              const int32_t *ids, int count, void *out);
-
-// out (count, stride) BF16 = rows [first_row, first_row + count) as plain rows, zeros from cols to
-// stride: for a library's product. stride >= cols.
+// out (count, stride) BF16 = rows [first_row, first_row + count) in plain order, zeros from cols to
+// `stride`: for a library's product.
 cudaError_t weight_unpack_bf16(cudaStream_t stream, const weight_pack *w, int first_row, int count,
                                int stride, void *out);
 
