@@ -3,6 +3,8 @@
 #include "worker/comm.h"
 
 #include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/clock.h"
@@ -70,6 +72,28 @@ status comm_barrier(comm *c, int64_t deadline_ns) {
     assert(c->size <= SHARD_RANKS_MAX);
     TRY(comm_gather(c, &mine, 1, all, deadline_ns));
     return comm_broadcast(c, &mine, 1, deadline_ns);
+}
+
+typedef struct verdict {
+    int32_t code;
+    char message[STATUS_MESSAGE_MAX];
+} verdict;
+
+status comm_agree(comm *c, status mine, int64_t deadline_ns) {
+    if (comm_size(c) == 1) return mine;
+    verdict v = {.code = (int32_t)mine.code};
+    if (mine.code != STATUS_OK)
+        snprintf(v.message, sizeof v.message, "rank %d on %.*s: %.*s", comm_rank(c), 64,
+                 comm_host(c), 400, mine.message);
+    verdict *all = comm_rank(c) == 0 ? calloc((size_t)comm_size(c), sizeof *all) : NULL;
+    status s = comm_gather(c, &v, sizeof v, all, deadline_ns);
+    for (int i = comm_size(c) - 1; all && i >= 0; i--)
+        if (all[i].code != STATUS_OK) v = all[i]; // the first failed rank's stays
+    free(all);
+    TRY(s);
+    TRY(comm_broadcast(c, &v, sizeof v, deadline_ns));
+    if (v.code == STATUS_OK) return status_ok();
+    return status_error((status_code)v.code, "%s", v.message);
 }
 
 int64_t comm_take_time(comm *c) {

@@ -71,6 +71,10 @@ status comm_gather(comm *c, const void *mine, size_t count, void *all, int64_t d
 
 status comm_barrier(comm *c, int64_t deadline_ns);
 
+// Whether any rank has an error, agreed by all: OK on all, or an error on all, the first failed
+// rank's named.
+status comm_agree(comm *c, status mine, int64_t deadline_ns);
+
 // Time spent in collectives since the last call [ns], waiting for other ranks included. For
 // StepResult.comm_us.
 int64_t comm_take_time(comm *c);

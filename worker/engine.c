@@ -27,34 +27,12 @@ struct engine {
     step *step;
 };
 
-typedef struct verdict {
-    int32_t code;
-    char message[STATUS_MESSAGE_MAX];
-} verdict;
-
-status engine_agree(comm *c, status mine, int64_t deadline_ns) {
-    if (comm_size(c) == 1) return mine;
-    verdict v = {.code = (int32_t)mine.code};
-    if (mine.code != STATUS_OK)
-        snprintf(v.message, sizeof v.message, "rank %d on %.*s: %.*s", comm_rank(c), 64,
-                 comm_host(c), 400, mine.message);
-    verdict *all = comm_rank(c) == 0 ? calloc((size_t)comm_size(c), sizeof *all) : NULL;
-    status s = comm_gather(c, &v, sizeof v, all, deadline_ns);
-    for (int i = comm_size(c) - 1; all && i >= 0; i--)
-        if (all[i].code != STATUS_OK) v = all[i]; // the first failed rank's stays
-    free(all);
-    TRY(s);
-    TRY(comm_broadcast(c, &v, sizeof v, deadline_ns));
-    if (v.code == STATUS_OK) return status_ok();
-    return status_error((status_code)v.code, "%s", v.message);
-}
-
 static int64_t load_deadline(void) {
     return clock_now_ns() + LOAD_TIMEOUT_S * CLOCK_SECOND;
 }
 
 static status agree(engine *e, status mine) {
-    return engine_agree(e->o.comm, mine, load_deadline());
+    return comm_agree(e->o.comm, mine, load_deadline());
 }
 
 // Every thread of every rank on this host has a core: then pinning and spinning help, else they

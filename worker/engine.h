@@ -46,10 +46,6 @@ kernels *engine_kernels(engine *e);
 const cluster_limits *engine_limits(const engine *e); // vocab and kv_blocks known
 const char *engine_backend(const engine *e);          // "cpu-avx2"
 
-// Whether any rank has an error, agreed by all: OK on all, or an error on all, the first failed
-// rank's named. Collective.
-status engine_agree(comm *c, status mine, int64_t deadline_ns);
-
 // Finds the backend's name without opening an engine.
 status engine_probe_backend(const engine_options *options, char *name, int size);
 

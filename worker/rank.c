@@ -54,7 +54,7 @@ static int64_t in_seconds(int64_t seconds) {
 
 static status agree(rank *r, status mine, int64_t deadline_ns) {
     r->together = false;
-    status s = engine_agree(r->comm, mine, deadline_ns);
+    status s = comm_agree(r->comm, mine, deadline_ns);
     r->together = s.code != STATUS_DEADLINE_EXCEEDED && s.code != STATUS_UNAVAILABLE;
     return s;
 }
