@@ -196,7 +196,7 @@ static status open_all(engine *e) {
     const shard *mine = &e->shards[comm_rank(o->comm)];
     TRY(agree(e, weights_load(o->model, mine, e->kernels, o->progress, &e->weights)));
     TRY(open_kv(e));
-    TRY(agree(e, open_reduce(e)));
+    TRY(open_reduce(e)); // agreed by itself
     TRY(agree(e, open_decoder(e)));
     progress_enter(o->progress, CLUSTER_IDLE);
     return status_ok();

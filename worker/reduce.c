@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "common/base/clock.h"
+#include "common/base/log.h"
 #include "worker/reduce_transport.h"
 
 // A step takes milliseconds: the first polls spin, later ones leave the core to others.
@@ -17,12 +18,59 @@ struct reduce {
     void *state;
 };
 
+// All ranks compute on the same kind of device, else they would not meet in the same calls.
+static status check_alike(const reduce_options *o, int64_t deadline_ns) {
+    comm *c = o->comm;
+    char mine = kernels_stream(o->kernels) != NULL, all[SHARD_RANKS_MAX];
+    TRY(comm_gather(c, &mine, sizeof mine, all, deadline_ns));
+    status s = status_ok();
+    for (int i = 1; comm_rank(c) == 0 && i < comm_size(c); i++) {
+        if (all[i] == all[0]) continue;
+        s = status_error(STATUS_FAILED_PRECONDITION,
+                         "rank 0 computes on the %s and rank %d on the %s; start all with the same "
+                         "--device",
+                         all[0] ? "GPU" : "CPU", i, all[i] ? "GPU" : "CPU");
+        break;
+    }
+    return comm_agree(c, s, deadline_ns);
+}
+
+typedef status opener(const reduce_options *o, int64_t deadline_ns, const reduce_ops **ops,
+                      void **state);
+
+// Unless told: the fastest that works: peer memory on one host, NCCL, and by way of the host, which
+// always does if the sums are exact. All ranks come to the same choice, since an opener fails on
+// all or on none.
+static status open_kind(reduce *r, int64_t deadline_ns) {
+    static opener *const openers[] = {[REDUCE_HOST] = reduce_host_open,
+                                      [REDUCE_NCCL] = reduce_nccl_open,
+                                      [REDUCE_PEER] = reduce_peer_open};
+    static const char *const names[] = {
+        [REDUCE_HOST] = "host", [REDUCE_NCCL] = "NCCL", [REDUCE_PEER] = "peer memory"};
+    static const reduce_kind fastest_first[] = {REDUCE_PEER, REDUCE_NCCL, REDUCE_HOST};
+    if (r->o.kind != REDUCE_AUTO) return openers[r->o.kind](&r->o, deadline_ns, &r->ops, &r->state);
+    if (!kernels_stream(r->o.kernels))
+        return reduce_host_open(&r->o, deadline_ns, &r->ops, &r->state);
+    status s = status_ok();
+    for (size_t i = 0; i < sizeof fastest_first / sizeof *fastest_first; i++) {
+        s = openers[fastest_first[i]](&r->o, deadline_ns, &r->ops, &r->state);
+        if (status_is_ok(&s) || s.code == STATUS_DEADLINE_EXCEEDED) break;
+        if (comm_rank(r->o.comm) == 0)
+            log_warn("reduce", "not by %s: %s", names[fastest_first[i]], s.message);
+    }
+    return s;
+}
+
 status reduce_open(const reduce_options *o, int64_t deadline_ns, reduce **out) {
     reduce *r = calloc(1, sizeof *r);
-    if (!r) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the reduction");
-    r->o = *o;
     status s = status_ok();
-    if (comm_size(o->comm) > 1) s = reduce_host_open(o, deadline_ns, &r->ops, &r->state);
+    if (!r) s = status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the reduction");
+    s = comm_agree(o->comm, s, deadline_ns);
+    if (status_is_ok(&s)) r->o = *o;
+    if (status_is_ok(&s) && comm_size(o->comm) > 1) {
+        s = check_alike(o, deadline_ns);
+        if (status_is_ok(&s)) s = open_kind(r, deadline_ns);
+    }
     if (status_is_ok(&s))
         *out = r;
     else
@@ -52,7 +100,8 @@ status reduce_wait(reduce *r, int64_t deadline_ns) {
     bool done = false;
     for (int i = 0;; i++) {
         TRY(kernels_poll(r->o.kernels, &done));
-        if (done) return status_ok();
+        // Kernels that waited for a rank in vain end too, and leave the reason with the transport.
+        if (done) return r->ops && r->ops->check ? r->ops->check(r->state) : status_ok();
         if (i < SPINS) continue;
         if (r->ops && r->ops->check) TRY(r->ops->check(r->state));
         if (clock_now_ns() > deadline_ns)

@@ -27,10 +27,7 @@ static void close_host(void *state) {
     free(h);
 }
 
-status reduce_host_open(const reduce_options *o, int64_t deadline_ns, const reduce_ops **ops,
-                        void **state) {
-    static const reduce_ops host_ops = {"host", false, sum, NULL, close_host};
-    (void)deadline_ns;
+static status create(const reduce_options *o, host **out) {
     if (kernels_sums_type(o->kernels) != KERNELS_SUMS_EXACT)
         return status_error(
             STATUS_FAILED_PRECONDITION,
@@ -44,7 +41,20 @@ status reduce_host_open(const reduce_options *o, int64_t deadline_ns, const redu
                             o->max_count);
     }
     h->o = *o;
-    *ops = &host_ops;
-    *state = h;
+    *out = h;
     return status_ok();
+}
+
+status reduce_host_open(const reduce_options *o, int64_t deadline_ns, const reduce_ops **ops,
+                        void **state) {
+    static const reduce_ops host_ops = {"host", false, sum, NULL, close_host};
+    host *h = NULL;
+    status s = comm_agree(o->comm, create(o, &h), deadline_ns);
+    if (status_is_ok(&s)) {
+        *ops = &host_ops;
+        *state = h;
+    } else if (h) {
+        close_host(h);
+    }
+    return s;
 }

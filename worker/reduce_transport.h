@@ -12,8 +12,13 @@ typedef struct reduce_ops {
     void (*close)(void *state);
 } reduce_ops;
 
-// Each opens collectively; on an error *state is untouched.
+// Each opens collectively, and fails on all ranks if on one, but for UNIMPLEMENTED (built without),
+// which every rank of one build has alike. On an error *state is untouched.
 status reduce_host_open(const reduce_options *o, int64_t deadline_ns, const reduce_ops **ops,
+                        void **state);
+status reduce_peer_open(const reduce_options *o, int64_t deadline_ns, const reduce_ops **ops,
+                        void **state);
+status reduce_nccl_open(const reduce_options *o, int64_t deadline_ns, const reduce_ops **ops,
                         void **state);
 
 #endif

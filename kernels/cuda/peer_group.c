@@ -1,0 +1,189 @@
+// peer_group: see peer_group.h.
+#include "kernels/cuda/peer_group.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+
+struct peer_group {
+    peer_view view;
+    size_t one_shot_bytes;
+    uint32_t *report; // (PEER_RANKS_MAX) pinned; view.report is the device's name for it
+    bool joined[PEER_RANKS_MAX];
+};
+
+static_assert(sizeof(cudaIpcMemHandle_t) == sizeof((peer_invitation){0}.memory),
+              "an invitation carries a handle");
+
+static status check_cuda(cudaError_t e, const char *what) {
+    if (e == cudaSuccess) return status_ok();
+    cudaGetLastError(); // taken note of
+    return status_error(e == cudaErrorMemoryAllocation ? STATUS_RESOURCE_EXHAUSTED
+                                                       : STATUS_INTERNAL,
+                        "peer memory: %s: %s", what, cudaGetErrorString(e));
+}
+
+// Who waited in vain must not see a number of an operation long past, so all starts from zero.
+static status make_region(peer_group *g) {
+    void *region = NULL;
+    TRY(check_cuda(cudaMalloc(&region, g->view.layout.total), "device memory"));
+    g->view.regions[g->view.rank] = region;
+    TRY(check_cuda(cudaMemset(region, 0, g->view.layout.total), "clearing it"));
+    return check_cuda(cudaDeviceSynchronize(), "clearing it");
+}
+
+static status make_report(peer_group *g) {
+    void *host = NULL, *device = NULL;
+    size_t bytes = PEER_RANKS_MAX * sizeof *g->report;
+    TRY(check_cuda(cudaHostAlloc(&host, bytes, cudaHostAllocMapped | cudaHostAllocPortable),
+                   "pinned host memory"));
+    g->report = host;
+    memset(host, 0, bytes);
+    TRY(check_cuda(cudaHostGetDevicePointer(&device, host, 0), "pinned host memory"));
+    g->view.report = device;
+    return status_ok();
+}
+
+static status invite(const peer_group *g, peer_invitation *mine) {
+    *mine = (peer_invitation){.process = getpid(), .bytes = g->view.layout.total};
+    cudaIpcMemHandle_t handle;
+    int device = 0;
+    TRY(check_cuda(cudaGetDevice(&device), "device"));
+    TRY(check_cuda(cudaDeviceGetPCIBusId(mine->card, sizeof mine->card, device), "bus id"));
+    TRY(check_cuda(cudaIpcGetMemHandle(&handle, g->view.regions[g->view.rank]),
+                   "sharing device memory between processes"));
+    memcpy(mine->memory, &handle, sizeof handle);
+    return status_ok();
+}
+
+status peer_group_create(const peer_group_options *o, peer_group **out, peer_invitation *mine) {
+    assert(o->ranks >= 2 && o->ranks <= PEER_RANKS_MAX && o->rank >= 0 && o->rank < o->ranks);
+    assert(o->limit_ns > 0);
+    peer_group *g = calloc(1, sizeof *g);
+    if (!g) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a peer group");
+    g->view = (peer_view){
+        .rank = o->rank,
+        .ranks = o->ranks,
+        .layout = peer_layout_of(o->ranks, o->one_shot_bytes, o->two_shot_bytes),
+        .limit_ns = (uint64_t)o->limit_ns,
+    };
+    g->one_shot_bytes = g->view.layout.one_shot_bytes;
+    status s = make_region(g);
+    if (status_is_ok(&s)) s = make_report(g);
+    if (status_is_ok(&s)) s = invite(g, mine);
+    if (status_is_ok(&s))
+        *out = g;
+    else
+        peer_group_destroy(g);
+    return s;
+}
+
+// Cards that this process sees can be asked; of others the mapping tells.
+static status check_reach(const peer_invitation *theirs, int rank) {
+    int mine = 0, other = 0, reach = 0;
+    TRY(check_cuda(cudaGetDevice(&mine), "device"));
+    if (cudaDeviceGetByPCIBusId(&other, theirs->card) != cudaSuccess) {
+        cudaGetLastError();
+        return status_ok();
+    }
+    if (other == mine) return status_ok();
+    TRY(check_cuda(cudaDeviceCanAccessPeer(&reach, mine, other), "peer access"));
+    if (reach) return status_ok();
+    return status_error(STATUS_FAILED_PRECONDITION,
+                        "this card cannot reach the memory of rank %d's card (%.31s); use --reduce "
+                        "nccl",
+                        rank, theirs->card);
+}
+
+static status map_region(peer_group *g, int rank, const peer_invitation *theirs) {
+    if (theirs->bytes != g->view.layout.total)
+        return status_error(STATUS_FAILED_PRECONDITION,
+                            "rank %d shares %llu bytes of device memory, this rank %zu: start all "
+                            "ranks with the same options",
+                            rank, (unsigned long long)theirs->bytes, g->view.layout.total);
+    if (theirs->process == getpid())
+        return status_error(STATUS_FAILED_PRECONDITION,
+                            "rank %d is in this process; peer memory joins processes", rank);
+    TRY(check_reach(theirs, rank));
+    cudaIpcMemHandle_t handle;
+    memcpy(&handle, theirs->memory, sizeof handle);
+    void *region = NULL;
+    cudaError_t e = cudaIpcOpenMemHandle(&region, handle, cudaIpcMemLazyEnablePeerAccess);
+    if (e != cudaSuccess) {
+        cudaGetLastError();
+        return status_error(STATUS_FAILED_PRECONDITION,
+                            "device memory of rank %d (card %.31s) cannot be mapped here: %s; use "
+                            "--reduce nccl",
+                            rank, theirs->card, cudaGetErrorString(e));
+    }
+    g->view.regions[rank] = region;
+    g->joined[rank] = true;
+    return status_ok();
+}
+
+status peer_group_join(peer_group *g, const peer_invitation *all) {
+    for (int i = 1; i < g->view.ranks; i++) {
+        int rank = (g->view.rank + i) % g->view.ranks;
+        TRY(map_region(g, rank, &all[rank]));
+    }
+    return status_ok();
+}
+
+void peer_group_set_one_shot(peer_group *g, size_t bytes) {
+    size_t most = g->view.layout.one_shot_bytes;
+    g->one_shot_bytes = bytes < most ? bytes : most;
+}
+
+status peer_group_sum(peer_group *g, void *stream, void *data, size_t count, kernels_sums type) {
+    const peer_layout *l = &g->view.layout;
+    size_t each = type == KERNELS_SUMS_BF16 ? 2 : 8;
+    if (count * each <= g->one_shot_bytes)
+        return count == 0
+                   ? status_ok()
+                   : check_cuda(peer_one_shot(stream, &g->view, data, count, type), "one-shot sum");
+    // Pieces of whole 16 bytes, so that each begins aligned.
+    size_t most = l->two_shot_bytes / each;
+    for (size_t at = 0; at < count; at += most) {
+        size_t n = count - at < most ? count - at : most;
+        char *piece = (char *)data + at * each;
+        TRY(check_cuda(peer_two_shot(stream, &g->view, piece, n, type), "two-shot sum"));
+    }
+    return status_ok();
+}
+
+status peer_group_check(const peer_group *g) {
+    char missing[PEER_RANKS_MAX * 4] = "";
+    uint32_t operation = 0;
+    int used = 0;
+    for (int rank = 0; rank < g->view.ranks; rank++) {
+        uint32_t at = __atomic_load_n(&g->report[rank], __ATOMIC_RELAXED);
+        if (at == 0) continue;
+        operation = at;
+        used +=
+            snprintf(missing + used, sizeof missing - (size_t)used, "%s%d", used ? ", " : "", rank);
+    }
+    if (used == 0) return status_ok();
+    return status_error(STATUS_UNAVAILABLE,
+                        "rank %s did not come to sum %u within %.1f s: its process or card has "
+                        "stopped",
+                        missing, operation, (double)g->view.limit_ns / (double)CLOCK_SECOND);
+}
+
+void peer_group_leave(peer_group *g) {
+    for (int rank = 0; rank < g->view.ranks; rank++) {
+        if (g->joined[rank]) cudaIpcCloseMemHandle(g->view.regions[rank]);
+        g->joined[rank] = false;
+    }
+}
+
+void peer_group_destroy(peer_group *g) {
+    if (!g) return;
+    peer_group_leave(g);
+    cudaFree(g->view.regions[g->view.rank]);
+    if (g->report) cudaFreeHost(g->report);
+    free(g);
+}
