@@ -6,6 +6,7 @@
 
 #include "kernels/kernels.h"
 #include "kernels/sampling.h"
+#include "kernels/stage.h"
 
 typedef struct kernels_ops {
     void (*destroy)(kernels *k);
@@ -24,6 +25,13 @@ typedef struct kernels_ops {
     size_t (*weight_bytes)(const kernels_weight *host);
     status (*weight_place)(kernels *k, const kernels_weight *host, void *device,
                            kernels_weight *out);
+    status (*stage_open)(kernels *k, int slots, size_t bytes, kernels_stage **out);
+    void (*stage_close)(kernels_stage *s);
+    status (*stage_rows)(kernels_stage *s, int slot, size_t offset, const kernels_weight *shape,
+                         int first_row, int count, void *device);
+    status (*stage_copy)(kernels_stage *s, int slot, size_t offset, void *device, size_t bytes);
+    status (*stage_poll)(kernels_stage *s, int slot, bool *done);
+    status (*stage_sync)(kernels_stage *s, int64_t deadline_ns);
     int (*begin)(kernels *k); // k->step is set
     int (*rows_max)(const kernels *k, int tokens);
     status (*run)(kernels *k, status (*enqueue)(void *), void *context);
@@ -90,6 +98,15 @@ struct kernels_sampler {
     // KERNELS_SAMPLER_STEPS.
     uint64_t begun, ended, waited;
     const int32_t *tokens; // see kernels_sampler_tokens; set by the backend
+};
+
+// The head of every backend's own stage.
+struct kernels_stage {
+    kernels *kernels;
+    int slots;
+    size_t bytes; // of a slot
+    char *memory; // (slots, bytes)
+    double copy_seconds;
 };
 
 void kernels_sampler_head(kernels_sampler *s, kernels *k, const kernels_sampler_shape *shape);

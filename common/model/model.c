@@ -282,6 +282,11 @@ bool model_tensor(const model *m, tensor_role role, int layer, tensor *out) {
     return m->tensors && tensor_table_get(m->tensors, role, layer, out);
 }
 
+const file_map *model_files(const model *m, int *count) {
+    *count = m->file_count;
+    return m->files;
+}
+
 int64_t model_weight_bytes(const model *m) {
     return m->weight_bytes;
 }

@@ -16,6 +16,7 @@
 #include "common/base/dtype.h"
 #include "common/base/status.h"
 #include "common/model/chat_template.h"
+#include "common/model/file_map.h"
 #include "common/model/model_config.h"
 #include "common/model/tokenizer.h"
 
@@ -95,6 +96,10 @@ const char *model_fingerprint(const model *m);
 // The tensor of a role; layer is ignored for the three that have none. False when the model has no
 // such tensor (a bias, a tied output) or was opened from a card.
 bool model_tensor(const model *m, tensor_role role, int layer, tensor *out);
+
+// The mapped files that the tensors lie in, *count of them; as long as the model lives. For loaders
+// that read them by other means than the mapping.
+const file_map *model_files(const model *m, int *count);
 
 // Bytes of all tensors together; 0 for a card.
 int64_t model_weight_bytes(const model *m);

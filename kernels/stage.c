@@ -1,0 +1,91 @@
+// stage: the door of stage.h. It checks calls against the contract and goes through the backend's
+// table. A backend on plain memory has no entries there: its copies are made here, at once.
+#include "kernels/stage.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/backend.h"
+
+enum { ALIGNMENT = 4096 };
+
+static status open_plain(kernels *k, int slots, size_t bytes, kernels_stage **out) {
+    kernels_stage *s = calloc(1, sizeof *s);
+    char *memory = aligned_alloc(ALIGNMENT, (size_t)slots * bytes);
+    if (!s || !memory) {
+        free(s);
+        free(memory);
+        return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for %d buffers of %zu bytes",
+                            slots, bytes);
+    }
+    *s = (kernels_stage){.kernels = k, .slots = slots, .bytes = bytes, .memory = memory};
+    *out = s;
+    return status_ok();
+}
+
+status kernels_stage_open(kernels *k, int slots, size_t bytes, kernels_stage **out) {
+    assert(slots >= 1 && slots <= KERNELS_STAGE_SLOTS_MAX);
+    assert(bytes >= ALIGNMENT && bytes % ALIGNMENT == 0);
+    *out = NULL;
+    return k->ops->stage_open ? k->ops->stage_open(k, slots, bytes, out)
+                              : open_plain(k, slots, bytes, out);
+}
+
+void kernels_stage_close(kernels_stage *s) {
+    if (!s) return;
+    if (s->kernels->ops->stage_open) {
+        s->kernels->ops->stage_close(s);
+        return;
+    }
+    free(s->memory);
+    free(s);
+}
+
+void *kernels_stage_memory(kernels_stage *s, int slot) {
+    assert(slot >= 0 && slot < s->slots);
+    return s->memory + (size_t)slot * s->bytes;
+}
+
+status kernels_stage_rows(kernels_stage *s, int slot, size_t offset, const kernels_weight *shape,
+                          int first_row, int count, void *device) {
+    size_t row = dtype_row_bytes(shape->type, (size_t)shape->cols);
+    assert(first_row >= 0 && count >= 1 && first_row + count <= shape->rows);
+    assert(first_row % KERNELS_STAGE_ROWS == 0);
+    assert(count % KERNELS_STAGE_ROWS == 0 || first_row + count == shape->rows);
+    assert(offset <= s->bytes && (size_t)count * row <= s->bytes - offset);
+    if (s->kernels->ops->stage_rows)
+        return s->kernels->ops->stage_rows(s, slot, offset, shape, first_row, count, device);
+    memcpy((char *)device + (size_t)first_row * row, (char *)kernels_stage_memory(s, slot) + offset,
+           (size_t)count * row);
+    return status_ok();
+}
+
+status kernels_stage_copy(kernels_stage *s, int slot, size_t offset, void *device, size_t bytes) {
+    assert(offset <= s->bytes && bytes <= s->bytes - offset);
+    if (s->kernels->ops->stage_copy)
+        return s->kernels->ops->stage_copy(s, slot, offset, device, bytes);
+    memcpy(device, (char *)kernels_stage_memory(s, slot) + offset, bytes);
+    return status_ok();
+}
+
+status kernels_stage_poll(kernels_stage *s, int slot, bool *done) {
+    assert(slot >= 0 && slot < s->slots);
+    *done = true;
+    return s->kernels->ops->stage_poll ? s->kernels->ops->stage_poll(s, slot, done) : status_ok();
+}
+
+status kernels_stage_sync(kernels_stage *s, int64_t deadline_ns) {
+    return s->kernels->ops->stage_sync ? s->kernels->ops->stage_sync(s, deadline_ns) : status_ok();
+}
+
+double kernels_stage_copy_seconds(const kernels_stage *s) {
+    return s->copy_seconds;
+}
+
+kernels_weight kernels_stage_weight(const kernels_weight *shape, void *device) {
+    kernels_weight w = *shape;
+    w.data = device;
+    w.row_stride = dtype_row_bytes(shape->type, (size_t)shape->cols);
+    return w;
+}
