@@ -53,6 +53,7 @@ static status alloc_all(decoder *d) {
     TRY(alloc_floats(d, t + (size_t)d->p.kept_rows, width, &d->x));
     TRY(alloc_act(d, t, width, &d->normed));
     TRY(kernels_alloc(d->p.kernels, kernels_sums_bytes(d->p.kernels, t * width), &d->sums));
+    TRY(reduce_register(d->p.reduce, d->sums, t * width));
     TRY(alloc_floats(d, t, (size_t)d->heads * c, &d->q));
     TRY(alloc_act(d, t, (size_t)d->heads * c, &d->mixed));
     TRY(alloc_floats(d, t, (size_t)d->kv_heads * c, &d->k));

@@ -162,6 +162,9 @@ static status open_reduce(engine *e) {
                               .kernels = e->kernels,
                               .progress = o->progress,
                               .kind = o->reduce,
+                              .fast = o->fast,
+                              .one_shot_bytes = o->one_shot_bytes,
+                              .nccl_path = o->nccl_path,
                               .max_count = (size_t)rows * (size_t)model_get_config(o->model)->width,
                               .timeout_ns = o->step_timeout_ns};
     return reduce_open(&options, load_deadline(), &e->reduce);

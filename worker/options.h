@@ -24,6 +24,8 @@ typedef struct options {
     const char *isa;       // of cpu: auto, or a backend by name
     const char *sums;      // of cuda: exact, bf16
     const char *reduce;    // auto, host, nccl, peer
+    int64_t one_shot;      // bytes, see reduce_options
+    const char *nccl;      // libnccl.so.2, or NULL
     bool fast;             // of cuda
     const char *transport; // auto, shm, mpi
     int64_t step_timeout_ns, dial_timeout_ns, lost_timeout_ns;

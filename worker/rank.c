@@ -120,6 +120,8 @@ static engine_options compute_options(rank *r) {
                             .sums = o->sums,
                             .fast = o->fast,
                             .reduce = options_reduce(o),
+                            .one_shot_bytes = (size_t)o->one_shot,
+                            .nccl_path = o->nccl,
                             .kv_memory = o->kv_memory,
                             .kv_type = o->kv_type,
                             .step_timeout_ns = o->step_timeout_ns};

@@ -92,11 +92,16 @@ bool reduce_queues(const reduce *r) {
     return !r->ops || r->ops->queues;
 }
 
+status reduce_register(reduce *r, void *sums, size_t count) {
+    if (!r->ops || !r->ops->register_buffer) return status_ok();
+    return r->ops->register_buffer(r->state, sums, kernels_sums_bytes(r->o.kernels, count));
+}
+
 status reduce_sum(reduce *r, void *sums, size_t count, int64_t deadline_ns) {
     return r->ops ? r->ops->sum(r->state, sums, count, deadline_ns) : status_ok();
 }
 
-status reduce_wait(reduce *r, int64_t deadline_ns) {
+static status wait_for_device(reduce *r, int64_t deadline_ns) {
     bool done = false;
     for (int i = 0;; i++) {
         TRY(kernels_poll(r->o.kernels, &done));
@@ -109,4 +114,10 @@ status reduce_wait(reduce *r, int64_t deadline_ns) {
                                 "the device has not finished the step within its time");
         nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
     }
+}
+
+status reduce_wait(reduce *r, int64_t deadline_ns) {
+    status s = wait_for_device(r, deadline_ns);
+    if (!status_is_ok(&s) && r->ops && r->ops->abort) r->ops->abort(r->state);
+    return s;
 }

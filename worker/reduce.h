@@ -21,9 +21,12 @@ typedef struct reduce_options {
     comm *comm;
     kernels *kernels;
     progress *progress;
-    reduce_kind kind;   // AUTO: host on cpu; on cuda the fastest that works here
-    size_t max_count;   // sums of the largest call
-    int64_t timeout_ns; // longest that one sum may take on the device before the rank gives up
+    reduce_kind kind;      // AUTO: host on cpu; on cuda the fastest that works here
+    size_t max_count;      // sums of the largest call
+    int64_t timeout_ns;    // longest that one sum may take on the device before the rank gives up
+    bool fast;             // nccl: BF16 sums in NCCL's own order, see kernels_cuda_options
+    size_t one_shot_bytes; // peer: messages up to this long go one-shot; 0: measured at the start
+    const char *nccl_path; // libnccl.so.2; NULL: where the loader finds it
 } reduce_options;
 
 typedef struct reduce reduce;
@@ -32,6 +35,10 @@ typedef struct reduce reduce;
 status reduce_open(const reduce_options *o, int64_t deadline_ns, reduce **out);
 void reduce_close(reduce *r);             // NULL is allowed
 const char *reduce_name(const reduce *r); // "none" (one rank), "host", "nccl", "peer"
+
+// Tells of an array of `count` sums that reduce_sum will be given, before the first time: a
+// transport may then do without copies. All ranks alike.
+status reduce_register(reduce *r, void *sums, size_t count);
 
 // Whether reduce_sum only queues work, so that it may be recorded by kernels_run.
 bool reduce_queues(const reduce *r);

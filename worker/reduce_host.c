@@ -47,7 +47,7 @@ static status create(const reduce_options *o, host **out) {
 
 status reduce_host_open(const reduce_options *o, int64_t deadline_ns, const reduce_ops **ops,
                         void **state) {
-    static const reduce_ops host_ops = {"host", false, sum, NULL, close_host};
+    static const reduce_ops host_ops = {.name = "host", .sum = sum, .close = close_host};
     host *h = NULL;
     status s = comm_agree(o->comm, create(o, &h), deadline_ns);
     if (status_is_ok(&s)) {

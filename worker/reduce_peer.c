@@ -107,6 +107,10 @@ static status find_crossover(peer *p, void *data, size_t most, int64_t deadline_
 }
 
 static status tune(peer *p, size_t most, int64_t deadline_ns) {
+    if (p->o.one_shot_bytes > 0) {
+        peer_group_set_one_shot(p->group, p->o.one_shot_bytes);
+        return status_ok();
+    }
     void *data = NULL;
     status s = comm_agree(p->o.comm, kernels_alloc(p->o.kernels, most, &data), deadline_ns);
     if (status_is_ok(&s)) s = find_crossover(p, data, most, deadline_ns);
@@ -140,7 +144,8 @@ static status create(peer *p, peer_invitation *mine) {
 
 status reduce_peer_open(const reduce_options *o, int64_t deadline_ns, const reduce_ops **ops,
                         void **state) {
-    static const reduce_ops peer_ops = {"peer", true, sum, check, close_peer};
+    static const reduce_ops peer_ops = {
+        .name = "peer", .queues = true, .sum = sum, .check = check, .close = close_peer};
     TRY(comm_agree(o->comm, suits(o), deadline_ns));
     peer *p = calloc(1, sizeof *p);
     peer_invitation mine = {0};
