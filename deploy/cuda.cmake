@@ -37,6 +37,18 @@ endif()
 get_filename_component(OCTANT_NVCC_FOLDER "${OCTANT_NVCC_PROGRAM}" DIRECTORY)
 find_path(OCTANT_CUDA_INCLUDE cuda_runtime_api.h
   HINTS "${OCTANT_NVCC_FOLDER}/../include" ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} /usr/local/cuda/include)
+find_path(OCTANT_CUBLAS_INCLUDE cublasLt.h HINTS ${OCTANT_CUDA_INCLUDE})
+# The host side of kernels/cuda: cublas.c where its header is, else no_cublas.c.
+set(OCTANT_WITHOUT_CUBLAS "/no_cublas\\.c$")
+if(NOT OCTANT_CUBLAS_INCLUDE)
+  set(OCTANT_WITHOUT_CUBLAS "/cublas\\.c$")
+endif()
+# Until every launcher that the backend calls is there, its files wait and no_cuda.c answers.
+file(GLOB OCTANT_PRODUCTS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cuda/matmul*.cu)
+if(NOT OCTANT_PRODUCTS OR NOT EXISTS ${CMAKE_SOURCE_DIR}/kernels/cuda/attention.c)
+  set(OCTANT_WITHOUT_CUBLAS "/(no_cublas|cublas|cuda|graph|operators|place|plan|probe|stage|sampler)\\.c$")
+  set(OCTANT_BACKEND_WAITS ON)
+endif()
 if(OCTANT_NVCC)
   message(STATUS "CUDA backend: nvcc ${CMAKE_CUDA_COMPILER_VERSION} (${CMAKE_CUDA_COMPILER})")
 else()

@@ -87,7 +87,7 @@ status kernels_weight_place(kernels *k, const kernels_weight *host, void *device
 }
 
 size_t kernels_act_bytes(const kernels *k, int tokens, int cols) {
-    return (size_t)tokens * (size_t)cols * k->act_bytes;
+    return (size_t)tokens * (((size_t)cols + 7) / 8 * 8) * k->act_bytes; // rows may be padded to 8
 }
 
 size_t kernels_sums_bytes(const kernels *k, size_t count) {

@@ -1,0 +1,149 @@
+// cuda: the inside of the CUDA backend: its state, and what its files offer one another. The
+// kernels and their launchers are in the .cu files; everything here is C and runs on the host.
+//
+//   probe.c     what cards there are, and why one cannot be used
+//   cuda.c      memory, copies, waiting, and the first error
+//   plan.c      kernels_begin: the step's rows into device memory
+//   graph.c     kernels_run: recorded steps
+//   place.c     weights from the file's layout into the device's
+//   operators.c each operator of the table to its launcher
+//   cublas.c    large products by cuBLASLt, with the option `fast`
+//
+// Private to kernels/cuda.
+#ifndef OCTANT_KERNELS_CUDA_CUDA_H
+#define OCTANT_KERNELS_CUDA_CUDA_H
+
+#include <cuda_runtime_api.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/clock.h"
+#include "kernels/backend.h"
+#include "kernels/cuda/step.h"
+
+enum {
+    CUDA_GRAPH_ROWS_MAX = 256, // steps of more rows are not recorded
+    CUDA_GRAPHS_MAX = 96,      // recorded shapes; the one that was used least recently makes room
+    CUDA_PLAN_SLOTS = 4,       // steps whose plans may be on their way to the device
+    CUDA_PLAN_BLOCKS_MAX = 4 << 20, // block table entries of one step: 512 contexts of 131072 by 16
+    CUDA_PAIR_ROWS = 64,            // gate and up as two products: so many rows at a time
+    CUDA_PAIR_ROWS_FAST = 1024,
+    CUDA_ARGMAX_ROWS = 64 // rows of logits in one call to the kernel
+};
+#define CUDA_STAGING_BYTES ((size_t)8 << 20) // one of the two pinned pieces that copies go through
+#define CUDA_WAIT_NS                                                                               \
+    (60 * CLOCK_SECOND) // waits that the contract gives no deadline: the device hangs
+
+// What a recorded graph is valid for.
+typedef struct cuda_graph_key {
+    int rows, context;
+    int blocks, block_tokens;
+    status (*enqueue)(void *context);
+    void *enqueue_context;
+} cuda_graph_key;
+
+typedef struct cuda_graph {
+    cuda_graph_key key;
+    uint64_t used;        // 0: a free place
+    cudaGraphExec_t exec; // NULL: seen once, and run as it is
+} cuda_graph;
+
+typedef struct cublas cublas;
+
+typedef struct cuda {
+    kernels base;
+    kernels_cuda_card card;
+    int device;
+    cudaStream_t stream;
+    cudaEvent_t done; // for waits until all is done
+    status failed;    // the first error of a call that cannot return one
+    cublas *blas;     // NULL: not used
+
+    // Copies between the device and memory of others: two pinned pieces, taken in turn.
+    uint8_t *staging[2];
+    cudaEvent_t staged[2]; // the piece's copy is done
+    int staging_next;
+
+    // The step's rows (plan.c).
+    uint8_t *plan[CUDA_PLAN_SLOTS]; // pinned
+    cudaEvent_t planned[CUDA_PLAN_SLOTS];
+    uint8_t *plan_device;
+    size_t plan_bytes;
+    int plan_blocks; // room for block table entries
+    unsigned plan_next;
+    cuda_step step;
+    const int32_t *wanted; // (step.wanted), device memory
+
+    // Scratch (operators.c).
+    void *product_workspace;
+    void *attention_scratch;
+    size_t attention_scratch_bytes;
+    float *pair; // (2, pair_rows, cols)
+    int pair_rows;
+    uint64_t *best, *best_host;
+
+    uint8_t *place_raw; // (CUDA_STAGING_BYTES) rows of a weight as the file has them, device memory
+
+    cuda_graph graphs[CUDA_GRAPHS_MAX];
+    uint64_t graph_clock;
+} cuda;
+
+// Makes `k`'s device the calling thread's. First in every function that calls CUDA: a backend may
+// be used from another thread than the one that made it.
+void cuda_enter(cuda *k);
+
+// An error of CUDA's as a status: "what: NAME: description". cudaSuccess is OK.
+status cuda_status(cudaError_t e, const char *what);
+
+// For calls that return nothing: the first error is kept, and returned by the next wait.
+void cuda_note(cuda *k, cudaError_t e, const char *what);
+void cuda_note_status(cuda *k, status s);
+
+// Waits for an event, then returns the first error there was. DEADLINE_EXCEEDED names `what`.
+status cuda_wait(cuda *k, cudaEvent_t event, int64_t deadline_ns, const char *what);
+
+status cuda_device_alloc(cuda *k, size_t bytes, void **out); // zeroed
+status cuda_pinned_alloc(size_t bytes, void **out);
+
+// The next pinned piece, when the copy that last used it is done; cuda_staging_sent says that a
+// copy from it was queued.
+status cuda_staging(cuda *k, int *slot);
+void cuda_staging_sent(cuda *k, int slot);
+
+// probe.c
+status cuda_describe(int device, kernels_cuda_card *out);
+
+// plan.c
+status cuda_plan_create(cuda *k, kernels_limits limits);
+void cuda_plan_destroy(cuda *k);
+int cuda_begin(kernels *k);
+int cuda_rows_max(const kernels *k, int tokens);
+bool cuda_plan_is_decode(const cuda *k); // one row per sequence, few enough rows: may be a graph
+
+// graph.c
+status cuda_run(kernels *k, status (*enqueue)(void *), void *context);
+void cuda_graphs_destroy(cuda *k);
+
+// place.c
+size_t cuda_weight_bytes(const kernels_weight *host);
+status cuda_weight_place(kernels *k, const kernels_weight *host, void *device, kernels_weight *out);
+
+// operators.c
+status cuda_scratch_create(cuda *k, kernels_limits limits);
+void cuda_scratch_destroy(cuda *k);
+extern const kernels_ops cuda_ops;
+
+// cuda.c: the table's entries that are there
+void cuda_destroy(kernels *k);
+status cuda_reserve(kernels *k, kernels_limits limits);
+status cuda_alloc(kernels *k, size_t bytes, void **out);
+void cuda_release(kernels *k, void *memory);
+status cuda_upload(kernels *k, void *device, const void *host, size_t bytes);
+status cuda_download(kernels *k, void *host, const void *device, size_t bytes);
+void cuda_copy(kernels *k, void *to, const void *from, size_t bytes);
+status cuda_sync(kernels *k, int64_t deadline_ns);
+status cuda_poll(kernels *k, bool *done);
+void *cuda_stream(const kernels *k);
+
+#endif

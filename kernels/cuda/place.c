@@ -1,0 +1,71 @@
+// place: weights from a mapped file into the device's own layout. Rows go in pieces: gathered into
+// pinned memory by the host (which is when the file is read), copied up as they are, and repacked
+// there by a kernel. Two pinned pieces, so that the host gathers one while the other is copied and
+// packed. The device's one piece is safe: its copies and kernels are in one stream.
+#include <assert.h>
+#include <string.h>
+
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/weight_pack.h"
+
+size_t cuda_weight_bytes(const kernels_weight *host) {
+    return weight_pack_bytes(weight_pack_type(host->type), host->rows, host->cols);
+}
+
+// Rows are laid one behind another; each starts where the kernels may read 16 bytes at a time.
+static size_t packed_stride(const kernels_weight *w) {
+    return (dtype_row_bytes(w->type, (size_t)w->cols) + 15) / 16 * 16;
+}
+
+static void gather(const kernels_weight *w, int first, int count, size_t stride, uint8_t *to) {
+    const uint8_t *from = (const uint8_t *)w->data + (size_t)first * w->row_stride;
+    size_t bytes = dtype_row_bytes(w->type, (size_t)w->cols);
+    for (int r = 0; r < count; r++)
+        memcpy(to + (size_t)r * stride, from + (size_t)r * w->row_stride, bytes);
+}
+
+static status place_rows(cuda *k, const kernels_weight *host, int first, int count,
+                         const weight_pack *pack) {
+    size_t stride = packed_stride(host);
+    int slot = 0;
+    TRY(cuda_staging(k, &slot));
+    gather(host, first, count, stride, k->staging[slot]);
+    cuda_note(k,
+              cudaMemcpyAsync(k->place_raw, k->staging[slot], (size_t)count * stride,
+                              cudaMemcpyHostToDevice, k->stream),
+              "the upload of weights");
+    cuda_staging_sent(k, slot);
+    cuda_note(
+        k, weight_pack_rows(k->stream, k->place_raw, stride, host->type, NULL, first, count, pack),
+        "packing weights");
+    return k->failed;
+}
+
+status cuda_weight_place(kernels *base, const kernels_weight *host, void *device,
+                         kernels_weight *out) {
+    cuda *k = (cuda *)base;
+    cuda_enter(k);
+    size_t stride = packed_stride(host);
+    int rows = (int)(CUDA_STAGING_BYTES / stride) / WEIGHT_PACK_ROWS * WEIGHT_PACK_ROWS;
+    if (rows == 0)
+        return status_error(STATUS_UNIMPLEMENTED,
+                            "a weight has rows of %d columns; the device takes %zu bytes per row",
+                            host->cols, CUDA_STAGING_BYTES / WEIGHT_PACK_ROWS);
+    if (!k->place_raw) {
+        void *memory = NULL;
+        TRY(cuda_device_alloc(k, CUDA_STAGING_BYTES, &memory));
+        k->place_raw = memory;
+    }
+    dtype type = weight_pack_type(host->type);
+    weight_pack pack = weight_pack_at(type, host->rows, host->cols, device);
+    for (int first = 0; first < host->rows; first += rows) {
+        int left = host->rows - first;
+        TRY(place_rows(k, host, first, left < rows ? left : rows, &pack));
+    }
+    *out = (kernels_weight){.data = device,
+                            .row_stride = dtype_row_bytes(type, (size_t)host->cols),
+                            .rows = host->rows,
+                            .cols = host->cols,
+                            .type = type};
+    return status_ok();
+}
