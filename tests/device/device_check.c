@@ -1,8 +1,10 @@
 // device_check: runs the groups of device checks and prints one line for each.
 //
 //   device_check_NAME [--group NAME]... [--seed N] [--order fifo|reverse|warp:SEED|all] [--copies
-//   late|early]
+//   late|early] [--small] [--list]
 //
+// --small takes an emulated device's shapes on a real one too, for tools that slow a card down;
+// --list names the groups.
 // Without --group: all of them. `--order all` runs each group once per order of an emulated
 // device's threads, where a missing barrier shows in some and not in others. The seed is printed; a
 // failure comes again with it.
@@ -43,12 +45,14 @@ typedef struct run {
     int only_count;
     uint64_t seed;
     const char *order, *copies;
+    bool small, list;
     int failed;
 } run;
 
 static void usage(void) {
-    fprintf(stderr, "usage: device_check [--group NAME]... [--seed N] [--order "
-                    "fifo|reverse|warp:SEED|all] [--copies late|early]\ngroups:");
+    fprintf(stderr,
+            "usage: device_check [--group NAME]... [--seed N] [--order "
+            "fifo|reverse|warp:SEED|all] [--copies late|early] [--small] [--list]\ngroups:");
     for (const struct group *g = groups; g->name; g++) fprintf(stderr, " %s", g->name);
     fprintf(stderr, "\n");
     exit(2);
@@ -59,7 +63,7 @@ static void run_group(run *r, const struct group *g, const struct order *o, bool
     static check c; // its table of memory is large
     c = (check){.seed = r->seed,
                 .random = rng_make(r->seed),
-                .emulated = check_target_emulated(),
+                .emulated = check_target_emulated() || r->small,
                 .thorough = thorough};
     int64_t begin = clock_now_ns();
     g->run(&c);
@@ -91,6 +95,8 @@ static void parse(run *r, int argc, char **argv) {
                                             {"seed", required_argument, NULL, 's'},
                                             {"order", required_argument, NULL, 'o'},
                                             {"copies", required_argument, NULL, 'c'},
+                                            {"small", no_argument, NULL, 'm'},
+                                            {"list", no_argument, NULL, 'l'},
                                             {NULL, 0, NULL, 0}};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'g' && r->only_count < (int)(sizeof r->only / sizeof *r->only))
@@ -101,6 +107,10 @@ static void parse(run *r, int argc, char **argv) {
             r->order = optarg;
         else if (option == 'c')
             r->copies = optarg;
+        else if (option == 'm')
+            r->small = true;
+        else if (option == 'l')
+            r->list = true;
         else
             usage();
     }
@@ -115,7 +125,11 @@ static void parse(run *r, int argc, char **argv) {
 int main(int argc, char **argv) {
     run r = {.seed = 1, .order = "fifo", .copies = "late"};
     parse(&r, argc, argv);
-    for (const struct group *g = groups; g->name; g++)
-        if (wanted(&r, g->name)) run_orders(&r, g);
+    for (const struct group *g = groups; g->name; g++) {
+        if (r.list)
+            printf("%s\n", g->name);
+        else if (wanted(&r, g->name))
+            run_orders(&r, g);
+    }
     return r.failed ? 1 : 0;
 }

@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Everything that one call on a machine with a GPU can tell: are the kernels right there, and how fast. Needs nvcc, cmake and a C compiler;
+# takes ninja, PyTorch and compute-sanitizer where they are. No network, no root, no other library. Under 9 minutes.
+#   bench/gpu.sh             every group, in this order:
+#   bench/gpu.sh GROUP...    only these; the results of the others are kept
+#     build     the CUDA backend, its checks and benches, for the card's architecture among others
+#     check     every kernel against the CPU's reference on random inputs, outputs poisoned
+#     torch     PyTorch: the card's matrix rates (ceilings for what follows), and its own operators at the same sizes
+#     decode    steps of an 8B model and of one of eight ranks of a 405B model, B = 1, 32, 256, context 1K and 8K, beside their floors
+#     prefill   chunks of a prompt through the same models
+#     ops       each operator alone
+#     peer      sums over two processes that share the card, exact, and their times
+#     sanitize  compute-sanitizer (memcheck, racecheck) over a part of the checks
+#   --build DIR     where to build (build-gpu)          --results DIR   where gpu-CARD-DATE.csv goes (bench/results)
+#   --emulated      the same on the emulated device of a finished build in --build, at tiny sizes: proves this script, says nothing of speed
+# A group that fails or runs out of time does not stop the others. The last thing printed is a short table. Exit status 1 if any group failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+all=(build check torch decode prefill ops peer sanitize)
+build=build-gpu results=bench/results emulated='' groups=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --build) build=$2; shift ;;
+    --results) results=$2; shift ;;
+    --emulated) emulated=yes ;;
+    -*) echo "gpu.sh: no option '$1'; see the head of bench/gpu.sh" >&2; exit 2 ;;
+    *) case " ${all[*]} " in *" $1 "*) groups+=("$1") ;; *) echo "gpu.sh: no group '$1'; there are: ${all[*]}" >&2; exit 2 ;; esac ;;
+  esac
+  shift
+done
+[ ${#groups[@]} -gt 0 ] || groups=("${all[@]}")
+
+if [ -n "$emulated" ]; then
+  bench=$build/bin/bench-gpu-emulated check=$build/tests/device_check_emulated tiny=--tiny
+else
+  bench=$build/bin/bench-gpu check=$build/tests/device_check_real tiny=
+fi
+parts=$build/gpu-parts
+mkdir -p "$parts" "$results"
+# The CUDA libraries that the backend loads at run, wherever this machine's toolkit or Python has them.
+for folder in /usr/local/cuda/lib64 $(python3 -c 'import sys, glob; print(*(d for p in sys.path for d in glob.glob(p + "/nvidia/cu*/lib")))' 2>/dev/null); do
+  [ -d "$folder" ] && LD_LIBRARY_PATH=$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+done
+export LD_LIBRARY_PATH PATH=$PATH:/usr/local/cuda/bin PYTHONUNBUFFERED=1
+
+begin=$SECONDS total=530 failed=()
+# step GROUP LIMIT COMMAND...: at most LIMIT seconds, and never past the total; its output goes to parts/GROUP.log. 77: skipped.
+step() {
+  local name=$1 limit=$2 status=0 at=$SECONDS left=$((total - (SECONDS - begin)))
+  shift 2
+  if [ "$left" -lt 5 ]; then
+    echo "LEFT OUT $name: no time left; run bench/gpu.sh $name"
+    failed+=("$name")
+    return 1
+  fi
+  timeout -k 10 $((limit < left ? limit : left)) bash -c '"$@"' step "$@" >"$parts/$name.log" 2>&1 </dev/null || status=$?
+  case $status in
+    0) printf 'ok      %-9s %4d s  %s\n' "$name" $((SECONDS - at)) "$(tail -n 1 "$parts/$name.log" | cut -c1-150)" ;;
+    77) printf 'skipped %-9s %4d s  %s\n' "$name" $((SECONDS - at)) "$(tail -n 1 "$parts/$name.log" | cut -c1-150)" ;;
+    *)
+      printf 'FAILED  %-9s %4d s  exit status %d%s; the end of %s:\n' "$name" $((SECONDS - at)) "$status" \
+        "$([ $status -eq 124 ] && echo ' (out of time)')" "$parts/$name.log"
+      tail -n 12 "$parts/$name.log" | cut -c1-200
+      failed+=("$name")
+      ;;
+  esac
+}
+
+configure_and_build() {
+  local generator=()
+  command -v ninja >/dev/null && generator=(-G Ninja)
+  cmake -S . -B "$build" "${generator[@]}" -DOCTANT_ONLY_KERNELS=ON -DOCTANT_CUDA=ON &&
+    cmake --build "$build" --parallel "$(nproc)" --target device_check_real bench-gpu
+}
+# The tools that look inside a running kernel make it ten to a hundred times slower: small shapes, and only some groups.
+sanitized() {
+  command -v compute-sanitizer >/dev/null || { echo "no compute-sanitizer here"; exit 77; }
+  local tool group
+  for tool in memcheck racecheck; do
+    for group in $("$check" --list | grep -E '^(norm|rows|matmul|attention|peer|sample)'); do
+      echo "== $tool $group"
+      compute-sanitizer --tool "$tool" --error-exitcode 9 "$check" --group "$group" --small || exit 1
+    done
+  done
+}
+torch_ops() {
+  python3 bench/gpu_torch.py ceilings $tiny >"$parts/ceilings" || exit $?
+  python3 bench/gpu_torch.py ops $tiny --csv "$parts/torch.csv"
+}
+ceilings() { # as options of bench-gpu: none where PyTorch did not measure them
+  [ -s "$parts/ceilings" ] && [ -z "$emulated" ] && sed 's/^/--/' "$parts/ceilings" | tr '\n' ' '
+}
+measure() { # shellcheck disable=SC2046 # the ceilings are words
+  "$bench" "$1" $tiny --csv "$parts/$1.csv" $(ceilings)
+}
+export build bench check tiny parts emulated
+export -f configure_and_build sanitized torch_ops ceilings measure
+
+for group in "${groups[@]}"; do
+  case $group in
+    build) [ -n "$emulated" ] || step build 240 configure_and_build || exit 1 ;;
+    check) step check 120 "$check" ;;
+    torch) step torch 70 torch_ops ;;
+    decode) step decode 90 measure decode ;;
+    prefill) step prefill 60 measure prefill ;;
+    ops) step ops 100 measure ops ;;
+    peer) step peer 40 measure peer ;;
+    sanitize) [ -n "$emulated" ] || step sanitize 90 sanitized ;;
+  esac
+done
+
+card=$("$bench" card 2>/dev/null || echo unknown-card)
+file=$results/gpu-$card-$(date +%F).csv
+[ -z "$emulated" ] || file=$results/gpu-emulated.csv
+shopt -s nullglob
+csv=("$parts"/*.csv)
+{
+  echo "# bench/gpu.sh on $card, $(date +%F), $(git rev-parse --short HEAD 2>/dev/null || echo 'no revision')"
+  echo "# $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo 'no nvidia-smi')"
+  [ -s "$parts/ceilings" ] && sed 's/^/# PyTorch, product of 8192 x 8192 x 8192 [TFLOP\/s]: /' "$parts/ceilings"
+  echo "group,case,us,bytes,flops,floor_us,note"
+  [ ${#csv[@]} -eq 0 ] || awk '!seen[$0]++' "${csv[@]}"
+} >"$file"
+echo
+python3 bench/gpu_table.py "$file" || cat "$file"
+echo
+echo "$file, after $((SECONDS - begin)) s${emulated:+; EMULATED: these times mean nothing}"
+[ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}"; exit 1; }

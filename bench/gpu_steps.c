@@ -1,0 +1,133 @@
+// gpu_steps: whole steps of a model: decode with one token a sequence, prefill with a chunk of one
+// prompt, through the worker's decoder. Beside each, the floor of common/model/roofline.h with this
+// card's own ceilings and free sums; what sums over eight cards would add stands in the note.
+#include <string.h>
+
+#include "bench/gpu_model.h"
+#include "bench/gpu_sequences.h"
+#include "common/base/clock.h"
+
+enum { CASE_NAME_MAX = 80, CASES_MAX = 8, BLOCK = GPU_BLOCK_TOKENS };
+// What must stay free beside weights and KV: activations, scratch, graphs, the context.
+static const double reserve_bytes = 3e9;
+
+typedef struct step_case {
+    int seqs, tokens, context; // of each sequence
+} step_case;
+
+typedef struct stepping {
+    gpu_model model;
+    sequences seqs;
+} stepping;
+
+static void run_step(gpu *g, void *context) {
+    (void)g;
+    stepping *s = context;
+    const sequences *q = &s->seqs;
+    int64_t deadline = clock_now_ns() + 60 * CLOCK_SECOND;
+    decoder_step step = {.ids = q->ids,
+                         .tokens = q->count * q->tokens,
+                         .seqs = q->seq,
+                         .seq_count = q->count,
+                         .wanted = q->last,
+                         .wanted_count = q->count};
+    gpu_must(decoder_forward(s->model.decoder, &step, deadline), "a step");
+    for (int first = 0; first < q->count; first += DECODER_LOGIT_ROWS) {
+        int left = q->count - first;
+        decoder_logits(s->model.decoder, first,
+                       left < DECODER_LOGIT_ROWS ? left : DECODER_LOGIT_ROWS);
+    }
+}
+
+static void name_case(const gpu_shape *shape, const step_case *c, char name[CASE_NAME_MAX]) {
+    if (c->tokens == 1)
+        snprintf(name, CASE_NAME_MAX, "%s %s decode B=%d context=%d", shape->name,
+                 dtype_name(shape->linear), c->seqs, c->context);
+    else
+        snprintf(name, CASE_NAME_MAX, "%s %s prefill T=%d context=%d", shape->name,
+                 dtype_name(shape->linear), c->tokens, c->context);
+}
+
+static void bench_case(gpu *g, const char *group, const gpu_shape *shape, const step_case *c,
+                       stepping *s) {
+    char name[CASE_NAME_MAX], note[CASE_NAME_MAX] = "";
+    name_case(shape, c, name);
+    if (!gpu_wanted(g, name)) return;
+    s->seqs = sequences_open(c->seqs, c->tokens, c->context);
+    double seconds = gpu_time_steps(g, run_step, s);
+    sequences_close(&s->seqs);
+    roofline_load load = c->tokens == 1 ? roofline_decode(c->seqs, c->context)
+                                        : roofline_prefill(c->tokens, c->context - c->tokens);
+    roofline_format f = gpu_model_format(shape);
+    roofline_time floor = roofline_step(&g->ceilings, &shape->of, &f, &load, 1, ROOFLINE_SUMS_NONE);
+    double bytes = (floor.weights + floor.kv) * g->ceilings.bandwidth;
+    double rate = f.fp8 && g->ceilings.fp8 > 0 ? g->ceilings.fp8 : g->ceilings.bf16;
+    double flops = floor.linear * rate + floor.attention * g->ceilings.bf16;
+    if (shape->ranks > 1) {
+        double sums =
+            roofline_step(&g->ceilings, &shape->of, &f, &load, shape->ranks, ROOFLINE_SUMS_BEST)
+                .allreduce;
+        snprintf(note, sizeof note, "sums over %d cards would add %.2f ms", shape->ranks,
+                 sums * 1e3);
+    }
+    gpu_report(g, group, name, seconds, bytes, flops, floor.total, note);
+}
+
+static int blocks_of(const step_case *c) {
+    return c->seqs * ((c->context + BLOCK - 1) / BLOCK);
+}
+
+// All cases of a shape that fit on this card share one model and one pool.
+static void bench_shape(gpu *g, const char *group, const gpu_shape *shape, const step_case *cases,
+                        int count) {
+    int blocks = 0, rows = DECODER_LOGIT_ROWS, fitting = 0, context = 0;
+    step_case fit[CASES_MAX];
+    for (int i = 0; i < count; i++) {
+        char name[CASE_NAME_MAX];
+        name_case(shape, &cases[i], name);
+        if (!gpu_wanted(g, name)) continue;
+        if (gpu_model_bytes(shape, blocks_of(&cases[i])) + reserve_bytes >
+                (double)g->card.free_bytes &&
+            !g->tiny) {
+            printf("%-8s %-44s does not fit on this card\n", group, name);
+            continue;
+        }
+        fit[fitting++] = cases[i];
+        if (blocks_of(&cases[i]) > blocks) blocks = blocks_of(&cases[i]);
+        if (cases[i].seqs * cases[i].tokens > rows) rows = cases[i].seqs * cases[i].tokens;
+        if (cases[i].context > context) context = cases[i].context;
+    }
+    if (fitting == 0) return;
+    const roofline_shape *s = &shape->of;
+    gpu_open(g, (kernels_limits){.tokens = rows,
+                                 .cols = s->ffn > s->width ? s->ffn : s->width,
+                                 .context = context,
+                                 .heads = s->heads,
+                                 .head_dim = s->head_dim});
+    stepping stepping = {0};
+    gpu_model_open(g, shape, rows, blocks, &stepping.model);
+    for (int i = 0; i < fitting; i++) bench_case(g, group, shape, &fit[i], &stepping);
+    gpu_model_close(g, &stepping.model);
+    gpu_close(g);
+}
+
+static void bench_shapes(gpu *g, const char *group, const step_case *real, int real_count,
+                         const step_case *tiny, int tiny_count) {
+    const gpu_shape *shapes;
+    int count = gpu_shapes(g, &shapes);
+    for (int i = 0; i < count; i++)
+        bench_shape(g, group, &shapes[i], g->tiny ? tiny : real, g->tiny ? tiny_count : real_count);
+}
+
+void gpu_run_decode(gpu *g) {
+    static const step_case real[] = {{1, 1, 1024}, {32, 1, 1024}, {256, 1, 1024},
+                                     {1, 1, 8192}, {32, 1, 8192}, {256, 1, 8192}};
+    static const step_case tiny[] = {{1, 1, 20}, {3, 1, 40}};
+    bench_shapes(g, "decode", real, 6, tiny, 2);
+}
+
+void gpu_run_prefill(gpu *g) {
+    static const step_case real[] = {{1, 2048, 2048}, {1, 2048, 8192}, {1, 512, 512}};
+    static const step_case tiny[] = {{1, 9, 9}, {1, 5, 20}};
+    bench_shapes(g, "prefill", real, 3, tiny, 2);
+}
