@@ -1,5 +1,5 @@
-// device_step: device memory and steps for checks of launchers, below kernels.h: what kernels_begin does for the backend.
-// Included by check_rope.c and check_attention.c.
+// device_step: device memory and steps for checks of launchers, below kernels.h: what kernels_begin
+// does for the backend. Included by check_rope.c and check_attention.c.
 #ifndef OCTANT_TESTS_DEVICE_DEVICE_STEP_H
 #define OCTANT_TESTS_DEVICE_DEVICE_STEP_H
 
@@ -18,24 +18,34 @@ typedef struct device_memory {
     int count;
 } device_memory;
 
-// A copy of `host`, or with NULL memory full of 0xFF.
+// The CPU's reference alone, without the backend whose launchers are checked.
+static inline void device_open_reference(check *c, kernels_limits limits) {
+    status s = kernels_create_cpu(1, -1, "reference", &c->reference);
+    if (status_is_ok(&s)) s = kernels_reserve(c->reference, limits);
+    assert(status_is_ok(&s));
+}
+
+// A copy of `host`.
 static inline void *device_put(device_memory *m, const void *host, size_t bytes) {
     void *memory = NULL;
     assert(m->count < DEVICE_MEMORY_MAX);
     cudaError_t e = cudaMalloc(&memory, bytes > 0 ? bytes : 1);
-    if (e == cudaSuccess)
-        e = host ? cudaMemcpy(memory, host, bytes, cudaMemcpyHostToDevice)
-                 : cudaMemset(memory, 0xff, bytes);
+    if (e == cudaSuccess) e = cudaMemcpy(memory, host, bytes, cudaMemcpyHostToDevice);
     assert(e == cudaSuccess);
     m->taken[m->count++] = memory;
     return memory;
+}
+
+// Memory full of 0xFF.
+static inline void *device_poisoned(check *c, device_memory *m, size_t bytes) {
+    return device_put(m, check_host(c, bytes), bytes);
 }
 
 static inline void *device_get(check *c, const void *memory, size_t bytes) {
     void *host = check_host(c, bytes);
     cudaError_t e = cudaDeviceSynchronize();
     if (e == cudaSuccess) e = cudaMemcpy(host, memory, bytes, cudaMemcpyDeviceToHost);
-    check_that(c, e == cudaSuccess, "%s", cudaGetErrorString(e));
+    check_that(c, e == cudaSuccess, "cuda error %d", (int)e);
     return host;
 }
 
@@ -44,8 +54,8 @@ static inline void device_release(device_memory *m, int count) {
     while (m->count > count) cudaFree(m->taken[--m->count]);
 }
 
-// The step of these sequences, whose rows are consecutive from row 0, with `pad_rows` rows and `pad_seqs` sequences more, as
-// a bucket has.
+// The step of these sequences, whose rows are consecutive from row 0, with `pad_rows` rows and
+// `pad_seqs` sequences more, as a bucket has.
 static inline cuda_step device_step(device_memory *m, int seqs, const kernels_seq *seq,
                                     int block_tokens, int pad_rows, int pad_seqs) {
     static int32_t row_seq[DEVICE_ROWS_MAX], row_position[DEVICE_ROWS_MAX],
