@@ -4,6 +4,7 @@
 #   deploy/check.sh STAGE...   only these:
 #     structure   includes point downwards, third parties stay behind their wrapper, files stay small
 #     unit        gcc, Release, in build/: unit tests, simulation, several ranks
+#     device      gcc, the same folder: the CUDA kernels compiled as C++, every thread a fiber; plain, ASan+UBSan, race checker
 #     golden      tokenizer, templates, logits and tokens against transformers, tokenizers, llama.cpp and other rank counts
 #     e2e         real clusters, by the official openai and gRPC packages (pytest over tests/e2e)
 #     asan        clang, ASan+UBSan, in build-fuzz/: unit tests, and clusters of instrumented programs
@@ -13,7 +14,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-all=(structure unit golden e2e asan fuzz tsan clang)
+all=(structure unit device golden e2e asan fuzz tsan clang)
 stages=("$@")
 [ $# -gt 0 ] || stages=("${all[@]}")
 for stage in "${stages[@]}"; do
@@ -108,8 +109,16 @@ clusters() { # BUILD FILE...: end-to-end tests of a build's programs
 stage_structure() { step "structure" python3 tests/structure/check.py; }
 stage_unit() {
   release || return
-  unit_tests build "unit tests, simulation" -LE ranks
+  unit_tests build "unit tests, simulation" -LE 'ranks|device'
   unit_tests build "several ranks" -L ranks
+}
+stage_device() {
+  release || return
+  if ctest --test-dir build -N -L device | grep -q 'Total Tests: 0'; then
+    echo "skipped: the CUDA kernels on the emulated device: no CUDA toolkit headers (cuda_runtime_api.h) on this machine"
+    return
+  fi
+  unit_tests build "CUDA kernels on the emulated device" -L device
 }
 stage_golden() {
   release && python || return

@@ -84,4 +84,8 @@ float check_bf16(float x);
 bool check_target_set(const char *order, const char *copies);
 bool check_target_emulated(void);
 
+// Turns the machine of an emulated device into one with other cards, as emulator.h lists them;
+// false on a real one.
+bool check_target_cards(const char *list);
+
 #endif

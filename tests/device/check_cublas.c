@@ -117,7 +117,7 @@ int check_cublas(check *c) {
                    .tokens = TOKENS_MAX, .cols = 128, .context = 16, .heads = 1, .head_dim = 16},
                (kernels_cuda_options){.sums = KERNELS_SUMS_BF16, .fast = true});
     check_case(c, "the library");
-    if (!check_that(c, strstr(kernels_name(c->device), "cublaslt") || !c->emulated,
+    if (!check_that(c, strstr(kernels_name(c->device), "cublaslt") || !check_target_emulated(),
                     "%s: libcublasLt was not loaded", kernels_name(c->device)))
         return c->failed;
     product(c, DTYPE_BF16, COLS, 128);

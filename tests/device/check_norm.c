@@ -13,10 +13,10 @@ enum { TOKENS = 5, WIDTH_MAX = 20001 };
 static const float epsilon = 1e-5f;
 
 static void open_for(check *c, kernels_sums sums) {
-    check_open(
-        c,
-        (kernels_limits){.tokens = TOKENS, .cols = WIDTH_MAX, .context = 16, .heads = 1, .head_dim = 16},
-        (kernels_cuda_options){.sums = sums});
+    check_open(c,
+               (kernels_limits){
+                   .tokens = TOKENS, .cols = WIDTH_MAX, .context = 16, .heads = 1, .head_dim = 16},
+               (kernels_cuda_options){.sums = sums});
 }
 
 // Sums as the device holds them; `exact` receives the values that they stand for.

@@ -11,7 +11,8 @@ enum { ROWS = 24, VOCAB = 20000 };
 
 static void open_for(check *c, kernels_sums sums) {
     check_open(
-        c, (kernels_limits){.tokens = ROWS, .cols = VOCAB, .context = 64, .heads = 1, .head_dim = 16},
+        c,
+        (kernels_limits){.tokens = ROWS, .cols = VOCAB, .context = 64, .heads = 1, .head_dim = 16},
         (kernels_cuda_options){.sums = sums});
 }
 

@@ -13,3 +13,9 @@ bool check_target_set(const char *order, const char *copies) {
 bool check_target_emulated(void) {
     return true;
 }
+
+bool check_target_cards(const char *list) {
+    char settings[80];
+    int n = snprintf(settings, sizeof settings, "cards=%s", list);
+    return n < (int)sizeof settings && emulator_configure(settings);
+}

@@ -10,3 +10,8 @@ bool check_target_set(const char *order, const char *copies) {
 bool check_target_emulated(void) {
     return false;
 }
+
+bool check_target_cards(const char *list) {
+    (void)list;
+    return false;
+}
