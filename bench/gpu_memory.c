@@ -109,18 +109,9 @@ kernels_weight gpu_weight(gpu *g, dtype type, int rows, int cols) {
     size_t stride = dtype_row_bytes(type, (size_t)cols), bytes = stride * (size_t)rows;
     uint8_t *data = host(bytes);
     fill_rows(g, type, data, bytes);
-    bool scaled = type == DTYPE_F8_E4M3 || type == DTYPE_I8;
-    float *scales = scaled ? host((size_t)rows * sizeof *scales) : NULL;
-    for (int i = 0; scaled && i < rows; i++) scales[i] = 0x1p-9f;
-    kernels_weight placed, view = {.data = data,
-                                   .row_stride = stride,
-                                   .rows = rows,
-                                   .cols = cols,
-                                   .type = type,
-                                   .scales = scales};
+    kernels_weight view = {data, stride, rows, cols, type}, placed;
     void *memory = gpu_take(g, kernels_weight_bytes(g->k, &view));
     gpu_must(kernels_weight_place(g->k, &view, memory, &placed), "weights");
-    free(scales);
     free(data);
     return placed;
 }

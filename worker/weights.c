@@ -100,23 +100,10 @@ static kernels_weight row_slice(const tensor *t, shard_range rows, int unit) {
     };
 }
 
-// As place, with the scales of the view's rows, which begin at `row` of the tensor.
-static status place_scaled(loader *l, const tensor *t, int64_t row, kernels_weight *view,
-                           kernels_weight *out) {
-    if (!t->scales) return place(l, view, out);
-    float *scales = malloc(((size_t)view->rows + 1) * sizeof *scales);
-    if (!scales) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a matrix's scales");
-    tensor_scales(t, row, view->rows, scales);
-    view->scales = scales;
-    status s = place(l, view, out);
-    free(scales);
-    return s;
-}
-
 static status place_rows(loader *l, const tensor *t, shard_range rows, int unit,
                          kernels_weight *out) {
     kernels_weight view = row_slice(t, rows, unit);
-    return place_scaled(l, t, (int64_t)rows.begin * unit, &view, out);
+    return place(l, &view, out);
 }
 
 // Columns [begin, end) unpacked to float: for cuts that fall inside a block.
@@ -136,11 +123,7 @@ static status unpack_columns(loader *l, const tensor *t, size_t begin, size_t en
         memcpy(host + r * width, row + begin, width * sizeof *row);
     }
     free(row);
-    kernels_weight view = {.data = host,
-                           .row_stride = width * sizeof(float),
-                           .rows = (int)rows,
-                           .cols = (int)width,
-                           .type = DTYPE_F32};
+    kernels_weight view = {host, width * sizeof(float), (int)rows, (int)width, DTYPE_F32};
     if (kernels_weight_bytes(l->kernels, &view) > 0) {
         status s = place(l, &view, out);
         free(host);
@@ -165,7 +148,7 @@ static status column_slice(loader *l, const tensor *t, shard_range cols, int uni
         .cols = (int)(end - begin),
         .type = t->type,
     };
-    return place_scaled(l, t, 0, &view, out);
+    return place(l, &view, out);
 }
 
 static status load_biases(loader *l, int layer, layer_weights *out) {

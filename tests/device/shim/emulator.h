@@ -24,12 +24,37 @@ void emulator_set_order(emulator_order order, uint64_t seed);
 // When a cp.async reaches shared memory: at its wait (late) or where it was issued (early).
 void emulator_set_copies_late(bool late);
 
-// Whether work in a stream runs when something waits for it (deferred), or inside the call that
-// enqueues it.
-void emulator_set_streams_deferred(bool deferred);
+// When work in a stream is done: in the call that enqueues it, not before something waits for it,
+// or by a thread of the emulator's own as soon as it comes (then ranks that wait for each other by
+// MPI and inside kernels get on, as on cards).
+typedef enum emulator_streams {
+    EMULATOR_STREAMS_IMMEDIATE,
+    EMULATOR_STREAMS_DEFERRED,
+    EMULATOR_STREAMS_BACKGROUND
+} emulator_streams;
+void emulator_set_streams(emulator_streams when);
 
-// "order=fifo|reverse|warp:SEED", "copies=late|early", "streams=immediate|deferred", separated by
-// commas. False, with nothing changed after the first wrong word, if it does not read so.
+// The machine's cards, before the first use: names (h100, h200, a100, l4, t4) joined by '+', each
+// perhaps with a count
+// ("a100*4+h100"); "none" for a machine without one; "old-driver" for one whose driver cannot run
+// us. False if it does not read so. As it begins: one h100.
+bool emulator_set_devices(const char *list);
+
+// Bytes of device memory (1 GiB as it begins), before the first use; false after it.
+bool emulator_set_memory(size_t bytes);
+
+// Whether host code that touches device memory faults, as with a card. Costs time with much memory.
+void emulator_set_host_strict(bool strict);
+
+// Plants an error: the call number `calls_before` + 1 from now of a function of the runtime
+// ("cudaMalloc"; "kernel" for the run of a kernel, "cudaLaunchKernelExC" for its launch) fails with
+// the cudaError_t `error`; `lasting`: and from then on all calls do, as after a fault in a kernel.
+// A failed kernel always lasts.
+void emulator_fail(const char *function, int calls_before, int error, bool lasting);
+
+// "order=fifo|reverse|warp:SEED", "copies=late|early", "streams=immediate|deferred|background",
+// "devices=LIST", "memory=MIB", "host=strict|open", separated by commas. False, with nothing
+// changed from the first wrong word on, if it does not read so.
 bool emulator_configure(const char *settings);
 
 // Races that the race flavour has reported so far (each pair of places once); 0 in the other

@@ -86,7 +86,6 @@ void race_grid_wait();
 int race_count();
 void set_order(int order, uint64_t seed); // an emulator_order
 void set_copies_late(bool late);
-void set_streams_deferred(bool deferred);
 
 } // namespace simt
 
