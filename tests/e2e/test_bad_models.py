@@ -13,7 +13,7 @@ import threading
 
 import pytest
 
-from cluster import ROOT, Cluster, end
+from cluster import ROOT, Cluster, end, wait_for
 from worker_run import WorkerRun
 
 AT_ONCE = 8
@@ -374,6 +374,7 @@ def test_a_name_is_free_again_when_its_group_is_gone(tiny_folder, tmp_path):
         for model in (tiny_folder, other, tiny_folder):
             if answers:
                 end(cluster.groups[-1])
+                wait_for(lambda: not cluster.healthy(), 5)  # else the old group's health is taken for the new one's
                 cluster.model = str(model)
                 cluster.start_group()
                 cluster.wait_ready()
