@@ -13,6 +13,10 @@ typedef struct kernels_stage kernels_stage;
 
 enum { KERNELS_STAGE_SLOTS_MAX = 64 };
 
+// Raised when the layout of any type's weights on any device changes: device memory that was saved
+// before is no longer what operators read.
+enum { KERNELS_LAYOUT = 1 };
+
 // `slots` pieces of `bytes` each, aligned to 4096 as direct I/O wants it (bytes is a multiple of
 // that). RESOURCE_EXHAUSTED when memory, or what may be pinned of it, is short.
 status kernels_stage_open(kernels *k, int slots, size_t bytes, kernels_stage **out);

@@ -197,7 +197,16 @@ static status open_all(engine *e) {
     progress_enter(o->progress, CLUSTER_LOADING);
     TRY(agree(e, open_kernels(e)));
     const shard *mine = &e->shards[comm_rank(o->comm)];
-    TRY(agree(e, weights_load(o->model, mine, e->kernels, o->progress, &e->weights)));
+    weights_options weights = {.model = o->model,
+                               .shard = mine,
+                               .rank = comm_rank(o->comm),
+                               .ranks = comm_size(o->comm),
+                               .kernels = e->kernels,
+                               .progress = o->progress,
+                               .warm_folder = o->warm_shards,
+                               .warm_bytes = o->warm_memory,
+                               .deadline_ns = load_deadline()};
+    TRY(agree(e, weights_load(&weights, &e->weights)));
     TRY(open_kv(e));
     TRY(open_reduce(e)); // agreed by itself
     TRY(agree(e, open_decoder(e)));

@@ -29,10 +29,12 @@ typedef struct engine_options {
     const char *sums;      // cuda: "exact" or "bf16", see kernels_sums
     bool fast;             // cuda: see kernels_cuda_options
     reduce_kind reduce;
-    size_t one_shot_bytes; // of peer, see reduce_options
-    const char *nccl_path; // of nccl, likewise
-    int64_t kv_memory;     // bytes of KV blocks on this rank
-    const char *kv_type;   // "auto" (f32 for F32 weights, else f16), "f32", "f16", "bf16"
+    size_t one_shot_bytes;   // of peer, see reduce_options
+    const char *nccl_path;   // of nccl, likewise
+    int64_t kv_memory;       // bytes of KV blocks on this rank
+    const char *warm_shards; // folder of warm shards (warm_shard.h); NULL: none are kept
+    int64_t warm_memory;     // at most so many bytes of this rank
+    const char *kv_type;     // "auto" (f32 for F32 weights, else f16), "f32", "f16", "bf16"
     int64_t step_timeout_ns;
 } engine_options;
 

@@ -31,6 +31,8 @@ static options defaults(void) {
         .sums = "bf16",
         .reduce = "auto",
         .transport = "auto",
+        .warm_shards = "off",
+        .warm_memory = INT64_C(64) << 30,
         .step_timeout_ns = 60 * CLOCK_SECOND,
         .dial_timeout_ns = 30 * CLOCK_SECOND,
         .lost_timeout_ns = 10 * CLOCK_SECOND,
@@ -84,6 +86,11 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
          "cuda: allow what makes an answer depend on the other requests in its batch"},
         {"transport", CONFIG_CHOICE, &o->transport, 0, 0, "auto|shm|mpi", NULL,
          "between ranks; auto: shared memory on one host, MPI across hosts"},
+        {"warm-shards", CONFIG_STRING, &o->warm_shards, 0, 0, NULL, "DIR|off",
+         "cuda: keep this rank's packed weights in DIR (/dev/shm), which a process started again "
+         "loads at the speed of the bus; rm DIR/octant-*.shard frees the memory"},
+        {"warm-memory", CONFIG_BYTES, &o->warm_memory, 1 << 20, 1e14, NULL, NULL,
+         "cuda: weights of a rank that are larger than this are not kept warm"},
         {"step-timeout", CONFIG_DURATION, &o->step_timeout_ns, 1e8, 3.6e12, NULL, NULL,
          "a rank that stands still for so long ends the group"},
         {"dial-timeout", CONFIG_DURATION, &o->dial_timeout_ns, 1e8, 3.6e12, NULL, NULL,
@@ -114,6 +121,10 @@ reduce_kind options_reduce(const options *o) {
     if (!strcmp(o->reduce, "nccl")) return REDUCE_NCCL;
     if (!strcmp(o->reduce, "peer")) return REDUCE_PEER;
     return REDUCE_AUTO;
+}
+
+const char *options_warm_shards(const options *o) {
+    return !strcmp(o->warm_shards, "off") ? NULL : o->warm_shards;
 }
 
 comm_transport options_transport(const options *o) {

@@ -18,16 +18,18 @@ typedef struct options {
     const char *name;        // what clients call the model; NULL: from the files
     int64_t threads;         // per rank; 0: this rank's share of the host's cores
     bool pin;
-    int64_t kv_memory;     // bytes per rank
-    const char *kv_type;   // auto, f32, f16, bf16
-    const char *device;    // auto, cpu, cuda
-    const char *isa;       // of cpu: auto, or a backend by name
-    const char *sums;      // of cuda: exact, bf16
-    const char *reduce;    // auto, host, nccl, peer
-    int64_t one_shot;      // bytes, see reduce_options
-    const char *nccl;      // libnccl.so.2, or NULL
-    bool fast;             // of cuda
-    const char *transport; // auto, shm, mpi
+    int64_t kv_memory;       // bytes per rank
+    const char *kv_type;     // auto, f32, f16, bf16
+    const char *device;      // auto, cpu, cuda
+    const char *isa;         // of cpu: auto, or a backend by name
+    const char *sums;        // of cuda: exact, bf16
+    const char *reduce;      // auto, host, nccl, peer
+    int64_t one_shot;        // bytes, see reduce_options
+    const char *nccl;        // libnccl.so.2, or NULL
+    bool fast;               // of cuda
+    const char *transport;   // auto, shm, mpi
+    const char *warm_shards; // off, or a folder
+    int64_t warm_memory;     // bytes per rank
     int64_t step_timeout_ns, dial_timeout_ns, lost_timeout_ns;
     const char *log_level;
 } options;
@@ -37,5 +39,6 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
 
 comm_transport options_transport(const options *o);
 reduce_kind options_reduce(const options *o);
+const char *options_warm_shards(const options *o); // NULL: off
 
 #endif

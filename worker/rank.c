@@ -123,6 +123,8 @@ static engine_options compute_options(rank *r) {
                             .one_shot_bytes = (size_t)o->one_shot,
                             .nccl_path = o->nccl,
                             .kv_memory = o->kv_memory,
+                            .warm_shards = options_warm_shards(o),
+                            .warm_memory = o->warm_memory,
                             .kv_type = o->kv_type,
                             .step_timeout_ns = o->step_timeout_ns};
 }

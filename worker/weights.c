@@ -1,41 +1,51 @@
-// weights: see weights.h. Loading has two passes: the first makes the views, the second touches
-// their pages.
+// weights: see weights.h. Loading has three passes: the first finds every slice and takes device
+// memory for it, the second fills that memory (or reads the mapped pages in), the third replaces
+// the views into the files by what lies on the device.
 #include "worker/weights.h"
 
 #include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
+#include "common/base/clock.h"
 #include "common/base/log.h"
+#include "kernels/stage.h"
+#include "worker/load_file.h"
+#include "worker/loader.h"
+#include "worker/warm_shard.h"
 
 enum {
-    PAGE = 4096,
-    LAYER_VECTORS = 7,      // two norms, three biases, and o and down unpacked
-    LAYER_MATRICES = 7,     // on a device each has its own memory
-    ADVISE_BYTES = 4 << 20, // read-ahead is asked for in pieces, ahead of the touching
+    LAYER_VECTORS = 5,  // two norms, three biases
+    LAYER_MATRICES = 7, // each may have memory of its own
+    NAME_BYTES = 80,
 };
 
-typedef struct loader {
-    const model *model;
-    const model_config *config;
-    const shard *shard;
-    kernels *kernels;
-    progress *progress;
-    weights *w;
-    int64_t expected; // bytes of this rank's slices, roughly: for the progress
-    int64_t touched;  // bytes
-    bool placed;      // on a device: there is nothing to touch
-    uint8_t sink;     // keeps the reads
-} loader;
+// A matrix that the first pass has found: what is loaded for it (items[i]), where its slice goes,
+// and, where a cut falls inside a block, what to unpack.
+typedef struct place {
+    kernels_weight *out;
+    tensor whole;
+    size_t begin, end; // columns to unpack; end 0: nothing
+} place;
 
-static size_t slice_bytes(const kernels_weight *w) {
-    return (size_t)w->rows * dtype_row_bytes(w->type, (size_t)w->cols);
-}
+typedef struct gathering {
+    const weights_options *o;
+    const model_config *config;
+    weights *w;
+    load_file *files; // for what is read by itself: vectors, unpacked matrices
+    int file_count;
+    load_item *items;
+    place *places;
+    int count, room;
+} gathering;
 
 static int length(shard_range r) {
     return r.end - r.begin;
+}
+
+static status no_memory(const char *what) {
+    return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for %s", what);
 }
 
 // Device memory that the weights own.
@@ -46,241 +56,331 @@ static status own(weights *w, size_t bytes, void **out) {
     return status_ok();
 }
 
-static status find(const loader *l, tensor_role role, int layer, const char *what, tensor *t) {
-    if (model_tensor(l->model, role, layer, t)) return status_ok();
+static status find(const gathering *g, tensor_role role, int layer, const char *what, tensor *t) {
+    if (model_tensor(g->o->model, role, layer, t)) return status_ok();
     return status_error(STATUS_NOT_FOUND, "the model has no %s in layer %d", what, layer);
 }
 
+// ---- what is read by itself, past the mapping: a file that shrinks must not kill the rank
+
+static status read_range(const gathering *g, const void *mapped, size_t size, void *out) {
+    for (int i = 0; i < g->file_count; i++) {
+        uintptr_t at = (uintptr_t)mapped - (uintptr_t)g->files[i].map.bytes;
+        if ((uintptr_t)mapped < (uintptr_t)g->files[i].map.bytes || at >= g->files[i].map.size)
+            continue;
+        return load_file_bytes(&g->files[i], (int64_t)at, out, size);
+    }
+    return status_error(STATUS_INTERNAL, "a tensor lies outside of the model's files");
+}
+
 // Uploads host floats and frees them.
-static status upload(loader *l, float *host, size_t count, float **out) {
+static status upload(gathering *g, float *host, size_t count, float **out) {
     void *device = NULL;
-    status s = own(l->w, count * sizeof(float), &device);
-    if (status_is_ok(&s)) s = kernels_upload(l->kernels, device, host, count * sizeof(float));
+    status s = own(g->w, count * sizeof(float), &device);
+    if (status_is_ok(&s)) s = kernels_upload(g->w->kernels, device, host, count * sizeof(float));
     free(host);
     *out = device;
     return s;
 }
 
 // Elements [begin, end) of a vector, as floats.
-static status load_vector(loader *l, const tensor *t, int begin, int end, float **out) {
+static status load_vector(gathering *g, const tensor *t, int begin, int end, float **out) {
     assert(t->rows == 1 && begin >= 0 && end <= t->cols);
     assert(dtype_block_values(t->type) == 1); // model_open takes no quantised vectors
-    size_t count = (size_t)(end - begin);
+    size_t count = (size_t)(end - begin), bytes = dtype_row_bytes(t->type, count);
     float *host = malloc((count + 1) * sizeof *host);
-    if (!host)
-        return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a vector of %zu weights",
-                            count);
-    dtype_to_f32(t->type, (const char *)t->data + dtype_row_bytes(t->type, (size_t)begin), count,
-                 host);
-    return upload(l, host, count, out);
+    char *raw = malloc(bytes + 1);
+    status s = !host || !raw
+                   ? no_memory("a vector of weights")
+                   : read_range(g, (const char *)t->data + dtype_row_bytes(t->type, (size_t)begin),
+                                bytes, raw);
+    if (status_is_ok(&s)) dtype_to_f32(t->type, raw, count, host);
+    free(raw);
+    if (status_is_ok(&s)) return upload(g, host, count, out);
+    free(host);
+    return s;
 }
 
-// *out = the matrix where this device multiplies it from: the view itself, or a copy of its own.
-static status place(loader *l, const kernels_weight *view, kernels_weight *out) {
-    size_t bytes = kernels_weight_bytes(l->kernels, view);
-    void *device = NULL;
-    if (bytes > 0) TRY(own(l->w, bytes, &device));
-    TRY(kernels_weight_place(l->kernels, view, device, out));
-    if (bytes == 0) return status_ok();
-    l->placed = true;
-    l->touched += (int64_t)slice_bytes(view);
-    double part = (double)l->touched / (double)l->expected;
-    progress_load(l->progress, part < 1 ? part : 1);
-    return status_ok();
+// Columns [begin, end) of the whole matrix as floats, malloc'ed.
+static status unpack(const gathering *g, const place *p, float **out) {
+    const tensor *t = &p->whole;
+    size_t rows = (size_t)t->rows, cols = (size_t)t->cols, width = p->end - p->begin;
+    size_t stride = dtype_row_bytes(t->type, cols);
+    float *row = malloc(cols * sizeof *row), *host = malloc(rows * width * sizeof *host);
+    char *raw = malloc(stride);
+    status s = row && host && raw ? status_ok() : no_memory("a matrix that is unpacked to floats");
+    for (size_t r = 0; status_is_ok(&s) && r < rows; r++) {
+        s = read_range(g, (const char *)t->data + r * stride, stride, raw);
+        if (!status_is_ok(&s)) break;
+        dtype_to_f32(t->type, raw, cols, row);
+        memcpy(host + r * width, row + p->begin, width * sizeof *row);
+    }
+    free(raw);
+    free(row);
+    *out = host;
+    if (!status_is_ok(&s)) free(host);
+    return s;
 }
 
-static kernels_weight row_slice(const tensor *t, shard_range rows, int unit) {
+// ---- first pass
+
+// *out = the view, until the third pass; an item for it.
+static status add(gathering *g, const kernels_weight *view, place p, const char *what, int layer) {
+    *p.out = *view;
+    if (view->rows == 0 || view->cols == 0) return status_ok(); // an empty share
+    assert(g->count < g->room);
+    load_item *item = &g->items[g->count];
+    *item = (load_item){.view = *view, .what = what, .layer = layer};
+    g->places[g->count++] = p;
+    size_t bytes = kernels_weight_bytes(g->w->kernels, view);
+    g->w->bytes += (int64_t)((size_t)view->rows * dtype_row_bytes(view->type, (size_t)view->cols));
+    return bytes > 0 ? own(g->w, bytes, &item->device) : status_ok();
+}
+
+static status add_rows(gathering *g, const tensor *t, shard_range rows, int unit,
+                       kernels_weight *out, const char *what, int layer) {
     size_t stride = dtype_row_bytes(t->type, (size_t)t->cols);
-    return (kernels_weight){
+    kernels_weight view = {
         .data = (const char *)t->data + (size_t)rows.begin * (size_t)unit * stride,
         .row_stride = stride,
         .rows = length(rows) * unit,
         .cols = (int)t->cols,
         .type = t->type,
     };
+    return add(g, &view, (place){.out = out}, what, layer);
 }
 
-static status place_rows(loader *l, const tensor *t, shard_range rows, int unit,
-                         kernels_weight *out) {
-    kernels_weight view = row_slice(t, rows, unit);
-    return place(l, &view, out);
+static status add_columns(gathering *g, const tensor *t, shard_range cols, int unit,
+                          kernels_weight *out, const char *what, int layer) {
+    size_t begin = (size_t)cols.begin * (size_t)unit, end = (size_t)cols.end * (size_t)unit;
+    size_t block = dtype_block_values(t->type);
+    kernels_weight view = {.rows = (int)t->rows, .cols = (int)(end - begin), .type = t->type};
+    if (begin % block == 0 && end % block == 0) {
+        view.data = (const char *)t->data + dtype_row_bytes(t->type, begin);
+        view.row_stride = dtype_row_bytes(t->type, (size_t)t->cols);
+        return add(g, &view, (place){.out = out}, what, layer);
+    }
+    view.type = DTYPE_F32;
+    view.row_stride = (end - begin) * sizeof(float);
+    return add(g, &view, (place){.out = out, .whole = *t, .begin = begin, .end = end}, what, layer);
 }
 
-// Columns [begin, end) unpacked to float: for cuts that fall inside a block.
-static status unpack_columns(loader *l, const tensor *t, size_t begin, size_t end,
-                             kernels_weight *out) {
-    size_t rows = (size_t)t->rows, cols = (size_t)t->cols, width = end - begin;
-    size_t stride = dtype_row_bytes(t->type, cols);
-    float *row = malloc(cols * sizeof *row), *host = malloc(rows * width * sizeof *host);
-    if (!row || !host) {
-        free(row);
-        free(host);
-        return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory to unpack a matrix of %zu x %zu",
-                            rows, width);
+static status add_biases(gathering *g, int layer, layer_weights *out) {
+    if (!g->config->qkv_bias) return status_ok();
+    const shard *s = g->o->shard;
+    int c = g->config->head_dim;
+    tensor q, k, v;
+    TRY(find(g, TENSOR_Q_BIAS, layer, "q bias", &q));
+    TRY(find(g, TENSOR_K_BIAS, layer, "k bias", &k));
+    TRY(find(g, TENSOR_V_BIAS, layer, "v bias", &v));
+    TRY(load_vector(g, &q, s->heads.begin * c, s->heads.end * c, &out->q_bias));
+    TRY(load_vector(g, &k, s->kv_heads.begin * c, s->kv_heads.end * c, &out->k_bias));
+    return load_vector(g, &v, s->kv_heads.begin * c, s->kv_heads.end * c, &out->v_bias);
+}
+
+static status add_layer(gathering *g, int layer, layer_weights *y) {
+    const shard *s = g->o->shard;
+    int c = g->config->head_dim, d = g->config->width;
+    const struct {
+        tensor_role role;
+        const char *what;
+        bool columns;
+        shard_range range;
+        int unit;
+        kernels_weight *out;
+    } matrices[LAYER_MATRICES] = {
+        {TENSOR_Q, "q matrix", false, s->heads, c, &y->q},
+        {TENSOR_K, "k matrix", false, s->kv_heads, c, &y->k},
+        {TENSOR_V, "v matrix", false, s->kv_heads, c, &y->v},
+        {TENSOR_O, "o matrix", true, s->heads, c, &y->o},
+        {TENSOR_GATE, "gate matrix", false, s->ffn, 1, &y->gate},
+        {TENSOR_UP, "up matrix", false, s->ffn, 1, &y->up},
+        {TENSOR_DOWN, "down matrix", true, s->ffn, 1, &y->down},
+    };
+    for (int i = 0; i < LAYER_MATRICES; i++) {
+        tensor t;
+        TRY(find(g, matrices[i].role, layer, matrices[i].what, &t));
+        TRY((matrices[i].columns ? add_columns : add_rows)(
+            g, &t, matrices[i].range, matrices[i].unit, matrices[i].out, matrices[i].what, layer));
     }
-    for (size_t r = 0; r < rows; r++) {
-        dtype_to_f32(t->type, (const char *)t->data + r * stride, cols, row);
-        memcpy(host + r * width, row + begin, width * sizeof *row);
+    tensor attn_norm, ffn_norm;
+    TRY(find(g, TENSOR_ATTN_NORM, layer, "attention norm", &attn_norm));
+    TRY(find(g, TENSOR_FFN_NORM, layer, "feed-forward norm", &ffn_norm));
+    TRY(load_vector(g, &attn_norm, 0, d, &y->attn_norm));
+    TRY(load_vector(g, &ffn_norm, 0, d, &y->ffn_norm));
+    return add_biases(g, layer, y);
+}
+
+static status add_ends(gathering *g) {
+    tensor embedding, output, norm;
+    shard_range vocab = g->o->shard->vocab;
+    TRY(find(g, TENSOR_EMBEDDING, 0, "embedding", &embedding));
+    TRY(find(g, TENSOR_OUTPUT_NORM, 0, "output norm", &norm));
+    TRY(add_rows(g, &embedding, vocab, 1, &g->w->embedding, "embedding", -1));
+    if (!g->config->tied_embeddings) {
+        TRY(find(g, TENSOR_OUTPUT, 0, "output matrix", &output));
+        TRY(add_rows(g, &output, vocab, 1, &g->w->output, "output matrix", -1));
     }
-    free(row);
-    kernels_weight view = {host, width * sizeof(float), (int)rows, (int)width, DTYPE_F32};
-    if (kernels_weight_bytes(l->kernels, &view) > 0) {
-        status s = place(l, &view, out);
-        free(host);
-        return s;
-    }
-    float *device = NULL; // multiplied from plain memory, which must stay
-    TRY(upload(l, host, rows * width, &device));
-    view.data = device;
-    *out = view;
+    TRY(load_vector(g, &norm, 0, g->config->width, &g->w->output_norm));
+    size_t pairs = (size_t)g->config->rope_dims / 2;
+    float *host = malloc((pairs + 1) * sizeof *host);
+    if (!host) return no_memory("the rotation angles");
+    model_config_inv_freq(g->config, host);
+    return upload(g, host, pairs, &g->w->inv_freq);
+}
+
+static status find_all(gathering *g) {
+    TRY(add_ends(g));
+    for (int i = 0; i < g->config->layers; i++) TRY(add_layer(g, i, &g->w->layers[i]));
     return status_ok();
 }
 
-static status column_slice(loader *l, const tensor *t, shard_range cols, int unit,
-                           kernels_weight *out) {
-    size_t begin = (size_t)cols.begin * (size_t)unit, end = (size_t)cols.end * (size_t)unit;
-    size_t block = dtype_block_values(t->type);
-    if (begin % block != 0 || end % block != 0) return unpack_columns(l, t, begin, end, out);
-    kernels_weight view = {
-        .data = (const char *)t->data + dtype_row_bytes(t->type, begin),
-        .row_stride = dtype_row_bytes(t->type, (size_t)t->cols),
-        .rows = (int)t->rows,
-        .cols = (int)(end - begin),
-        .type = t->type,
-    };
-    return place(l, &view, out);
+// ---- second pass
+
+static bool on_device(const gathering *g) {
+    return g->count > 0 && g->items[0].device;
 }
 
-static status load_biases(loader *l, int layer, layer_weights *out) {
-    if (!l->config->qkv_bias) return status_ok();
-    const shard *s = l->shard;
-    int c = l->config->head_dim;
-    tensor q, k, v;
-    TRY(find(l, TENSOR_Q_BIAS, layer, "q bias", &q));
-    TRY(find(l, TENSOR_K_BIAS, layer, "k bias", &k));
-    TRY(find(l, TENSOR_V_BIAS, layer, "v bias", &v));
-    TRY(load_vector(l, &q, s->heads.begin * c, s->heads.end * c, &out->q_bias));
-    TRY(load_vector(l, &k, s->kv_heads.begin * c, s->kv_heads.end * c, &out->k_bias));
-    return load_vector(l, &v, s->kv_heads.begin * c, s->kv_heads.end * c, &out->v_bias);
-}
-
-static status load_layer(loader *l, int layer, layer_weights *out) {
-    const shard *s = l->shard;
-    int c = l->config->head_dim, d = l->config->width;
-    tensor q, k, v, o, gate, up, down, attn_norm, ffn_norm;
-    TRY(find(l, TENSOR_Q, layer, "q matrix", &q));
-    TRY(find(l, TENSOR_K, layer, "k matrix", &k));
-    TRY(find(l, TENSOR_V, layer, "v matrix", &v));
-    TRY(find(l, TENSOR_O, layer, "o matrix", &o));
-    TRY(find(l, TENSOR_GATE, layer, "gate matrix", &gate));
-    TRY(find(l, TENSOR_UP, layer, "up matrix", &up));
-    TRY(find(l, TENSOR_DOWN, layer, "down matrix", &down));
-    TRY(find(l, TENSOR_ATTN_NORM, layer, "attention norm", &attn_norm));
-    TRY(find(l, TENSOR_FFN_NORM, layer, "feed-forward norm", &ffn_norm));
-    TRY(place_rows(l, &q, s->heads, c, &out->q));
-    TRY(place_rows(l, &k, s->kv_heads, c, &out->k));
-    TRY(place_rows(l, &v, s->kv_heads, c, &out->v));
-    TRY(place_rows(l, &gate, s->ffn, 1, &out->gate));
-    TRY(place_rows(l, &up, s->ffn, 1, &out->up));
-    TRY(column_slice(l, &o, s->heads, c, &out->o));
-    TRY(column_slice(l, &down, s->ffn, 1, &out->down));
-    TRY(load_vector(l, &attn_norm, 0, d, &out->attn_norm));
-    TRY(load_vector(l, &ffn_norm, 0, d, &out->ffn_norm));
-    return load_biases(l, layer, out);
-}
-
-static status load_ends(loader *l) {
-    tensor embedding, output, norm;
-    TRY(find(l, TENSOR_EMBEDDING, 0, "embedding", &embedding));
-    TRY(find(l, TENSOR_OUTPUT_NORM, 0, "output norm", &norm));
-    TRY(place_rows(l, &embedding, l->shard->vocab, 1, &l->w->embedding));
-    l->w->output = l->w->embedding;
-    if (!l->config->tied_embeddings) {
-        TRY(find(l, TENSOR_OUTPUT, 0, "output matrix", &output));
-        TRY(place_rows(l, &output, l->shard->vocab, 1, &l->w->output));
+// The matrices that no file has as they are.
+static status place_unpacked(gathering *g) {
+    for (int i = 0; i < g->count; i++) {
+        place *p = &g->places[i];
+        load_item *item = &g->items[i];
+        if (p->end == 0) continue;
+        char name[NAME_BYTES];
+        float *host = NULL;
+        TRY(status_context(unpack(g, p, &host), "%s", load_item_name(item, name, sizeof name)));
+        kernels_weight view = item->view, ignored;
+        view.data = host;
+        if (item->device) {
+            status s = kernels_weight_place(g->w->kernels, &view, item->device, &ignored);
+            free(host);
+            TRY(s);
+            continue;
+        }
+        float *kept = NULL; // multiplied from plain memory, which must stay
+        TRY(upload(g, host, (size_t)view.rows * (size_t)view.cols, &kept));
+        p->out->data = kept;
     }
-    TRY(load_vector(l, &norm, 0, l->config->width, &l->w->output_norm));
-    size_t pairs = (size_t)l->config->rope_dims / 2;
-    float *host = malloc((pairs + 1) * sizeof *host);
-    if (!host) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the rotation angles");
-    model_config_inv_freq(l->config, host);
-    return upload(l, host, pairs, &l->w->inv_freq);
+    return status_ok();
 }
 
-// Reads one byte of each page in [begin, begin + size), after telling the kernel to read ahead.
-static void touch_range(loader *l, const char *begin, size_t size) {
-    for (size_t at = 0; at < size; at += ADVISE_BYTES) {
-        size_t n = size - at < ADVISE_BYTES ? size - at : ADVISE_BYTES;
-        uintptr_t page = (uintptr_t)(begin + at) & ~(uintptr_t)(PAGE - 1);
-        // Advice: where it is refused, the touching below reads all the same.
-        if (n > PAGE) (void)madvise((void *)page, n, MADV_WILLNEED);
-        for (size_t i = 0; i < n; i += PAGE) l->sink ^= (uint8_t)begin[at + i];
+static status load_from_files(gathering *g, load_report *report) {
+    int count = 0;
+    const file_map *files = model_files(g->o->model, &count);
+    TRY(loader_run(&(loader_options){.kernels = g->w->kernels,
+                                     .files = files,
+                                     .file_count = count,
+                                     .items = g->items,
+                                     .item_count = g->count,
+                                     .direct = on_device(g),
+                                     .progress = g->o->progress,
+                                     .deadline_ns = g->o->deadline_ns},
+                   report));
+    TRY(place_unpacked(g));
+    return model_check_files(g->o->model);
+}
+
+static void tell(const load_report *report, const char *where) {
+    char text[256];
+    log_info("weights", "loaded from %s: %s", where, load_report_text(report, text, sizeof text));
+}
+
+static void keep_warm(const warm_shard *warm, int64_t deadline_ns) {
+    int64_t begin = clock_now_ns();
+    status s = warm_shard_save(warm, deadline_ns);
+    if (!status_is_ok(&s)) {
+        log_warn("weights", "not kept warm: %s", s.message);
+        return;
     }
-    if (size > 0) l->sink ^= (uint8_t)begin[size - 1];
+    char path[4096];
+    if (!warm_shard_path(warm, path, sizeof path).code)
+        log_info("weights", "kept warm in %s (written in %.2f s); remove it to free its memory",
+                 path, (double)(clock_now_ns() - begin) / (double)CLOCK_SECOND);
 }
 
-static void touch(loader *l, const kernels_weight *w) {
-    if (w->rows == 0 || w->cols == 0) return;
-    size_t row = dtype_row_bytes(w->type, (size_t)w->cols);
-    if (row == w->row_stride) {
-        touch_range(l, w->data, row * (size_t)w->rows);
-    } else {
-        for (int r = 0; r < w->rows; r++)
-            touch_range(l, (const char *)w->data + (size_t)r * w->row_stride, row);
+static status load_all(gathering *g) {
+    const weights_options *o = g->o;
+    warm_shard warm = {.folder = o->warm_folder,
+                       .limit = o->warm_bytes,
+                       .model = o->model,
+                       .shard = o->shard,
+                       .rank = o->rank,
+                       .ranks = o->ranks,
+                       .kernels = g->w->kernels,
+                       .items = g->items,
+                       .item_count = g->count};
+    load_report report;
+    bool keeps = o->warm_folder && on_device(g);
+    if (keeps) {
+        status s = warm_shard_load(&warm, o->progress, o->deadline_ns, &report);
+        if (status_is_ok(&s)) {
+            tell(&report, "a warm shard");
+            return s;
+        }
+        if (s.code != STATUS_NOT_FOUND) log_warn("weights", "no warm start: %s", s.message);
+    } else if (o->warm_folder) {
+        log_info("weights",
+                 "--warm-shards has no effect here: this device computes from the mapped "
+                 "files, which the page cache keeps warm");
     }
-    l->touched += (int64_t)slice_bytes(w);
-    progress_load(l->progress, (double)l->touched / (double)l->w->bytes);
+    TRY(load_from_files(g, &report));
+    tell(&report, "files");
+    if (keeps) keep_warm(&warm, o->deadline_ns);
+    return status_ok();
 }
 
-// Calls visit(loader, matrix) for every matrix of this rank.
-static void each_matrix(loader *l, void (*visit)(loader *, const kernels_weight *)) {
-    weights *w = l->w;
-    visit(l, &w->embedding);
-    if (w->output.data != w->embedding.data) visit(l, &w->output);
-    for (int i = 0; i < w->layer_count; i++) {
-        const layer_weights *y = &w->layers[i];
-        const kernels_weight *all[] = {&y->q, &y->k, &y->v, &y->o, &y->gate, &y->up, &y->down};
-        for (size_t j = 0; j < sizeof all / sizeof all[0]; j++) visit(l, all[j]);
-    }
+// ---- all
+
+static status open_files(gathering *g) {
+    const file_map *files = model_files(g->o->model, &g->file_count);
+    g->files = calloc((size_t)g->file_count + 1, sizeof *g->files);
+    if (!g->files) return no_memory("a list of files");
+    for (int i = 0; i < g->file_count; i++) TRY(load_file_open(&files[i], false, &g->files[i]));
+    return status_ok();
 }
 
-static void add_bytes(loader *l, const kernels_weight *w) {
-    l->w->bytes += (int64_t)slice_bytes(w);
-}
-
-status weights_load(const model *m, const shard *s, kernels *k, progress *p, weights **out) {
-    const model_config *config = model_get_config(m);
-    weights *w = calloc(1, sizeof *w);
-    if (!w) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the table of weights");
-    w->kernels = k;
-    w->layer_count = config->layers;
-    w->owned_room = 4 + config->layers * (LAYER_VECTORS + LAYER_MATRICES);
-    w->layers = calloc((size_t)config->layers, sizeof *w->layers);
+static status prepare(gathering *g) {
+    weights *w = g->w;
+    w->kernels = g->o->kernels;
+    w->layer_count = g->config->layers;
+    w->owned_room = 4 + g->config->layers * (LAYER_VECTORS + LAYER_MATRICES);
+    w->layers = calloc((size_t)g->config->layers, sizeof *w->layers);
     w->owned = calloc((size_t)w->owned_room, sizeof *w->owned);
-    loader l = {.expected =
-                    (int64_t)((double)model_weight_bytes(m) * length(s->ffn) / config->ffn_width) +
-                    1,
-                .model = m,
-                .config = config,
-                .shard = s,
-                .kernels = k,
-                .progress = p,
-                .w = w};
-    status st = status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the table of weights");
-    if (!w->layers || !w->owned) goto fail;
-    st = load_ends(&l);
-    for (int i = 0; i < config->layers && status_is_ok(&st); i++)
-        st = load_layer(&l, i, &w->layers[i]);
-    if (!status_is_ok(&st)) goto fail;
-    each_matrix(&l, add_bytes);
-    if (!l.placed) each_matrix(&l, touch);
-    progress_load(p, 1);
-    log_debug("weights", "%" PRId64 " MiB in this rank's slices", w->bytes >> 20);
-    *out = w;
-    return st;
-fail:
-    weights_close(w);
-    return st;
+    g->room = 2 + g->config->layers * LAYER_MATRICES;
+    g->items = calloc((size_t)g->room, sizeof *g->items);
+    g->places = calloc((size_t)g->room, sizeof *g->places);
+    if (!w->layers || !w->owned || !g->items || !g->places)
+        return no_memory("the table of weights");
+    return open_files(g);
+}
+
+static void finish(gathering *g) {
+    for (int i = 0; i < g->count; i++)
+        if (g->items[i].device)
+            *g->places[i].out = kernels_stage_weight(&g->items[i].view, g->items[i].device);
+    if (g->config->tied_embeddings) g->w->output = g->w->embedding;
+    progress_load(g->o->progress, 1);
+    log_debug("weights", "%" PRId64 " MiB in this rank's slices", g->w->bytes >> 20);
+}
+
+status weights_load(const weights_options *options, weights **out) {
+    gathering g = {
+        .o = options, .config = model_get_config(options->model), .w = calloc(1, sizeof(weights))};
+    if (!g.w) return no_memory("the table of weights");
+    status s = prepare(&g);
+    if (status_is_ok(&s)) s = find_all(&g);
+    if (status_is_ok(&s)) s = load_all(&g);
+    if (status_is_ok(&s)) finish(&g);
+    for (int i = 0; g.files && i < g.file_count; i++) load_file_close(&g.files[i]);
+    free(g.files);
+    free(g.items);
+    free(g.places);
+    if (status_is_ok(&s))
+        *out = g.w;
+    else
+        weights_close(g.w);
+    return s;
 }
 
 void weights_close(weights *w) {

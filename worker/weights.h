@@ -1,6 +1,10 @@
-// weights: this rank's slices of the model. Matrices are views into the mapped files, never copied:
-// q, k, v, gate, up, embedding and output are cut by rows, o and down by columns (a row_stride does
-// it). Norms and biases, small, become float.
+// weights: this rank's slices of the model: q, k, v, gate, up, embedding and output are cut by
+// rows, o and down by columns. Norms and biases, small, become float.
+//
+// On cpu matrices are views into the mapped files, never copied (a row_stride makes a column
+// slice); their pages are read in by several threads, once, so that the first request does not wait
+// for the disk. On a device they are read past the mapping, copied and repacked, all at the same
+// time (loader.h), or come from a warm shard (warm_shard.h).
 //
 // One exception: where a cut falls inside a quantisation block (odd head sizes), that matrix's
 // slice is unpacked to float.
@@ -29,15 +33,26 @@ typedef struct weights {
     float *inv_freq;                  // (rope_dims / 2)
     layer_weights *layers;
     int layer_count;
-    void **owned; // device memory, freed by weights_close
+    void **owned; // device memory, and on cpu what was unpacked; freed by weights_close
     int owned_count, owned_room;
     int64_t bytes; // of the matrices' slices
 } weights;
 
-// Finds every slice and reads its pages in, once, so that the first request does not wait for the
-// disk; progress->load rises from 0 to 1. `m` must outlive the weights. RESOURCE_EXHAUSTED,
-// NOT_FOUND with the tensor.
-status weights_load(const model *m, const shard *s, kernels *k, progress *p, weights **out);
+typedef struct weights_options {
+    const model *model; // outlives the weights
+    const shard *shard;
+    int rank, ranks; // a warm shard is of one rank
+    kernels *kernels;
+    progress *progress;      // load rises from 0 to 1
+    const char *warm_folder; // of warm shards; NULL: none are kept
+    int64_t warm_bytes;      // at most so many of this rank
+    int64_t deadline_ns;
+} weights_options;
+
+// Loads all of them and logs one line with the rates. RESOURCE_EXHAUSTED; NOT_FOUND with the
+// tensor; DATA_LOSS when a file changes meanwhile; else as loader_run. A warm shard that cannot be
+// used or written costs a warning.
+status weights_load(const weights_options *options, weights **out);
 void weights_close(weights *w); // NULL is allowed
 
 #endif
