@@ -3,8 +3,8 @@
 //
 // A region: head (only its owner touches it), flags of the two-shot way, cells, inbox, result.
 // Flags and cells hold the number of the operation that wrote them last. They are compared for
-// equality: with two halves a writer can be at most one use ahead of its reader, and numbers that
-// wrap after days of service must not look like late ones.
+// equality, since nobody can be ahead by a whole use (peer.h), and numbers that wrap after days of
+// service must not look like late ones.
 #include "kernels/cuda/peer.h"
 
 #include "device.h"
@@ -32,10 +32,9 @@ __device__ head *own_head(const peer_view &v) {
 
 // The flag in the region of rank `at` by which block `block` of rank `from` tells that it has
 // finished writing for phase 0 (inbox) or 1 (result).
-__device__ uint32_t *flag(const peer_view &v, int at, uint32_t epoch, int phase, int from,
-                          int block) {
+__device__ uint32_t *flag(const peer_view &v, int at, int phase, int from, int block) {
     uint32_t *flags = reinterpret_cast<uint32_t *>(v.regions[at] + ALIGNMENT);
-    return flags + (((epoch & 1) * 2 + phase) * PEER_RANKS_MAX + from) * PEER_BLOCKS_MAX + block;
+    return flags + (phase * PEER_RANKS_MAX + from) * PEER_BLOCKS_MAX + block;
 }
 
 struct patience {
@@ -236,7 +235,9 @@ __global__ void __launch_bounds__(THREADS)
     finish(v, epoch);
 }
 
-// ---- Two-shot: in units of 16 bytes; a block meets only the blocks of its own number
+// ---- Two-shot: in units of 16 bytes; a block meets only the blocks of its own number. Inbox and
+// result need no halves: who writes an inbox again has met us in phase 1, after we had read it; who
+// writes a result again has met us in phase 0 of that operation, when the one before was done here.
 
 struct slices {
     size_t units, length; // of the message; of each slice but the last ones
@@ -248,15 +249,12 @@ struct slices {
     __device__ size_t size(int rank) const { return begin(rank + 1) - begin(rank); }
 };
 
-__device__ unsigned char *inbox(const peer_view &v, int at, uint32_t epoch, int from, size_t unit) {
-    return v.regions[at] + v.layout.inbox + (epoch & 1) * v.layout.inbox_half +
-           (size_t)from * v.layout.slice_bytes + unit * 16;
+__device__ unsigned char *inbox(const peer_view &v, int at, int from, size_t unit) {
+    return v.regions[at] + v.layout.inbox + (size_t)from * v.layout.slice_bytes + unit * 16;
 }
 
-__device__ unsigned char *result(const peer_view &v, int at, uint32_t epoch, int slice,
-                                 size_t unit) {
-    return v.regions[at] + v.layout.result + (epoch & 1) * v.layout.result_half +
-           (size_t)slice * v.layout.slice_bytes + unit * 16;
+__device__ unsigned char *result(const peer_view &v, int at, int slice, size_t unit) {
+    return v.regions[at] + v.layout.result + (size_t)slice * v.layout.slice_bytes + unit * 16;
 }
 
 __device__ uint4 as_uint4(const uint32_t (&words)[4]) {
@@ -270,16 +268,16 @@ __device__ bool meet(const peer_view &v, uint32_t epoch, int phase) {
     int rank = (int)threadIdx.x, block = (int)blockIdx.x;
     bool missing = false;
     if (rank < v.ranks && rank != v.rank) {
-        store_release_sys(flag(v, rank, epoch, phase, v.rank, block), epoch);
-        const uint32_t *theirs = flag(v, v.rank, epoch, phase, rank, block);
+        store_release_sys(flag(v, rank, phase, v.rank, block), epoch);
+        const uint32_t *theirs = flag(v, v.rank, phase, rank, block);
         patience p = {};
         while (!missing && load_acquire_sys(theirs) != epoch) missing = spent(v, &p, rank, epoch);
     }
     return __syncthreads_or(missing) == 0;
 }
 
-__device__ void scatter(const peer_view &v, uint32_t epoch, const slices &s,
-                        const unsigned char *data, size_t bytes) {
+__device__ void scatter(const peer_view &v, const slices &s, const unsigned char *data,
+                        size_t bytes) {
     size_t step = (size_t)gridDim.x * THREADS;
     for (int i = 1; i < v.ranks; i++) {
         int to = (v.rank + i) % v.ranks;
@@ -287,15 +285,14 @@ __device__ void scatter(const peer_view &v, uint32_t epoch, const slices &s,
         for (size_t u = (size_t)blockIdx.x * THREADS + threadIdx.x; u < size; u += step) {
             uint32_t words[4];
             load_words(data, bytes, (at + u) * 4, words);
-            store_relaxed16_sys(inbox(v, to, epoch, v.rank, u), as_uint4(words));
+            store_relaxed16_sys(inbox(v, to, v.rank, u), as_uint4(words));
         }
     }
 }
 
 // Sums this rank's slice and hands it to everybody.
 template <class Sum>
-__device__ void sum_slice(const peer_view &v, uint32_t epoch, const slices &s, unsigned char *data,
-                          size_t bytes) {
+__device__ void sum_slice(const peer_view &v, const slices &s, unsigned char *data, size_t bytes) {
     size_t at = s.begin(v.rank), size = s.size(v.rank), step = (size_t)gridDim.x * THREADS;
     for (size_t u = (size_t)blockIdx.x * THREADS + threadIdx.x; u < size; u += step) {
         Sum sum = {};
@@ -304,7 +301,7 @@ __device__ void sum_slice(const peer_view &v, uint32_t epoch, const slices &s, u
             if (rank == v.rank) {
                 load_words(data, bytes, (at + u) * 4, words);
             } else {
-                uint4 theirs = load_relaxed16_sys(inbox(v, v.rank, epoch, rank, u));
+                uint4 theirs = load_relaxed16_sys(inbox(v, v.rank, rank, u));
                 words[0] = theirs.x, words[1] = theirs.y, words[2] = theirs.z, words[3] = theirs.w;
             }
             if (rank == 0)
@@ -316,19 +313,18 @@ __device__ void sum_slice(const peer_view &v, uint32_t epoch, const slices &s, u
         store_words(data, bytes, (at + u) * 4, words);
         for (int i = 1; i < v.ranks; i++) {
             int to = (v.rank + i) % v.ranks;
-            store_relaxed16_sys(result(v, to, epoch, v.rank, u), as_uint4(words));
+            store_relaxed16_sys(result(v, to, v.rank, u), as_uint4(words));
         }
     }
 }
 
-__device__ void collect(const peer_view &v, uint32_t epoch, const slices &s, unsigned char *data,
-                        size_t bytes) {
+__device__ void collect(const peer_view &v, const slices &s, unsigned char *data, size_t bytes) {
     size_t step = (size_t)gridDim.x * THREADS;
     for (int rank = 0; rank < v.ranks; rank++) {
         if (rank == v.rank) continue;
         size_t at = s.begin(rank), size = s.size(rank);
         for (size_t u = (size_t)blockIdx.x * THREADS + threadIdx.x; u < size; u += step) {
-            uint4 theirs = load_relaxed16_sys(result(v, v.rank, epoch, rank, u));
+            uint4 theirs = load_relaxed16_sys(result(v, v.rank, rank, u));
             const uint32_t words[4] = {theirs.x, theirs.y, theirs.z, theirs.w};
             store_words(data, bytes, (at + u) * 4, words);
         }
@@ -345,11 +341,11 @@ __global__ void __launch_bounds__(THREADS)
     if (!__syncthreads_or(failed)) {
         size_t units = (bytes + 15) / 16;
         slices s = {units, (units + v.ranks - 1) / v.ranks};
-        scatter(v, epoch, s, data, bytes);
+        scatter(v, s, data, bytes);
         if (meet(v, epoch, 0)) {
             grid_launch_dependents();
-            sum_slice<Sum>(v, epoch, s, data, bytes);
-            if (meet(v, epoch, 1)) collect(v, epoch, s, data, bytes);
+            sum_slice<Sum>(v, s, data, bytes);
+            if (meet(v, epoch, 1)) collect(v, s, data, bytes);
         }
     }
     finish(v, epoch);
@@ -401,17 +397,16 @@ bool is_sound(const peer_view *v, const void *data, size_t bytes, size_t bytes_m
 
 peer_layout peer_layout_of(int ranks, size_t one_shot_bytes, size_t two_shot_bytes) {
     size_t n = (size_t)ranks;
-    size_t flags = (size_t)2 * 2 * PEER_RANKS_MAX * PEER_BLOCKS_MAX * sizeof(uint32_t);
+    size_t flags = (size_t)2 * PEER_RANKS_MAX * PEER_BLOCKS_MAX * sizeof(uint32_t);
     peer_layout l = {};
     l.one_shot_bytes = round_up(one_shot_bytes, 16);
     l.two_shot_bytes = round_up(two_shot_bytes, 16);
     l.slice_bytes = round_up((l.two_shot_bytes / 16 + n - 1) / n * 16, ALIGNMENT);
     l.cells_half = round_up(n * l.one_shot_bytes * 2, ALIGNMENT);
-    l.inbox_half = l.result_half = n * l.slice_bytes;
     l.cells = ALIGNMENT + round_up(flags, ALIGNMENT);
     l.inbox = l.cells + 2 * l.cells_half;
-    l.result = l.inbox + 2 * l.inbox_half;
-    l.total = l.result + 2 * l.result_half;
+    l.result = l.inbox + n * l.slice_bytes;
+    l.total = l.result + n * l.slice_bytes;
     return l;
 }
 

@@ -14,8 +14,8 @@
 // hold the same bits, and the same bits as by the other way.
 //
 // Operations have numbers (epochs), counted in device memory, so that a recorded graph can be
-// replayed. Odd and even ones use different halves of the regions: a rank that enters operation e
-// has all others' data of e-1, hence they have done with e-2, and its half may be written. So no
+// replayed. Odd and even ones use different halves of the cells: a rank that enters operation e has
+// all others' data of e-1, hence they have done with e-2, and its half may be written. So no
 // operation ends with a barrier.
 //
 // A rank that does not come is waited for `limit_ns`. Then its number is written to `report`, and
@@ -43,10 +43,10 @@ enum {
 
 // Offsets in a region [bytes], each a multiple of 256.
 typedef struct peer_layout {
-    size_t one_shot_bytes, two_shot_bytes;      // longest message of each way; multiples of 16
-    size_t slice_bytes;                         // longest slice of a two-shot message
-    size_t cells, inbox, result;                // of half 0
-    size_t cells_half, inbox_half, result_half; // from half 0 to half 1
+    size_t one_shot_bytes, two_shot_bytes; // longest message of each way; multiples of 16
+    size_t slice_bytes;                    // longest slice of a two-shot message
+    size_t cells, cells_half;              // of half 0, and from there to half 1
+    size_t inbox, result;
     size_t total;
 } peer_layout;
 

@@ -128,21 +128,25 @@ SIMT_ATOMIC inline void store_relaxed16_sys(void *p, uint4 v) {
     __atomic_store_n(w + 3, v.w, __ATOMIC_RELAXED);
 }
 
+// Which half goes first depends on the address: nothing promises an order.
 SIMT_ATOMIC inline ulonglong2 load_relaxed2x8_sys(const void *p) {
     simt::check_aligned(p, 16, "load_relaxed2x8_sys: misaligned address");
     simt::note(p, 16, simt::ATOMIC_READ);
     const unsigned long long *w = (const unsigned long long *)p;
-    // The second half first: nothing promises an order.
-    unsigned long long second = __atomic_load_n(w + 1, __ATOMIC_RELAXED);
-    return make_ulonglong2(__atomic_load_n(w, __ATOMIC_RELAXED), second);
+    unsigned long long v[2];
+    int first = (uintptr_t)p >> 5 & 1;
+    v[first] = __atomic_load_n(w + first, __ATOMIC_RELAXED);
+    v[1 - first] = __atomic_load_n(w + 1 - first, __ATOMIC_RELAXED);
+    return make_ulonglong2(v[0], v[1]);
 }
 
 SIMT_ATOMIC inline void store_relaxed2x8_sys(void *p, ulonglong2 v) {
     simt::check_aligned(p, 16, "store_relaxed2x8_sys: misaligned address");
     simt::note(p, 16, simt::ATOMIC);
-    unsigned long long *w = (unsigned long long *)p;
-    __atomic_store_n(w, v.x, __ATOMIC_RELAXED);
-    __atomic_store_n(w + 1, v.y, __ATOMIC_RELAXED);
+    unsigned long long *w = (unsigned long long *)p, values[2] = {v.x, v.y};
+    int first = (uintptr_t)p >> 4 & 1;
+    __atomic_store_n(w + first, values[first], __ATOMIC_RELAXED);
+    __atomic_store_n(w + 1 - first, values[1 - first], __ATOMIC_RELAXED);
 }
 
 inline void spin_pause() {
