@@ -96,5 +96,6 @@ const int32_t *kernels_sampler_tokens(const kernels_sampler *s) {
 
 float kernels_logprob(float logit, float max, uint64_t mass) {
     double sum = (double)mass / (double)(UINT64_C(1) << SAMPLING_MASS_BITS);
-    return (float)((double)logit - ((double)max + log(sum)));
+    double result = (double)logit - ((double)max + log(sum));
+    return (float)(result + 0.0); // -0, of a logit that is -0, becomes 0
 }

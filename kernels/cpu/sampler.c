@@ -101,6 +101,8 @@ status cpu_sampler_open(kernels_sampler *base, int slot_index, const kernels_sam
     kernels_bias *bias = s->biases + (size_t)slot_index * KERNELS_BIAS_MAX;
     int32_t *history = s->histories + (size_t)slot_index * (size_t)base->shape.context;
     *to = (slot){.params = *p, .keeps_history = kernels_sampling_needs_history(p)};
+    if (p->prompt_tokens > p->history_count) // what is sampled from now on is answer
+        to->params.prompt_tokens = p->history_count;
     to->params.bias = bias;
     to->params.history = history;
     if (p->bias_count > 0) memcpy(bias, p->bias, (size_t)p->bias_count * sizeof *bias);

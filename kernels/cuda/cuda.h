@@ -7,6 +7,7 @@
 //   graph.c     kernels_run: recorded steps
 //   place.c     weights from the file's layout into the device's
 //   operators.c each operator of the table to its launcher
+//   sampler.c   sampling: slots, and what goes up and comes back per step
 //   cublas.c    large products by cuBLASLt, with the option `fast`
 //
 // Private to kernels/cuda.

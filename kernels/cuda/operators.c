@@ -9,6 +9,7 @@
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/rows.h"
+#include "kernels/cuda/sampler.h"
 
 // The most rows that one call's matrices may have together: only the products' workspace depends on
 // it.
@@ -249,4 +250,11 @@ const kernels_ops cuda_ops = {
     .attention = attention,
     .gather = gather,
     .argmax = argmax,
+    .sampler_create = cuda_sampler_create,
+    .sampler_destroy = cuda_sampler_destroy,
+    .sampler_open = cuda_sampler_open,
+    .sampler_begin = cuda_sampler_begin,
+    .sample = cuda_sample,
+    .sampler_end = cuda_sampler_end,
+    .sampler_wait = cuda_sampler_wait,
 };
