@@ -35,6 +35,7 @@ typedef struct kernels_ops {
     int (*begin)(kernels *k); // k->step is set
     int (*rows_max)(const kernels *k, int tokens);
     status (*run)(kernels *k, status (*enqueue)(void *), void *context);
+    void (*forget_runs)(kernels *k); // NULL where run records nothing
 
     void (*embed)(kernels *k, const kernels_weight *table, int first_row, void *sums);
     void (*matmul)(kernels *k, int count, const kernels_weight *const weights[],

@@ -130,6 +130,10 @@ status kernels_run(kernels *k, status (*enqueue)(void *context), void *context) 
     return k->ops->run ? k->ops->run(k, enqueue, context) : enqueue(context);
 }
 
+void kernels_forget_runs(kernels *k) {
+    if (k->ops->forget_runs) k->ops->forget_runs(k);
+}
+
 void kernels_embed(kernels *k, const kernels_weight *table, int first_row, void *sums) {
     check_weight(table);
     if (k->rows > 0) k->ops->embed(k, table, first_row, sums);

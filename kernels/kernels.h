@@ -189,6 +189,10 @@ int kernels_rows_max(const kernels *k, int tokens);
 // wait.
 status kernels_run(kernels *k, status (*enqueue)(void *context), void *context);
 
+// Drops what kernels_run has recorded. Before anything goes that a recorded call uses: a
+// communicator waits at its end for recordings of its sums to go.
+void kernels_forget_runs(kernels *k);
+
 // sums (T, D) = rows ids[t] - first_row of the table (rows, D); zeros where the id is outside
 // [first_row, first_row + rows).
 void kernels_embed(kernels *k, const kernels_weight *table, int first_row, void *sums);

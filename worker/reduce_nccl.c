@@ -175,6 +175,7 @@ static void close_nccl(void *state) {
     int64_t deadline = clock_now_ns() + CLOSE_TIMEOUT_S * CLOCK_SECOND;
     status s = check(n);
     if (status_is_ok(&s)) s = kernels_sync(n->o.kernels, deadline);
+    if (status_is_ok(&s)) kernels_forget_runs(n->o.kernels); // NCCL's end waits for them
     for (int i = 0; status_is_ok(&s) && i < n->registered_count; i++)
         s = check_call(n, n->library.CommDeregister(n->communicator, n->registered[i]),
                        "deregister");

@@ -44,6 +44,7 @@ static void close_peer(void *state) {
     status s = peer_group_check(p->group);
     if (status_is_ok(&s)) s = kernels_sync(p->o.kernels, deadline);
     if (status_is_ok(&s)) {
+        kernels_forget_runs(p->o.kernels);
         peer_group_leave(p->group);
         s = comm_barrier(p->o.comm, deadline);
     }

@@ -124,6 +124,7 @@ bool cuda_plan_is_decode(const cuda *k); // one row per sequence, few enough row
 
 // graph.c
 status cuda_run(kernels *k, status (*enqueue)(void *), void *context);
+void cuda_forget_runs(kernels *k);
 void cuda_graphs_destroy(cuda *k);
 
 // place.c

@@ -79,3 +79,9 @@ status cuda_run(kernels *base, status (*enqueue)(void *), void *context) {
     if (!g->exec) TRY(instantiate(k, g));
     return cuda_status(cudaGraphLaunch(g->exec, k->stream), "cudaGraphLaunch");
 }
+
+void cuda_forget_runs(kernels *base) {
+    cuda *k = (cuda *)base;
+    cuda_enter(k);
+    cuda_graphs_destroy(k);
+}

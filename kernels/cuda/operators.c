@@ -238,6 +238,7 @@ const kernels_ops cuda_ops = {
     .begin = cuda_begin,
     .rows_max = cuda_rows_max,
     .run = cuda_run,
+    .forget_runs = cuda_forget_runs,
     .embed = embed,
     .matmul = matmul_all,
     .gate_up = gate_up,
