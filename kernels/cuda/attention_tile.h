@@ -94,14 +94,15 @@ struct cache_i8 {
 // 64, or of what is left of C, its share of that.
 template <int C, int BYTES> __device__ constexpr int channel_of(int step, int quad) {
     constexpr int lane = 16 / BYTES, run = 4 * lane, whole = C / run, steps = run / 16;
-    if (step < whole * steps) return step / steps * run + quad * lane + step % steps * 4;
+    int piece = step / steps; // with `step % steps` below, gcc 12 -O2 loses the first term
+    if (piece < whole) return piece * run + quad * lane + (step - piece * steps) * 4;
     return whole * run + quad * (C % run / 4) + (step - whole * steps) * 4;
 }
 
 // First of the 4 positions of a tile that quad `quad` holds of step `step` of p.v; and of tile
 // columns 2 quad, 2 quad + 1 of the scores' mma 2 step (its first two positions) and 2 step + 1.
 template <int BYTES> __device__ constexpr int position_of(int step, int quad) {
-    return BYTES == 2 ? step / 2 * 32 + quad * 8 + step % 2 * 4 : quad * 16 + step * 4;
+    return BYTES == 2 ? (step >> 1) * 32 + quad * 8 + (step & 1) * 4 : quad * 16 + step * 4;
 }
 
 // The position of a tile whose key is column `column` of the scores' mma `n`.
