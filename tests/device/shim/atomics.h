@@ -24,7 +24,7 @@ template <class T, class F> SIMT_ATOMIC T update(T *p, F f) {
     typedef typename word_of<sizeof(T)>::type word;
     check_aligned(p, sizeof(T), "atomic: misaligned address");
     note_release(p);
-    note(p, sizeof(T), ATOMIC);
+    note(p, sizeof(T), ATOMIC, __builtin_return_address(0));
     word *at = (word *)p, old = __atomic_load_n(at, __ATOMIC_SEQ_CST), now;
     T before, after;
     do {
@@ -83,19 +83,19 @@ inline void __threadfence_system() {
 
 SIMT_ATOMIC inline uint32_t load_relaxed_sys(const uint32_t *p) {
     simt::check_aligned(p, 4, "load_relaxed_sys: misaligned address");
-    simt::note(p, 4, simt::ATOMIC_READ);
+    simt::note(p, 4, simt::ATOMIC_READ, __builtin_return_address(0));
     return __atomic_load_n(p, __ATOMIC_RELAXED);
 }
 
 SIMT_ATOMIC inline void store_relaxed_sys(uint32_t *p, uint32_t v) {
     simt::check_aligned(p, 4, "store_relaxed_sys: misaligned address");
-    simt::note(p, 4, simt::ATOMIC);
+    simt::note(p, 4, simt::ATOMIC, __builtin_return_address(0));
     __atomic_store_n(p, v, __ATOMIC_RELAXED);
 }
 
 SIMT_ATOMIC inline uint32_t load_acquire_sys(const uint32_t *p) {
     simt::check_aligned(p, 4, "load_acquire_sys: misaligned address");
-    simt::note(p, 4, simt::ATOMIC_READ);
+    simt::note(p, 4, simt::ATOMIC_READ, __builtin_return_address(0));
     uint32_t v = __atomic_load_n(p, __ATOMIC_ACQUIRE);
     simt::note_acquire(p);
     return v;
@@ -105,13 +105,13 @@ SIMT_ATOMIC inline void store_release_sys(uint32_t *p, uint32_t v) {
     simt::check_aligned(p, 4, "store_release_sys: misaligned address");
     simt::note_fence();
     simt::note_release(p);
-    simt::note(p, 4, simt::ATOMIC);
+    simt::note(p, 4, simt::ATOMIC, __builtin_return_address(0));
     __atomic_store_n(p, v, __ATOMIC_RELEASE);
 }
 
 SIMT_ATOMIC inline uint4 load_relaxed16_sys(const void *p) {
     simt::check_aligned(p, 16, "load_relaxed16_sys: misaligned address");
-    simt::note(p, 16, simt::ATOMIC_READ);
+    simt::note(p, 16, simt::ATOMIC_READ, __builtin_return_address(0));
     const uint32_t *w = (const uint32_t *)p;
     return make_uint4(
         __atomic_load_n(w, __ATOMIC_RELAXED), __atomic_load_n(w + 1, __ATOMIC_RELAXED),
@@ -120,7 +120,7 @@ SIMT_ATOMIC inline uint4 load_relaxed16_sys(const void *p) {
 
 SIMT_ATOMIC inline void store_relaxed16_sys(void *p, uint4 v) {
     simt::check_aligned(p, 16, "store_relaxed16_sys: misaligned address");
-    simt::note(p, 16, simt::ATOMIC);
+    simt::note(p, 16, simt::ATOMIC, __builtin_return_address(0));
     uint32_t *w = (uint32_t *)p;
     __atomic_store_n(w, v.x, __ATOMIC_RELAXED);
     __atomic_store_n(w + 1, v.y, __ATOMIC_RELAXED);
@@ -131,7 +131,7 @@ SIMT_ATOMIC inline void store_relaxed16_sys(void *p, uint4 v) {
 // Which half goes first depends on the address: nothing promises an order.
 SIMT_ATOMIC inline ulonglong2 load_relaxed2x8_sys(const void *p) {
     simt::check_aligned(p, 16, "load_relaxed2x8_sys: misaligned address");
-    simt::note(p, 16, simt::ATOMIC_READ);
+    simt::note(p, 16, simt::ATOMIC_READ, __builtin_return_address(0));
     const unsigned long long *w = (const unsigned long long *)p;
     unsigned long long v[2];
     int first = (uintptr_t)p >> 5 & 1;
@@ -142,7 +142,7 @@ SIMT_ATOMIC inline ulonglong2 load_relaxed2x8_sys(const void *p) {
 
 SIMT_ATOMIC inline void store_relaxed2x8_sys(void *p, ulonglong2 v) {
     simt::check_aligned(p, 16, "store_relaxed2x8_sys: misaligned address");
-    simt::note(p, 16, simt::ATOMIC);
+    simt::note(p, 16, simt::ATOMIC, __builtin_return_address(0));
     unsigned long long *w = (unsigned long long *)p, values[2] = {v.x, v.y};
     int first = (uintptr_t)p >> 4 & 1;
     __atomic_store_n(w + first, values[first], __ATOMIC_RELAXED);

@@ -56,21 +56,25 @@ constexpr int warpSize = simt::WARP;
 template <class... P, class... A>
 cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t stream,
                    A... args) {
-    return simt::enqueue(stream, {grid, block, smem, false, (const void *)kernel,
-                                  [=] { kernel(static_cast<P>(args)...); }});
+    return simt::enqueue(stream,
+                         {grid, block, smem, false, (const void *)kernel,
+                          simt::make_work([=]() SIMT_UNSEEN { kernel(static_cast<P>(args)...); })});
 }
 
 template <class... P, class... A>
 cudaError_t launch_dependent(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem,
                              cudaStream_t stream, A... args) {
-    return simt::enqueue(stream, {grid, block, smem, true, (const void *)kernel,
-                                  [=] { kernel(static_cast<P>(args)...); }});
+    return simt::enqueue(stream,
+                         {grid, block, smem, true, (const void *)kernel,
+                          simt::make_work([=]() SIMT_UNSEEN { kernel(static_cast<P>(args)...); })});
 }
 
 inline void grid_wait() {
     simt::grid_wait();
 }
-inline void grid_launch_dependents() {}
+inline void grid_launch_dependents() {
+    simt::race_launch_dependents();
+}
 
 #include "tests/device/shim/atomics.h"
 #include "tests/device/shim/intrinsics.h"

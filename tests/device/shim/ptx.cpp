@@ -126,9 +126,10 @@ template <int MATRICES, bool TRANSPOSED> void ldmatrix(void **lanes, unsigned ma
         }
 }
 
-template <int MATRICES, bool TRANSPOSED> void ldmatrix_post(uint32_t *r, const void *row) {
+template <int MATRICES, bool TRANSPOSED>
+void ldmatrix_post(uint32_t *r, const void *row, const void *pc) {
     simt::check_aligned(row, 16, "ldmatrix: misaligned row address");
-    if (simt::lane_id() < MATRICES * 8) simt::note(row, 16, simt::READ);
+    if (simt::lane_id() < MATRICES * 8) simt::note(row, 16, simt::READ, pc);
     load post = {r, (const unsigned char *)row};
     simt::warp(~0u, &post, ldmatrix<MATRICES, TRANSPOSED>);
 }
@@ -156,16 +157,16 @@ void mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 }
 
 void ldmatrix_x4(uint32_t (&r)[4], const void *row) {
-    ldmatrix_post<4, false>(r, row);
+    ldmatrix_post<4, false>(r, row, __builtin_return_address(0));
 }
 void ldmatrix_x2(uint32_t (&r)[2], const void *row) {
-    ldmatrix_post<2, false>(r, row);
+    ldmatrix_post<2, false>(r, row, __builtin_return_address(0));
 }
 void ldmatrix_x4_trans(uint32_t (&r)[4], const void *row) {
-    ldmatrix_post<4, true>(r, row);
+    ldmatrix_post<4, true>(r, row, __builtin_return_address(0));
 }
 void ldmatrix_x2_trans(uint32_t (&r)[2], const void *row) {
-    ldmatrix_post<2, true>(r, row);
+    ldmatrix_post<2, true>(r, row, __builtin_return_address(0));
 }
 
 uint64_t device_clock_ns() {

@@ -1,19 +1,443 @@
-// What the flavours without a race checker link in its place.
+// race: the checker of the race flavour. Kernels are compiled with -fsanitize=thread, whose hooks
+// (__tsan_read4 ...) land here instead of in the thread sanitizer's library, which knows nothing of
+// barriers between fibers; without those hooks nothing here does anything.
+//
+// Two accesses of a launch race if they overlap, one writes, not both are atomic, and nothing
+// orders them. Order comes from barriers and __syncwarp (vector clocks: of warps in the block, of
+// lanes in the warp; a shuffle orders no memory), and between blocks from a release (fence, then
+// atomic) that another block's atomic reads. Since order is judged by clocks, not by what happened
+// to run first, one order of the fibers finds most races.
+//
+// Four bytes of memory have four slots for the latest accesses; more are forgotten, as in the
+// thread sanitizer. Also told: reads of shared memory that this block never wrote, use of a
+// cp.async's target before its wait, use of an earlier grid's memory before grid_wait() in a
+// dependent launch, and memory of the host that is not pinned. The program then ends with
+// RACE_EXIT.
 #include "tests/device/shim/simt.h"
+
+#include "tests/device/shim/fiber.h"
+#include "tests/device/shim/runtime.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <set>
+#include <unistd.h>
+#include <unordered_map>
+#include <vector>
+
+extern "C" char __executable_start[], _end[]; // the program's image, by the linker
 
 namespace simt {
 
-void note(const void *, size_t, access_kind) {}
-void note_fence() {}
-void note_release(const void *) {}
-void note_acquire(const void *) {}
-void race_grid(const grid &) {}
-void race_block() {}
-void race_barrier(int, int) {}
-void race_warp(int, unsigned) {}
-void race_grid_wait() {}
+namespace {
+
+enum { RACE_EXIT = 66, SLOTS = 4, PAGE_BITS = 12, WORDS = (1 << PAGE_BITS) / 4, REPORTS_MAX = 20 };
+
+struct access {
+    uint32_t block;      // serial number over all launches; 0: none
+    uint32_t warp_clock; // of the warp, at barriers
+    uint32_t lane_clock; // of the lane, at warp synchronisations
+    uint32_t place;      // in the program's image
+    uint16_t thread;
+    uint8_t bytes; // which of the word's four
+    uint8_t kind;
+};
+
+struct word {
+    access slots[SLOTS];
+    uint32_t written_by; // block
+    uint8_t written;     // which bytes
+    uint8_t victim;
+};
+
+enum region { SHARED, STATIC, GLOBAL, HOST };
+
+struct page {
+    word words[WORDS];
+    region where;
+    uint32_t launch; // when `where` was found out
+};
+
+// What a block had done when it released: accesses up to these clocks.
+struct view {
+    uint32_t block, warp_known[WARPS_MAX], lane_known[WARP];
+    int thread;
+};
+
+struct acquired {
+    std::shared_ptr<const view> what;
+    access when;
+};
+
+struct {
+    bool on = false;
+    uint32_t block = 0, launch_first = 0, chain_first = 0; // serial numbers of blocks
+    uint32_t launch = 0;
+    int threads = 0;
+    // known[a][b]: up to which clock of b all is before what a does now; known[a][a]: a's own
+    // clock.
+    uint32_t warps[WARPS_MAX][WARPS_MAX];
+    uint32_t lanes[WARPS_MAX][WARP][WARP];
+    bool fenced[THREADS_MAX], waited[THREADS_MAX];
+    bool dependent = false, orderly = true;
+    std::vector<acquired> acquisitions;                                        // of this block
+    std::map<const void *, std::vector<std::shared_ptr<const view>>> releases; // of this launch
+    std::unordered_map<uintptr_t, std::unique_ptr<page>> pages;
+    uintptr_t last_number = 1;
+    page *last_page = nullptr;
+    std::set<std::pair<uint32_t, uint32_t>> seen;
+    int races = 0;
+} state;
+
+bool writes(uint8_t kind) {
+    return kind == WRITE || kind == ATOMIC || kind == PENDING;
+}
+bool is_atomic(uint8_t kind) {
+    return kind == ATOMIC || kind == ATOMIC_READ;
+}
+
+// ---- order
+
+bool before_in_block(const access &a, const access &b) {
+    if (a.thread == b.thread) return true;
+    int wa = a.thread / WARP, wb = b.thread / WARP;
+    if (wa == wb) return state.lanes[wb][b.thread % WARP][a.thread % WARP] >= a.lane_clock;
+    return state.warps[wb][wa] >= a.warp_clock;
+}
+
+bool in_view(const access &a, const view &v) {
+    if (a.block != v.block) return false;
+    int wa = a.thread / WARP;
+    if (a.thread == v.thread) return a.lane_clock <= v.lane_known[v.thread % WARP];
+    if (wa == v.thread / WARP) return v.lane_known[a.thread % WARP] >= a.lane_clock;
+    return v.warp_known[wa] >= a.warp_clock;
+}
+
+bool before(const access &a, const access &b) {
+    if (a.block == b.block) return before_in_block(a, b);
+    for (const acquired &got : state.acquisitions)
+        if (in_view(a, *got.what) && before_in_block(got.when, b)) return true;
+    return false;
+}
+
+// ---- reports
+
+void print_place(uint32_t place) {
+    char command[160], line[400];
+    snprintf(command, sizeof command, "addr2line -sCpfie /proc/%d/exe 0x%x 2>/dev/null",
+             (int)getpid(), place - 1);
+    FILE *tool = popen(command, "r");
+    bool told = false;
+    while (tool && fgets(line, sizeof line, tool)) {
+        fprintf(stderr, "    %s", line);
+        told = true;
+    }
+    if (tool) pclose(tool);
+    if (!told) fprintf(stderr, "    program + 0x%x\n", place);
+}
+
+void report(const char *what, const access &a, const access &b, const void *p) {
+    if (!state.seen.insert({a.place, b.place}).second) return;
+    if (++state.races > REPORTS_MAX) return;
+    fprintf(stderr, "emulated device: %s, %d bytes at %p in block (%u,%u,%u)\n", what,
+            __builtin_popcount(b.bytes), p, block_index.x, block_index.y, block_index.z);
+    fprintf(stderr, "  thread %d\n", b.thread);
+    print_place(b.place);
+    if (!a.block) return;
+    fprintf(stderr, "  thread %d of %s\n", a.thread,
+            a.block == b.block              ? "the same block"
+            : a.block >= state.launch_first ? "another block"
+                                            : "an earlier grid");
+    print_place(a.place);
+}
+
+// ---- memory
+
+region find_region(const void *p) {
+    if (p >= dynamic_smem && p < dynamic_smem + SMEM_MAX) return SHARED;
+    if (p >= __executable_start && p < _end) return STATIC;
+    return runtime::memory_find(p).kind == runtime::PAGEABLE ? HOST : GLOBAL;
+}
+
+word *find_word(uintptr_t at) {
+    uintptr_t number = at >> PAGE_BITS;
+    if (number != state.last_number) {
+        std::unique_ptr<page> &p = state.pages[number];
+        if (!p) p.reset(new page());
+        state.last_number = number;
+        state.last_page = p.get();
+    }
+    page *p = state.last_page;
+    if (p->launch != state.launch) {
+        p->launch = state.launch;
+        p->where = find_region((const void *)at);
+    }
+    return &p->words[(at & ((1 << PAGE_BITS) - 1)) / 4];
+}
+
+// Whether what happened in `a` can still matter to a race.
+bool alive(const access &a, region where) {
+    if (!a.block) return false;
+    return where == GLOBAL || where == HOST ? a.block >= state.chain_first : a.block == state.block;
+}
+
+void check_pair(const access &a, const access &me, const void *p) {
+    bool conflict =
+        (writes(a.kind) || writes(me.kind)) && !(is_atomic(a.kind) && is_atomic(me.kind));
+    if (!(a.bytes & me.bytes) || !conflict) return;
+    if (a.block < state.launch_first) {
+        if (state.dependent && !state.waited[me.thread])
+            report("memory of an earlier grid used before grid_wait", a, me, p);
+    } else if (a.kind == PENDING && a.block == me.block &&
+               !(me.kind == WRITE && a.thread == me.thread)) {
+        report("memory used while a cp.async to it is under way", a, me, p);
+    } else if (!before(a, me)) {
+        report("race", a, me, p);
+    }
+}
+
+void keep(word *w, const access &me, region where) {
+    access *into = nullptr;
+    for (access &a : w->slots) {
+        bool replaced =
+            !alive(a, where) ||
+            (a.thread == me.thread && a.block == me.block && a.kind == me.kind &&
+             (a.bytes | me.bytes) == me.bytes) ||
+            ((a.bytes | me.bytes) == me.bytes && a.block >= state.launch_first &&
+             (writes(me.kind) || !writes(a.kind)) && !is_atomic(me.kind) && before(a, me));
+        if (!replaced) continue;
+        if (into)
+            a.block = 0;
+        else
+            into = &a;
+    }
+    if (!into) into = &w->slots[w->victim++ % SLOTS];
+    *into = me;
+}
+
+void note_word(uintptr_t at, uint8_t bytes, uint8_t kind, uint32_t place) {
+    word *w = find_word(at);
+    region where = state.last_page->where;
+    int t = current->id;
+    access me = {state.block,
+                 state.warps[t / WARP][t / WARP],
+                 state.lanes[t / WARP][t % WARP][t % WARP],
+                 place,
+                 (uint16_t)t,
+                 bytes,
+                 kind};
+    const void *p = (const void *)at;
+    if (where == HOST) {
+        report("memory of the host that is not pinned", {}, me, p);
+        return;
+    }
+    for (const access &a : w->slots)
+        if (alive(a, where)) check_pair(a, me, p);
+    bool stale = where == SHARED   ? w->written_by != state.block || (bytes & ~w->written)
+                 : where == STATIC ? w->written_by != 0 && w->written_by != state.block
+                                   : false;
+    if (!writes(kind) && stale) report("shared memory read that this block never wrote", {}, me, p);
+    if (writes(kind)) {
+        if (w->written_by != state.block) w->written = 0;
+        w->written_by = state.block;
+        w->written |= bytes;
+    }
+    keep(w, me, where);
+}
+
+void note_at(const void *p, size_t n, uint8_t kind, const void *pc) {
+    if (!state.on || !current || n == 0 || fiber_on_stack(p)) return;
+    uint32_t place = (uint32_t)((const char *)pc - __executable_start);
+    for (uintptr_t at = (uintptr_t)p, end = at + n; at < end;) {
+        uintptr_t base = at & ~(uintptr_t)3, stop = base + 4 < end ? base + 4 : end;
+        note_word(base, (uint8_t)(((1u << (stop - at)) - 1) << (at - base)), kind, place);
+        at = stop;
+    }
+}
+
+// All that the members know, each of them knows from here on.
+template <int N> void join(uint32_t (*known)[N], uint32_t members) {
+    uint32_t all[N] = {};
+    for (int i = 0; i < N; i++)
+        if (members >> i & 1)
+            for (int j = 0; j < N; j++)
+                if (known[i][j] > all[j]) all[j] = known[i][j];
+    for (int i = 0; i < N; i++)
+        if (members >> i & 1) {
+            memcpy(known[i], all, sizeof all);
+            known[i][i]++;
+        }
+}
+
+std::shared_ptr<view> current_view() {
+    auto v = std::make_shared<view>();
+    int t = current->id;
+    v->block = state.block;
+    v->thread = t;
+    memcpy(v->warp_known, state.warps[t / WARP], sizeof v->warp_known);
+    memcpy(v->lane_known, state.lanes[t / WARP][t % WARP], sizeof v->lane_known);
+    return v;
+}
+
+// The program ends badly if there was a race, whatever it thinks itself.
+struct verdict {
+    ~verdict() {
+        if (state.races == 0) return;
+        fflush(nullptr);
+        fprintf(stderr, "emulated device: %d races\n", state.races);
+        _exit(RACE_EXIT);
+    }
+} verdict_at_end;
+
+} // namespace
+
+void note(const void *p, size_t bytes, access_kind kind, const void *pc) {
+    note_at(p, bytes, (uint8_t)kind, pc ? pc : __builtin_return_address(0));
+}
+
+void note_fence() {
+    if (state.on && current) state.fenced[current->id] = true;
+}
+
+void note_release(const void *p) {
+    if (!state.on || !current || !state.fenced[current->id]) return;
+    auto &here = state.releases[p];
+    here.push_back(current_view());
+    for (const acquired &got : state.acquisitions) here.push_back(got.what);
+}
+
+void note_acquire(const void *p) {
+    if (!state.on || !current) return;
+    auto found = state.releases.find(p);
+    if (found == state.releases.end()) return;
+    int t = current->id;
+    access now = {state.block,
+                  state.warps[t / WARP][t / WARP],
+                  state.lanes[t / WARP][t % WARP][t % WARP],
+                  0,
+                  (uint16_t)t,
+                  0,
+                  READ};
+    for (const auto &v : found->second)
+        if (v->block != state.block) state.acquisitions.push_back({v, now});
+}
+
+void race_grid(const grid &g) {
+    if (!state.on) return;
+    // A grid that waits before it lets the next one start, or ends, has all before it done by then.
+    uint32_t first = state.block + 1;
+    if (!g.dependent)
+        state.chain_first = first;
+    else if (!state.dependent || state.orderly)
+        state.chain_first = state.launch_first;
+    state.launch_first = first;
+    state.launch++;
+    state.dependent = g.dependent;
+    state.orderly = true;
+    state.threads = (int)(g.threads.x * g.threads.y * g.threads.z);
+    state.releases.clear();
+}
+
+void race_block() {
+    if (!state.on) return;
+    state.block++;
+    state.acquisitions.clear();
+    memset(state.fenced, 0, sizeof state.fenced);
+    memset(state.waited, 0, sizeof state.waited);
+    memset(state.warps, 0, sizeof state.warps);
+    memset(state.lanes, 0, sizeof state.lanes);
+    for (int w = 0; w < WARPS_MAX; w++) {
+        state.warps[w][w] = 1;
+        for (int l = 0; l < WARP; l++) state.lanes[w][l][l] = 1;
+    }
+}
+
+void race_block_end() {
+    if (!state.on || !state.dependent) return;
+    bool any = false;
+    for (int i = 0; i < state.threads; i++) any |= state.waited[i];
+    state.orderly &= any;
+}
+
+void race_barrier(uint32_t warps) {
+    if (!state.on) return;
+    join<WARPS_MAX>(state.warps, warps);
+    bool waited = false;
+    for (int i = 0; i < state.threads; i++)
+        if (warps >> i / WARP & 1) waited |= state.waited[i];
+    for (int i = 0; i < state.threads; i++)
+        if (warps >> i / WARP & 1) state.waited[i] = waited;
+    for (int w = 0; w < WARPS_MAX; w++)
+        if (warps >> w & 1) join<WARP>(state.lanes[w], ~0u);
+}
+
+void race_warp(int w, unsigned mask) {
+    if (state.on) join<WARP>(state.lanes[w], mask);
+}
+
+void race_grid_wait() {
+    if (state.on) state.waited[current->id] = true;
+}
+
+void race_launch_dependents() {
+    if (state.on && state.dependent && !state.waited[current->id]) state.orderly = false;
+}
+
 int race_count() {
-    return 0;
+    return state.races;
 }
 
 } // namespace simt
+
+// ---- the compiler's hooks
+
+#define PC __builtin_return_address(0)
+#define HOOKS(n)                                                                                   \
+    void __tsan_read##n(void *p) {                                                                 \
+        simt::note_at(p, n, simt::READ, PC);                                                       \
+    }                                                                                              \
+    void __tsan_write##n(void *p) {                                                                \
+        simt::note_at(p, n, simt::WRITE, PC);                                                      \
+    }                                                                                              \
+    void __tsan_unaligned_read##n(void *p) {                                                       \
+        simt::note_at(p, n, simt::READ, PC);                                                       \
+    }                                                                                              \
+    void __tsan_unaligned_write##n(void *p) {                                                      \
+        simt::note_at(p, n, simt::WRITE, PC);                                                      \
+    }
+
+extern "C" {
+HOOKS(1)
+HOOKS(2)
+HOOKS(4)
+HOOKS(8)
+HOOKS(16)
+void __tsan_read_range(void *p, size_t n) {
+    simt::note_at(p, n, simt::READ, PC);
+}
+void __tsan_write_range(void *p, size_t n) {
+    simt::note_at(p, n, simt::WRITE, PC);
+}
+void *__tsan_memcpy(void *to, const void *from, size_t n) {
+    simt::note_at(from, n, simt::READ, PC);
+    simt::note_at(to, n, simt::WRITE, PC);
+    return memcpy(to, from, n);
+}
+void *__tsan_memset(void *to, int value, size_t n) {
+    simt::note_at(to, n, simt::WRITE, PC);
+    return memset(to, value, n);
+}
+void __tsan_init(void) {
+    simt::state.on = true;
+} // called by each instrumented file
+int __tsan_atomic32_fetch_add(volatile int *p, int v, int) { // the host's reference counts
+    return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);
+}
+void __tsan_func_entry(void *) {}
+void __tsan_func_exit(void) {}
+void __tsan_vptr_update(void **, void *) {}
+void __tsan_vptr_read(void **) {}
+}

@@ -102,7 +102,8 @@ cudaError_t cudaIpcOpenMemHandle(void **out, cudaIpcMemHandle_t in, unsigned) {
     handle h;
     memcpy(&h, &in, sizeof h);
     if (h.magic != MAGIC) return fail(cudaErrorInvalidValue);
-    if (h.process == getpid()) return fail(cudaErrorDeviceUninitialized); // only other processes' memory
+    if (h.process == getpid())
+        return fail(cudaErrorDeviceUninitialized); // only other processes' memory
     guard lock(state.lock);
     if (cudaError_t e = map_peer(h)) return fail(e);
     peer *p = &state.peers[h.process];

@@ -190,7 +190,9 @@ void yield(bool last) {
 void release(named_barrier *b, int id) {
     std::vector<lane *> free;
     free.swap(b->waiting);
-    race_barrier(id, (int)free.size());
+    uint32_t warps = id == 0 ? ~0u : 0; // threads that have ended count as come to barrier 0
+    for (const lane *l : free) warps |= 1u << l->id / WARP;
+    race_barrier(warps);
     int votes = b->votes;
     b->votes = 0;
     block.queue.at_barrier();
@@ -209,7 +211,7 @@ void release_if_all_here() { // barrier 0 does not wait for threads that have en
 
 void thread_main() {
     fiber_entered(&block.launcher);
-    block.work->body();
+    block.work->body->run();
     copy_wait(0);
     self()->done = true;
     block.done++;
@@ -241,6 +243,7 @@ void run_block() {
     current = block.queue.pop();
     fiber_switch(&block.launcher, &self()->context, false);
     current = nullptr;
+    race_block_end();
     for (const named_barrier &b : block.barriers)
         if (!b.waiting.empty()) die("a block ended while threads wait at a named barrier");
 }
@@ -343,8 +346,9 @@ static void carry_out(const copy &c) {
 void copy_begin(void *to, const void *from, int bytes) {
     check_aligned(to, bytes, "cp.async: misaligned shared address");
     check_aligned(from, bytes, "cp.async: misaligned global address");
-    if (from) note(from, bytes, READ);
-    note(to, bytes, PENDING);
+    const void *pc = __builtin_return_address(0);
+    if (from) note(from, bytes, READ, pc);
+    note(to, bytes, PENDING, pc);
     self()->copies.push_back({to, from, bytes, self()->group});
     if (!block.copies_late) carry_out(self()->copies.back());
 }
@@ -358,7 +362,7 @@ void copy_wait(int keep) {
     size_t n = 0;
     for (; n < me->copies.size() && (int)(me->group - me->copies[n].group) > keep; n++) {
         if (block.copies_late) carry_out(me->copies[n]);
-        note(me->copies[n].to, me->copies[n].bytes, WRITE);
+        note(me->copies[n].to, me->copies[n].bytes, WRITE, __builtin_return_address(0));
     }
     me->copies.erase(me->copies.begin(), me->copies.begin() + n);
 }

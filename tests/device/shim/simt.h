@@ -14,7 +14,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <memory>
+
+// Not instrumented by the race flavour.
+#define SIMT_UNSEEN __attribute__((no_sanitize("thread")))
 
 namespace simt {
 
@@ -30,13 +33,28 @@ extern uint3 block_index;
 extern dim3 block_dim, grid_dim;
 extern unsigned char *dynamic_smem;
 
+// What one thread of a grid does. Not a std::function: its insides must not be seen by the race
+// flavour's hooks.
+struct work {
+    virtual ~work() {}
+    virtual void run() const = 0;
+};
+template <class F> struct work_of : work {
+    F f;
+    explicit work_of(F f) : f(f) {}
+    SIMT_UNSEEN void run() const override { f(); }
+};
+template <class F> std::shared_ptr<const work> make_work(F f) {
+    return std::make_shared<work_of<F>>(f);
+}
+
 // A grid to run. `dependent`: started by programmatic dependent launch.
 struct grid {
     dim3 blocks, threads;
     size_t smem;
     bool dependent;
-    const void *kernel;         // its address, for messages and attributes
-    std::function<void()> body; // one thread's work
+    const void *kernel; // its address, for messages and attributes
+    std::shared_ptr<const work> body;
 };
 
 // Runs all blocks, then returns. The caller has checked the shape.
@@ -72,17 +90,20 @@ void check_aligned(const void *p, size_t bytes, const char *what);
 
 // For the race checker; nothing in other flavours. `atomic` accesses do not race with each other.
 enum access_kind { READ, WRITE, ATOMIC_READ, ATOMIC, PENDING };
-void note(const void *p, size_t bytes, access_kind kind);
-void note_fence();                // __threadfence and wider
-void note_release(const void *p); // an atomic that publishes what was fenced
+void note(const void *p, size_t bytes, access_kind kind,
+          const void *pc = nullptr); // pc: who did it
+void note_fence();                   // __threadfence and wider
+void note_release(const void *p);    // an atomic that publishes what was fenced
 void note_acquire(const void *p);
 
 // Between the scheduler, the race checker and emulator.cpp.
 void race_grid(const grid &g);
 void race_block();
-void race_barrier(int id, int threads);
+void race_block_end();
+void race_barrier(uint32_t warps);
 void race_warp(int warp, unsigned mask);
 void race_grid_wait();
+void race_launch_dependents();
 int race_count();
 void set_order(int order, uint64_t seed); // an emulator_order
 void set_copies_late(bool late);
