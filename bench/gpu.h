@@ -40,6 +40,7 @@ void gpu_must_cuda(cudaError_t e, const char *what);
 // Memory of the case at hand, zeroed; freed together by gpu_release.
 void *gpu_take(gpu *g, size_t bytes);
 void gpu_release(gpu *g);
+void gpu_release_to(gpu *g, int count); // all but the first `count`
 
 // The same, filled with random numbers: floats in (-1, 1); activations; a KV array whose bytes are
 // numbers in every type; a matrix of weights, placed.

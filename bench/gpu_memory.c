@@ -17,9 +17,13 @@ void *gpu_take(gpu *g, size_t bytes) {
     return memory;
 }
 
-void gpu_release(gpu *g) {
+void gpu_release_to(gpu *g, int count) {
     gpu_must(kernels_sync(g->k, INT64_MAX), "the device");
-    while (g->taken_count > 0) kernels_free(g->k, g->taken[--g->taken_count]);
+    while (g->taken_count > count) kernels_free(g->k, g->taken[--g->taken_count]);
+}
+
+void gpu_release(gpu *g) {
+    gpu_release_to(g, 0);
 }
 
 static void *host(size_t bytes) {

@@ -25,7 +25,7 @@ static const char *const product_names[] = {"qkv", "o", "gate_up", "down", "head
 typedef struct product {
     product_kind kind;
     kernels_weight w[GPU_SETS_MAX][3];
-    int count, tokens;
+    int count, sets, tokens;
     kernels_act *x, *act;
     float *outs[3];
     void *sums;
@@ -58,58 +58,77 @@ static int product_rows(const roofline_shape *s, product_kind kind, int rows[3],
     return kind == QKV ? 3 : kind == GATE_UP ? 2 : 1;
 }
 
-static void bench_product(gpu *g, const gpu_shape *shape, dtype type, product_kind kind,
-                          int tokens) {
-    int rows[3], cols, all = 0;
-    product p = {
-        .kind = kind, .tokens = tokens, .count = product_rows(&shape->of, kind, rows, &cols)};
-    for (int i = 0; i < p.count; i++) all += rows[i];
-    char name[CASE_NAME_MAX];
-    snprintf(name, sizeof name, "%s %s %dx%d %s T=%d", shape->name, product_names[kind], all, cols,
-             dtype_name(type), tokens);
-    if (!gpu_wanted(g, name)) return;
-    double weights = 0;
-    for (int i = 0; i < p.count; i++) {
-        p.w[0][i] = gpu_weight(g, type, rows[i], cols);
-        weights += gpu_weight_bytes(&p.w[0][i]);
-        p.outs[i] = kind == O || kind == DOWN
-                        ? NULL
-                        : gpu_take(g, (size_t)tokens * (size_t)rows[i] * sizeof(float));
+// Weights of all sets, opened before the first case that is wanted.
+static void open_product(gpu *g, product *p, dtype type, const int rows[3], int cols) {
+    double bytes = 0;
+    for (int i = 0; i < p->count; i++) {
+        p->w[0][i] = gpu_weight(g, type, rows[i], cols);
+        bytes += gpu_weight_bytes(&p->w[0][i]);
     }
-    int sets = gpu_sets(g, weights);
-    for (int set = 1; set < sets; set++)
-        for (int i = 0; i < p.count; i++) p.w[set][i] = gpu_weight_again(g, &p.w[0][i]);
-    p.x = gpu_act(g, tokens, cols);
-    p.act = gpu_take(g, kernels_act_bytes(g->k, tokens, rows[0]));
-    p.sums = gpu_take(g, kernels_sums_bytes(g->k, (size_t)tokens * (size_t)rows[0]));
-    double out = kind == GATE_UP             ? 2.0 * rows[0]
-                 : kind == O || kind == DOWN ? 2.0 * all
-                                             : 4.0 * all;
-    double bytes = weights + tokens * (2.0 * cols + out), flops = 2.0 * tokens * all * cols;
-    double floor = gpu_floor(g, bytes, flops, type == DTYPE_F8_E4M3);
-    gpu_report(g, "ops", name, gpu_time(g, run_product, &p, sets, floor), bytes, flops, floor, "");
-    gpu_release(g);
+    p->sets = gpu_sets(g, bytes);
+    for (int set = 1; set < p->sets; set++)
+        for (int i = 0; i < p->count; i++) p->w[set][i] = gpu_weight_again(g, &p->w[0][i]);
+}
+
+static void bench_tokens(gpu *g, product *p, const char *name, const int rows[3], int cols) {
+    size_t tokens = (size_t)p->tokens;
+    double weights = 0, all = 0;
+    bool sums = p->kind == O || p->kind == DOWN;
+    for (int i = 0; i < p->count; i++) {
+        weights += gpu_weight_bytes(&p->w[0][i]);
+        all += rows[i];
+        if (!sums && p->kind != GATE_UP)
+            p->outs[i] = gpu_take(g, tokens * (size_t)rows[i] * sizeof(float));
+    }
+    p->x = gpu_act(g, p->tokens, cols);
+    if (p->kind == GATE_UP) p->act = gpu_take(g, kernels_act_bytes(g->k, p->tokens, rows[0]));
+    if (sums) p->sums = gpu_take(g, kernels_sums_bytes(g->k, tokens * (size_t)rows[0]));
+    double out = p->kind == GATE_UP ? 2.0 * rows[0] : sums ? 2.0 * all : 4.0 * all;
+    double bytes = weights + p->tokens * (2.0 * cols + out), flops = 2.0 * p->tokens * all * cols;
+    double floor = gpu_floor(g, bytes, flops, p->w[0][0].type == DTYPE_F8_E4M3);
+    gpu_report(g, "ops", name, gpu_time(g, run_product, p, p->sets, floor), bytes, flops, floor,
+               "");
+}
+
+// One product at each number of tokens, over the same weights.
+static void bench_product(gpu *g, const gpu_shape *shape, dtype type, product_kind kind,
+                          const int *tokens, size_t count) {
+    int rows[3], cols, all = 0;
+    product p = {.kind = kind, .count = product_rows(&shape->of, kind, rows, &cols)};
+    for (int i = 0; i < p.count; i++) all += rows[i];
+    int kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        char name[CASE_NAME_MAX];
+        p.tokens = tokens[i];
+        snprintf(name, sizeof name, "%s %s %dx%d %s T=%d", shape->name, product_names[kind], all,
+                 cols, dtype_name(type), p.tokens);
+        if (!gpu_wanted(g, name)) continue;
+        if (kept == 0) {
+            open_product(g, &p, type, rows, cols);
+            kept = g->taken_count;
+        }
+        bench_tokens(g, &p, name, rows, cols);
+        gpu_release_to(g, kept);
+    }
+    if (kept > 0) gpu_release(g);
 }
 
 static void bench_products(gpu *g, const gpu_shape *shape) {
     static const int real[] = {1, 8, 32, 256, CHUNK}, tiny[] = {1, 3};
     const int *tokens = g->tiny ? tiny : real;
-    size_t count = g->tiny ? sizeof tiny / sizeof *tiny : sizeof real / sizeof *real;
-    for (size_t i = 0; i < count; i++) {
-        for (int kind = 0; kind < HEAD; kind++)
-            bench_product(g, shape, shape->linear, (product_kind)kind, tokens[i]);
-        if (tokens[i] <= 256) bench_product(g, shape, shape->head, HEAD, tokens[i]);
-    }
+    size_t count = g->tiny ? 2 : 5;
+    for (int kind = 0; kind < HEAD; kind++)
+        bench_product(g, shape, shape->linear, (product_kind)kind, tokens, count);
+    bench_product(g, shape, shape->head, HEAD, tokens, g->tiny ? 2 : 4);
 }
 
 // The other weight types, at one matrix.
 static void bench_types(gpu *g, const gpu_shape *shape) {
     static const dtype types[] = {DTYPE_F8_E4M3, DTYPE_I8,   DTYPE_I4,   DTYPE_Q8_0,
                                   DTYPE_Q4_0,    DTYPE_Q4_1, DTYPE_Q4_K, DTYPE_Q6_K};
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-        bench_product(g, shape, types[i], DOWN, 1);
-        bench_product(g, shape, types[i], DOWN, g->tiny ? 2 : 32);
-    }
+    static const int real[] = {1, 32}, tiny[] = {1, 2};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        bench_product(g, shape, types[i], DOWN, g->tiny ? tiny : real, 2);
 }
 
 // ---- attention
