@@ -38,8 +38,8 @@ else
 fi
 parts=$build/gpu-parts
 mkdir -p "$parts" "$results"
-# The CUDA libraries that the backend loads at run, wherever this machine's toolkit or Python has them.
-for folder in /usr/local/cuda/lib64 $(python3 -c 'import sys, glob; print(*(d for p in sys.path for d in glob.glob(p + "/nvidia/cu*/lib")))' 2>/dev/null); do
+# The CUDA libraries that the backend loads at run, wherever this machine's toolkit or Python has them. An emulated device brings its own.
+[ -n "$emulated" ] || for folder in /usr/local/cuda/lib64 $(python3 -c 'import sys, glob; print(*(d for p in sys.path for d in glob.glob(p + "/nvidia/cu*/lib")))' 2>/dev/null); do
   [ -d "$folder" ] && LD_LIBRARY_PATH=$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 done
 export LD_LIBRARY_PATH PATH=$PATH:/usr/local/cuda/bin PYTHONUNBUFFERED=1
@@ -85,6 +85,10 @@ sanitized() {
   done
 }
 torch_ops() {
+  if [ -n "$emulated" ]; then # the names under which both are compared
+    odd=$(comm -23 <(python3 bench/gpu_torch.py names | sort) <("$bench" ops --list | sort))
+    [ -z "$odd" ] || { echo "cases that bench-gpu has not: $odd"; exit 1; }
+  fi
   python3 bench/gpu_torch.py ceilings $tiny >"$parts/ceilings" || exit $?
   python3 bench/gpu_torch.py ops $tiny --csv "$parts/torch.csv"
 }

@@ -25,8 +25,8 @@ void gpu_run_copy(gpu *g) {
     double bytes = 2 * (double)c.bytes;
     double seconds = gpu_time(g, run_copy, &c, 2, bytes / g->ceilings.bandwidth);
     double datasheet = bytes / g->ceilings.bandwidth;
-    gpu_report(g, "copy", "copy of 2 GiB", seconds, bytes, 0, datasheet,
-               "share of the datasheet's");
+    const char *name = g->tiny ? "copy of 1 MiB" : "copy of 2 GiB";
+    gpu_report(g, "copy", name, seconds, bytes, 0, datasheet, "share of the datasheet's");
     g->ceilings.bandwidth = bytes / seconds;
     gpu_release(g);
     gpu_close(g);

@@ -109,20 +109,35 @@ static void fill_rows(gpu *g, dtype type, uint8_t *data, size_t bytes) {
         memcpy(data + at, data, bytes - at < piece ? bytes - at : piece);
 }
 
+static bool has_row_scales(dtype type) {
+    return type == DTYPE_F8_E4M3 || type == DTYPE_I8;
+}
+
 kernels_weight gpu_weight(gpu *g, dtype type, int rows, int cols) {
     size_t stride = dtype_row_bytes(type, (size_t)cols), bytes = stride * (size_t)rows;
     uint8_t *data = host(bytes);
     fill_rows(g, type, data, bytes);
-    kernels_weight view = {data, stride, rows, cols, type}, placed;
+    bool scaled = has_row_scales(type);
+    float *scales = scaled ? host((size_t)rows * sizeof *scales) : NULL;
+    for (int i = 0; scaled && i < rows; i++) scales[i] = 0x1p-9f;
+    kernels_weight placed, view = {.data = data,
+                                   .row_stride = stride,
+                                   .rows = rows,
+                                   .cols = cols,
+                                   .type = type,
+                                   .scales = scales};
     void *memory = gpu_take(g, kernels_weight_bytes(g->k, &view));
     gpu_must(kernels_weight_place(g->k, &view, memory, &placed), "weights");
+    free(scales);
     free(data);
     return placed;
 }
 
 kernels_weight gpu_weight_again(gpu *g, const kernels_weight *w) {
-    size_t bytes = kernels_weight_bytes(g->k, w);
-    kernels_weight copy = *w;
+    static const float one = 1;
+    kernels_weight view = *w, copy = *w; // as it was before it was placed, for its size
+    if (has_row_scales(w->type)) view.scales = &one;
+    size_t bytes = kernels_weight_bytes(g->k, &view);
     void *memory = gpu_take(g, bytes);
     kernels_copy(g->k, memory, w->data, bytes);
     copy.data = memory;

@@ -1,7 +1,8 @@
 // gpu_steps: whole steps of a model: decode with one token a sequence, prefill with a chunk of one
 // prompt, through the worker's decoder. Beside each, the floor of common/model/roofline.h with this
 // card's own ceilings and free sums; what sums over eight cards would add stands in the note.
-#include <string.h>
+#include <math.h>
+#include <stdlib.h>
 
 #include "bench/gpu_model.h"
 #include "bench/gpu_sequences.h"
@@ -18,6 +19,7 @@ typedef struct step_case {
 typedef struct stepping {
     gpu_model model;
     sequences seqs;
+    const float *logits; // of the last rows
 } stepping;
 
 static void run_step(gpu *g, void *context) {
@@ -34,9 +36,28 @@ static void run_step(gpu *g, void *context) {
     gpu_must(decoder_forward(s->model.decoder, &step, deadline), "a step");
     for (int first = 0; first < q->count; first += DECODER_LOGIT_ROWS) {
         int left = q->count - first;
-        decoder_logits(s->model.decoder, first,
-                       left < DECODER_LOGIT_ROWS ? left : DECODER_LOGIT_ROWS);
+        s->logits = decoder_logits(s->model.decoder, first,
+                                   left < DECODER_LOGIT_ROWS ? left : DECODER_LOGIT_ROWS);
     }
+}
+
+// A step that computes nonsense may be fast.
+static void check_logits(gpu *g, const stepping *s, const char *name) {
+    size_t count = (size_t)s->model.shard.vocab.end;
+    float *logits = malloc(count * sizeof *logits), least = INFINITY, most = -INFINITY;
+    if (!logits) gpu_must(status_error(STATUS_RESOURCE_EXHAUSTED, "no host memory"), name);
+    gpu_must(kernels_download(g->k, logits, s->logits, count * sizeof *logits), name);
+    bool finite = true;
+    for (size_t i = 0; i < count; i++) {
+        finite = finite && isfinite(logits[i]);
+        least = fminf(least, logits[i]);
+        most = fmaxf(most, logits[i]);
+    }
+    free(logits);
+    if (finite && least < most) return;
+    gpu_must(status_error(STATUS_INTERNAL, "the logits run from %g to %g, finite: %d",
+                          (double)least, (double)most, finite),
+             name);
 }
 
 static void name_case(const gpu_shape *shape, const step_case *c, char name[CASE_NAME_MAX]) {
@@ -55,6 +76,7 @@ static void bench_case(gpu *g, const char *group, const gpu_shape *shape, const 
     if (!gpu_wanted(g, name)) return;
     s->seqs = sequences_open(c->seqs, c->tokens, c->context);
     double seconds = gpu_time_steps(g, run_step, s);
+    check_logits(g, s, name);
     sequences_close(&s->seqs);
     roofline_load load = c->tokens == 1 ? roofline_decode(c->seqs, c->context)
                                         : roofline_prefill(c->tokens, c->context - c->tokens);
