@@ -113,7 +113,7 @@ stage_unit() {
   unit_tests build "several ranks" -L ranks
 }
 stage_device() {
-  release || return
+  release && python || return # device/sass takes cuobjdump from the test packages
   if ctest --test-dir build -N -L device | grep -q 'Total Tests: 0'; then
     echo "skipped: the CUDA kernels on the emulated device: no CUDA toolkit headers (cuda_runtime_api.h) on this machine"
     return
@@ -123,6 +123,7 @@ stage_device() {
 stage_golden() {
   release && python || return
   step "logits beside transformers'" .venv/bin/python tests/golden/logits_compare.py --generate build/tests/generate
+  step "FP8 folders beside BF16 ones" tests/golden/fp8.sh build .venv/bin/python
   step "templates beside transformers'" tests/golden/templates.sh build .venv/bin/python
   step "tokenizer beside tokenizers, llama.cpp" tests/golden/tokenizer.sh build .venv/bin/python
   step "tokens beside llama.cpp's" env PROMPTS=4 tests/golden/llama_cpp.sh build .venv/bin/python

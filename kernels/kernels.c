@@ -67,20 +67,26 @@ void *kernels_stream(const kernels *k) {
     return k->ops->stream ? k->ops->stream(k) : NULL;
 }
 
-static void check_weight(const kernels_weight *w) {
-    assert(w->type < DTYPE_COUNT && w->rows >= 0 && w->cols >= 1);
+static void check_view(const kernels_weight *w) {
+    assert((w->type == DTYPE_F8_E4M3 || w->type == DTYPE_I8) == (w->scales != NULL));
+    assert(w->type < DTYPE_ALL && w->rows >= 0 && w->cols >= 1);
     assert((size_t)w->cols % dtype_block_values(w->type) == 0);
     assert(w->rows <= 1 || w->row_stride >= dtype_row_bytes(w->type, (size_t)w->cols));
 }
 
+// Of a matrix that was placed; what a device keeps of it is the device's affair.
+static void check_weight(const kernels_weight *w) {
+    assert(w->type < DTYPE_ALL && w->rows >= 0 && w->cols >= 1);
+}
+
 size_t kernels_weight_bytes(const kernels *k, const kernels_weight *host) {
-    check_weight(host);
+    check_view(host);
     return k->ops->weight_bytes ? k->ops->weight_bytes(host) : 0;
 }
 
 status kernels_weight_place(kernels *k, const kernels_weight *host, void *device,
                             kernels_weight *out) {
-    check_weight(host);
+    check_view(host);
     if (k->ops->weight_place) return k->ops->weight_place(k, host, device, out);
     *out = *host;
     return status_ok();

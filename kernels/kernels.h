@@ -54,6 +54,8 @@ typedef struct kernels_weight {
     size_t row_stride; // bytes
     int rows, cols;    // cols is a multiple of the type's block
     dtype type;
+    const float *scales; // (rows) host memory: what each row is multiplied by. For the types that
+                         // have one, F8_E4M3 and I8, and only in views given to place; else NULL
 } kernels_weight;
 
 typedef enum kernels_rope_style {

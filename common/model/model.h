@@ -45,7 +45,14 @@ typedef struct tensor {
     const void *data;
     dtype type;
     int64_t rows, cols;
+    // F8_E4M3 alone: what the stored numbers are multiplied by; one for each row, or one for all.
+    const void *scales; // also inside the mapping; NULL for other types
+    dtype scale_type;   // F32, F16 or BF16
+    bool row_scales;
 } tensor;
+
+// The scales of rows [begin, begin + count) of an F8_E4M3 tensor, as floats.
+void tensor_scales(const tensor *t, int64_t begin, int64_t count, float *out);
 
 // The describing bytes of a model: what travels to the coordinator. Parts of a GGUF: one, named
 // "gguf" (the file up to its tensor data). Parts of a folder: "config.json", "tokenizer.json",

@@ -56,6 +56,7 @@ typedef struct model_config {
     int ffn_block; // values per block of the down matrices where these are quantised, else 0; the
                    // shard plan keeps them whole
     bool tied_embeddings; // the output matrix is the embedding table
+    bool fp8;             // F8_E4M3 matrices are expected, each with its scales
     bool qkv_bias;
 } model_config;
 

@@ -78,11 +78,6 @@ static status read_architecture(const json_t *config, model_config *c, bool *win
 
 // What Octant cannot follow.
 static status refuse_features(const json_t *config) {
-    if (field(config, "quantization_config"))
-        return status_error(
-            STATUS_UNIMPLEMENTED,
-            "config.json: quantization_config is not supported; use the unquantised model (F32, "
-            "F16, BF16) or a GGUF file");
     const json_t *activation = field(config, "hidden_act");
     const char *name = activation ? json_string_value(activation) : "silu";
     if (!name) return wrong("hidden_act", "a string");
@@ -103,6 +98,30 @@ static status refuse_features(const json_t *config) {
         return status_error(STATUS_UNIMPLEMENTED,
                             "config.json: partial_rotary_factor %g is not supported; 1 is", rotary);
     return status_ok();
+}
+
+// FP8 weights with one scale for each matrix or each of its rows, as llm-compressor and FBGEMM
+// write them. How they would quantise activations does not matter here: Octant multiplies 16-bit
+// ones.
+static status read_quantisation(const json_t *config, model_config *c) {
+    const json_t *q = field(config, "quantization_config");
+    if (!q) return status_ok();
+    const char *method = json_string_value(json_object_get(q, "quant_method"));
+    const char *format = json_string_value(json_object_get(q, "format"));
+    if (!method) return wrong("quantization_config", "an object with a quant_method");
+    bool blocks = field(q, "weight_block_size") != NULL;
+    c->fp8 = !strcmp(method, "fbgemm_fp8") || (!strcmp(method, "fp8") && !blocks) ||
+             (!strcmp(method, "compressed-tensors") && format &&
+              (!strcmp(format, "float-quantized") || !strcmp(format, "naive-quantized")));
+    if (c->fp8) return status_ok();
+    return status_error(
+        STATUS_UNIMPLEMENTED,
+        "config.json: quantization_config '%.40s'%s%.40s%s is not supported; FP8 with a scale for "
+        "each matrix or row is (fbgemm_fp8, compressed-tensors float-quantized), so is a GGUF file",
+        method, format ? ", format '" : "", format ? format : "",
+        format   ? "'"
+        : blocks ? " in blocks"
+                 : "");
 }
 
 static status read_sizes(const json_t *config, model_config *c) {
@@ -169,6 +188,7 @@ status model_config_from_json(const json_t *config, model_config *out) {
     bool window_off = false;
     TRY(read_architecture(config, out, &window_off));
     TRY(refuse_features(config));
+    TRY(read_quantisation(config, out));
     TRY(read_sizes(config, out));
     TRY(read_rope(config, out));
     int window = 0;

@@ -24,7 +24,7 @@ static status bad(const char *name, const char *problem) {
 static status read_type(const char *name, const json_t *value, dtype *out) {
     const char *text = json_string_value(value);
     if (!text) return bad(name, "'dtype' must be a string");
-    static const dtype known[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    static const dtype known[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_F8_E4M3};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (strcmp(text, dtype_name(known[i])) == 0) {
             *out = known[i];

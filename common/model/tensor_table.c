@@ -128,6 +128,32 @@ static status wrong_shape(const char *name, const named_tensor *t, shape want) {
                         (long long)t->value.cols, wanted);
 }
 
+// An F8_E4M3 matrix has its scales beside it, under its name: one, or one for each row.
+static status find_scales(const tensor_list *list, const char *name, tensor *t, size_t *used) {
+    char scale_name[NAME_BYTES_MAX + 8];
+    snprintf(scale_name, sizeof scale_name, "%s_scale", name);
+    const named_tensor *found = find(list, scale_name);
+    if (!found)
+        return status_error(STATUS_INVALID_ARGUMENT,
+                            "tensor '%s' is missing, '%s' needs it: the files are incomplete",
+                            scale_name, name);
+    const tensor *s = &found->value;
+    int64_t count = s->rows * s->cols;
+    bool column = found->dims == 2 && s->cols == 1;
+    if (found->dims > 2 || (count != 1 && (count != t->rows || (found->dims == 2 && !column))) ||
+        s->type >= DTYPE_COUNT)
+        return status_error(STATUS_UNIMPLEMENTED,
+                            "tensor '%s' has %lld x %lld scales of type %s; one for the matrix or "
+                            "one for each of its %lld rows, in F32, F16 or BF16, is supported",
+                            scale_name, (long long)s->rows, (long long)s->cols, dtype_name(s->type),
+                            (long long)t->rows);
+    t->scales = s->data;
+    t->scale_type = s->type;
+    t->row_scales = count > 1;
+    (*used)++;
+    return status_ok();
+}
+
 // Puts the tensor of one role into its place.
 static status place(tensor_table *t, const model_config *c, tensor_naming naming,
                     const tensor_list *list, tensor_role role, int layer, size_t *used) {
@@ -147,9 +173,16 @@ static status place(tensor_table *t, const model_config *c, tensor_naming naming
     if (found->dims != (want.vector ? 1 : 2) || found->value.rows != want.rows ||
         found->value.cols != want.cols)
         return wrong_shape(name, found, want);
-    t->tensors[slot_of(role, layer)] = found->value;
+    tensor *placed = &t->tensors[slot_of(role, layer)];
+    *placed = found->value;
     (*used)++;
-    return status_ok();
+    if (placed->type < DTYPE_COUNT) return status_ok();
+    if (want.vector || !c->fp8)
+        return status_error(STATUS_INVALID_ARGUMENT,
+                            "tensor '%s' is %s, which only matrices of a model whose "
+                            "quantization_config says so may be",
+                            name, dtype_name(placed->type));
+    return find_scales(list, name, placed, used);
 }
 
 static bool ends_with(const named_tensor *t, const char *end) {
@@ -157,11 +190,14 @@ static bool ends_with(const named_tensor *t, const char *end) {
     return t->name_size >= size && memcmp(t->name + t->name_size - size, end, size) == 0;
 }
 
-// Tensors that a model may carry and that add nothing: frequencies (the config has them) and a
-// second copy of a tied output.
+// Tensors that a model may carry and that add nothing: frequencies (the config has them), a second
+// copy of a tied output, and beside FP8 weights the scales of activations. The weights' own scales
+// have been found with their matrix.
 static bool is_redundant(const named_tensor *t, const model_config *c) {
     return ends_with(t, "rotary_emb.inv_freq") || ends_with(t, "rope_freqs.weight") ||
-           (c->tied_embeddings && ends_with(t, "lm_head.weight"));
+           (c->tied_embeddings && ends_with(t, "lm_head.weight")) ||
+           (c->fp8 && (ends_with(t, ".weight_scale") || ends_with(t, ".input_scale") ||
+                       ends_with(t, ".input_scale_ub")));
 }
 
 // Is it the name of a role that was placed?
@@ -233,6 +269,19 @@ status tensor_table_build(const model_config *c, tensor_naming naming, const ten
 
 void tensor_table_free(tensor_table *t) {
     free(t);
+}
+
+void tensor_scales(const tensor *t, int64_t begin, int64_t count, float *out) {
+    assert(t->scales && begin >= 0 && begin + count <= t->rows);
+    size_t each = dtype_block_bytes(t->scale_type);
+    const char *from = (const char *)t->scales + (t->row_scales ? (size_t)begin * each : 0);
+    if (t->row_scales) {
+        dtype_to_f32(t->scale_type, from, (size_t)count, out);
+        return;
+    }
+    float one;
+    dtype_to_f32(t->scale_type, from, 1, &one);
+    for (int64_t i = 0; i < count; i++) out[i] = one;
 }
 
 bool tensor_table_get(const tensor_table *t, tensor_role role, int layer, tensor *out) {

@@ -44,6 +44,33 @@ void cpu_zero(kernels *k, void *memory, size_t bytes) {
     memset(memory, 0, bytes);
 }
 
+size_t cpu_weight_bytes(const kernels_weight *host) {
+    if (host->type < DTYPE_COUNT) return 0;
+    return (size_t)host->rows * (size_t)host->cols * sizeof(uint16_t);
+}
+
+status cpu_weight_place(kernels *k, const kernels_weight *host, void *memory, kernels_weight *out) {
+    (void)k;
+    *out = *host;
+    if (host->type < DTYPE_COUNT) return status_ok();
+    size_t cols = (size_t)host->cols;
+    float *row = malloc(cols * sizeof *row);
+    if (!row) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a row of weights");
+    uint16_t *to = memory;
+    for (int r = 0; r < host->rows; r++) {
+        const char *from = (const char *)host->data + (size_t)r * host->row_stride;
+        float scale = host->scales ? host->scales[r] : 1;
+        dtype_to_f32(host->type, from, cols, row);
+        for (size_t c = 0; c < cols; c++) *to++ = dtype_f32_to_bf16(row[c] * scale);
+    }
+    free(row);
+    out->data = memory;
+    out->row_stride = cols * sizeof(uint16_t);
+    out->type = DTYPE_BF16;
+    out->scales = NULL;
+    return status_ok();
+}
+
 static size_t cpu_kv_bytes(dtype type, int blocks, int block_tokens, int heads, int head_dim) {
     kernels_kv kv = {.type = type,
                      .blocks = blocks,
@@ -124,6 +151,8 @@ static const kernels_ops cpu_ops = {
     .upload = cpu_copy,
     .download = cpu_download,
     .copy = cpu_move,
+    .weight_bytes = cpu_weight_bytes,
+    .weight_place = cpu_weight_place,
     .kv_bytes = cpu_kv_bytes,
     .embed = cpu_embed,
     .matmul = cpu_matmul,

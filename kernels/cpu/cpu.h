@@ -74,7 +74,10 @@ static inline size_t cpu_kv_offset(const kernels_kv *kv, int block, int head) {
 // ones are skipped.
 int cpu_find(const int *starts, int count, int i);
 
-// Memory shared by backends on plain memory.
+// Memory shared by backends on plain memory. Weights of the types up to DTYPE_COUNT are multiplied
+// where they are mapped; those beyond, made for GPUs, are turned into BF16 once.
+size_t cpu_weight_bytes(const kernels_weight *host);
+status cpu_weight_place(kernels *k, const kernels_weight *host, void *memory, kernels_weight *out);
 status cpu_alloc(kernels *k, size_t bytes, void **out);
 void cpu_release(kernels *k, void *memory);
 status cpu_copy(kernels *k, void *to, const void *from, size_t bytes);

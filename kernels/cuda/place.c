@@ -30,13 +30,21 @@ static status place_rows(cuda *k, const kernels_weight *host, int first, int cou
     int slot = 0;
     TRY(cuda_staging(k, &slot));
     gather(host, first, count, stride, k->staging[slot]);
-    cuda_note(k,
-              cudaMemcpyAsync(k->place_raw, k->staging[slot], (size_t)count * stride,
-                              cudaMemcpyHostToDevice, k->stream),
-              "the upload of weights");
+    size_t bytes = (size_t)count * stride, scale_bytes = (size_t)count * sizeof *host->scales;
+    if (host->scales) { // behind the rows, which end on 16 bytes
+        memcpy((char *)k->staging[slot] + bytes, host->scales + first, scale_bytes);
+        bytes += scale_bytes;
+    }
+    const float *scales =
+        host->scales ? (const float *)((char *)k->place_raw + (size_t)count * stride) : NULL;
+    cuda_note(
+        k,
+        cudaMemcpyAsync(k->place_raw, k->staging[slot], bytes, cudaMemcpyHostToDevice, k->stream),
+        "the upload of weights");
     cuda_staging_sent(k, slot);
     cuda_note(
-        k, weight_pack_rows(k->stream, k->place_raw, stride, host->type, NULL, first, count, pack),
+        k,
+        weight_pack_rows(k->stream, k->place_raw, stride, host->type, scales, first, count, pack),
         "packing weights");
     return k->failed;
 }
@@ -46,7 +54,8 @@ status cuda_weight_place(kernels *base, const kernels_weight *host, void *device
     cuda *k = (cuda *)base;
     cuda_enter(k);
     size_t stride = packed_stride(host);
-    int rows = (int)(CUDA_STAGING_BYTES / stride) / WEIGHT_PACK_ROWS * WEIGHT_PACK_ROWS;
+    int rows = (int)(CUDA_STAGING_BYTES / (stride + sizeof *host->scales)) / WEIGHT_PACK_ROWS *
+               WEIGHT_PACK_ROWS;
     if (rows == 0)
         return status_error(STATUS_UNIMPLEMENTED,
                             "a weight has rows of %d columns; the device takes %zu bytes per row",

@@ -43,7 +43,11 @@ typedef struct model { // host memory
 } model;
 
 static kernels_weight place(check *c, kernels *k, const float *host, int rows, int cols) {
-    kernels_weight view = {host, (size_t)cols * sizeof *host, rows, cols, DTYPE_F32}, out = {0};
+    kernels_weight out = {0}, view = {.data = host,
+                                      .row_stride = (size_t)cols * sizeof *host,
+                                      .rows = rows,
+                                      .cols = cols,
+                                      .type = DTYPE_F32};
     void *memory = check_poisoned(c, k, kernels_weight_bytes(k, &view) + 1);
     status s = kernels_weight_place(k, &view, memory, &out);
     check_that(c, status_is_ok(&s), "%s", s.message);

@@ -77,6 +77,15 @@ static void a_window_shortens_the_context(void **state) {
         512);
 }
 
+static void fp8_is_read(void **state) {
+    (void)state;
+    assert_false(good("{" LLAMA "}").fp8);
+    assert_true(good("{" LLAMA ",\"quantization_config\":{\"quant_method\":\"fbgemm_fp8\"}}").fp8);
+    assert_true(good("{" LLAMA ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\","
+                     "\"format\":\"float-quantized\"}}")
+                    .fp8);
+}
+
 static void what_cannot_be_followed_is_refused(void **state) {
     (void)state;
     bad("{\"architectures\":[\"GPT2LMHeadModel\"]," SIZES "}", STATUS_UNIMPLEMENTED,
@@ -84,6 +93,14 @@ static void what_cannot_be_followed_is_refused(void **state) {
     bad("{" SIZES "}", STATUS_INVALID_ARGUMENT, "'architectures'");
     bad("{" LLAMA ",\"quantization_config\":{\"quant_method\":\"gptq\"}}", STATUS_UNIMPLEMENTED,
         "quantization_config");
+    bad("{" LLAMA ",\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[128,"
+        "128]}}",
+        STATUS_UNIMPLEMENTED, "in blocks");
+    bad("{" LLAMA
+        ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-"
+        "quantized\"}}",
+        STATUS_UNIMPLEMENTED, "'pack-quantized'");
+    bad("{" LLAMA ",\"quantization_config\":8}", STATUS_INVALID_ARGUMENT, "quant_method");
     bad("{" LLAMA ",\"hidden_act\":\"gelu\"}", STATUS_UNIMPLEMENTED, "'gelu'");
     bad("{" LLAMA ",\"attention_bias\":true}", STATUS_UNIMPLEMENTED, "attention_bias");
     bad("{" LLAMA ",\"mlp_bias\":true}", STATUS_UNIMPLEMENTED, "mlp_bias");
@@ -116,7 +133,7 @@ static void lies_are_named(void **state) {
     bad("{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8}}",
         STATUS_INVALID_ARGUMENT, "lacks 'low_freq_factor'");
     bad("{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,"
-                  "\"high_freq_factor\":4,"
+        "\"high_freq_factor\":4,"
         "\"original_max_position_embeddings\":64}}",
         STATUS_INVALID_ARGUMENT, "not below");
 }
@@ -155,14 +172,14 @@ static void frequencies_are_those_of_transformers(void **state) {
         good("{" LLAMA ",\"head_dim\":32,\"rope_scaling\":{\"rope_type\":\"llama3\"," LLAMA3 "}}");
     check_frequencies(&c, llama3_frequencies, 16);
     c = good("{" LLAMA ",\"head_dim\":32,\"rope_parameters\":{\"rope_theta\":10000.0,\"rope_type\":"
-                       "\"llama3\"," LLAMA3 "}}");
+             "\"llama3\"," LLAMA3 "}}");
     check_frequencies(&c, llama3_frequencies, 16);
     double plain[16], linear[16];
     for (int i = 0; i < 16; i++) linear[i] = (plain[i] = pow(5e5, -i / 16.0)) / 4;
     c = good("{" LLAMA ",\"head_dim\":32,\"rope_theta\":500000}");
     check_frequencies(&c, plain, 16);
     c = good("{" LLAMA ",\"head_dim\":32,\"rope_theta\":500000,\"rope_scaling\":{\"type\":"
-                       "\"linear\",\"factor\":4}}");
+             "\"linear\",\"factor\":4}}");
     check_frequencies(&c, linear, 16);
 }
 
@@ -182,6 +199,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_those_of_transformers),
         cmocka_unit_test(a_window_shortens_the_context),
+        cmocka_unit_test(fp8_is_read),
         cmocka_unit_test(what_cannot_be_followed_is_refused),
         cmocka_unit_test(lies_are_named),
         cmocka_unit_test(frequencies_are_those_of_transformers),
