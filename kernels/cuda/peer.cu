@@ -8,27 +8,14 @@
 #include "kernels/cuda/peer.h"
 
 #include "device.h"
+#include "kernels/cuda/peer_device.h"
+
+using namespace peer;
 
 namespace {
 
 constexpr int THREADS = 256;
-constexpr int LOOKS = 64; // at a cell or flag between two looks at the clock
 constexpr size_t ALIGNMENT = 256;
-
-struct head {
-    uint32_t epoch;  // of the last operation that this rank has finished
-    uint32_t ticket; // blocks of the present one that have finished
-    uint32_t failed; // 1: a rank did not come; nothing works any more
-};
-
-// The number of the operation after `epoch`; 0 is never one, and parity alternates.
-__device__ uint32_t next_epoch(uint32_t epoch) {
-    return epoch == UINT32_MAX ? 2 : epoch + 1;
-}
-
-__device__ head *own_head(const peer_view &v) {
-    return reinterpret_cast<head *>(v.regions[v.rank]);
-}
 
 // The flag in the region of rank `at` by which block `block` of rank `from` tells that it has
 // finished writing for phase 0 (inbox) or 1 (result).
@@ -36,81 +23,6 @@ __device__ uint32_t *flag(const peer_view &v, int at, int phase, int from, int b
     uint32_t *flags = reinterpret_cast<uint32_t *>(v.regions[at] + ALIGNMENT);
     return flags + (phase * PEER_RANKS_MAX + from) * PEER_BLOCKS_MAX + block;
 }
-
-struct patience {
-    uint64_t begin;
-    int looks;
-};
-
-// To be called each time that `rank`'s data is not there. True: it is not waited for any longer.
-__device__ bool spent(const peer_view &v, patience *p, int rank, uint32_t epoch) {
-    spin_pause();
-    if (++p->looks % LOOKS != 0) return false;
-    uint64_t now = device_clock_ns();
-    if (p->begin == 0) p->begin = now;
-    if (load_relaxed_sys(&own_head(v)->failed)) return true;
-    if (now - p->begin < v.limit_ns) return false;
-    store_relaxed_sys(&v.report[rank], epoch);
-    store_relaxed_sys(&own_head(v)->failed, 1);
-    return true;
-}
-
-// The last block to finish counts the operation. Its blocks have all read the old number by then.
-__device__ void finish(const peer_view &v, uint32_t epoch) {
-    __syncthreads();
-    if (threadIdx.x != 0) return;
-    head *h = own_head(v);
-    if (atomicAdd(&h->ticket, 1u) != gridDim.x - 1) return;
-    store_relaxed_sys(&h->ticket, 0);
-    store_relaxed_sys(&h->epoch, epoch);
-}
-
-// ---- Adding messages, W words of 4 bytes at a time
-
-template <int W> struct bf16_sum {
-    float value[2 * W];
-    __device__ static float low(uint32_t word) { return __uint_as_float(word << 16); }
-    __device__ static float high(uint32_t word) { return __uint_as_float(word & 0xffff0000u); }
-    __device__ void start(const uint32_t (&words)[W]) {
-        for (int i = 0; i < W; i++) {
-            value[2 * i] = low(words[i]);
-            value[2 * i + 1] = high(words[i]);
-        }
-    }
-    __device__ void add(const uint32_t (&words)[W]) {
-        for (int i = 0; i < W; i++) {
-            value[2 * i] += low(words[i]);
-            value[2 * i + 1] += high(words[i]);
-        }
-    }
-    __device__ void finish(uint32_t (&words)[W]) const {
-        for (int i = 0; i < W; i++) {
-            uint32_t a = __bfloat16_as_ushort(__float2bfloat16(value[2 * i]));
-            uint32_t b = __bfloat16_as_ushort(__float2bfloat16(value[2 * i + 1]));
-            words[i] = a | b << 16;
-        }
-    }
-};
-
-template <int W> struct double_sum {
-    double value[W / 2];
-    __device__ static double pair(uint32_t low, uint32_t high) {
-        return __longlong_as_double((long long)((uint64_t)high << 32 | low));
-    }
-    __device__ void start(const uint32_t (&words)[W]) {
-        for (int i = 0; i < W / 2; i++) value[i] = pair(words[2 * i], words[2 * i + 1]);
-    }
-    __device__ void add(const uint32_t (&words)[W]) {
-        for (int i = 0; i < W / 2; i++) value[i] += pair(words[2 * i], words[2 * i + 1]);
-    }
-    __device__ void finish(uint32_t (&words)[W]) const {
-        for (int i = 0; i < W / 2; i++) {
-            uint64_t bits = (uint64_t)__double_as_longlong(value[i]);
-            words[2 * i] = (uint32_t)bits;
-            words[2 * i + 1] = (uint32_t)(bits >> 32);
-        }
-    }
-};
 
 // W words of the message of `bytes` at word `at`; zeros past its end, which may lie in the middle
 // of a word of two BF16.
@@ -154,60 +66,7 @@ __device__ void store_words(unsigned char *data, size_t bytes, size_t at,
     }
 }
 
-// ---- One-shot: 8 bytes of the message are two cells, 16 bytes that one thread writes and reads
-
-constexpr int BATCH = 8; // ranks whose cells are asked for together
-
-__device__ unsigned char *cells(const peer_view &v, int at, uint32_t epoch, int from, size_t unit) {
-    return v.regions[at] + v.layout.cells + (epoch & 1) * v.layout.cells_half +
-           (size_t)from * (v.layout.one_shot_bytes * 2) + unit * 16;
-}
-
-__device__ void send(const peer_view &v, uint32_t epoch, size_t unit, const uint32_t (&words)[2]) {
-    uint64_t number = (uint64_t)epoch << 32;
-    ulonglong2 pair = make_ulonglong2(number | words[0], number | words[1]);
-    for (int i = 1; i < v.ranks; i++) {
-        int to = (v.rank + i) % v.ranks;
-        store_relaxed2x8_sys(cells(v, to, epoch, v.rank, unit), pair);
-    }
-}
-
-__device__ bool arrived(ulonglong2 pair, uint32_t epoch) {
-    return (uint32_t)(pair.x >> 32) == epoch && (uint32_t)(pair.y >> 32) == epoch;
-}
-
-// sum = unit `unit` of all ranks. False: a rank did not come.
-template <class Sum>
-__device__ bool receive(const peer_view &v, uint32_t epoch, size_t unit, const uint32_t (&own)[2],
-                        Sum *sum) {
-    for (int first = 0; first < v.ranks; first += BATCH) {
-        ulonglong2 pairs[BATCH];
-#pragma unroll
-        for (int i = 0; i < BATCH; i++)
-            if (first + i < v.ranks && first + i != v.rank)
-                pairs[i] = load_relaxed2x8_sys(cells(v, v.rank, epoch, first + i, unit));
-#pragma unroll
-        for (int i = 0; i < BATCH; i++) {
-            int rank = first + i;
-            if (rank >= v.ranks) break;
-            uint32_t words[2] = {own[0], own[1]};
-            if (rank != v.rank) {
-                patience p = {};
-                while (!arrived(pairs[i], epoch)) {
-                    if (spent(v, &p, rank, epoch)) return false;
-                    pairs[i] = load_relaxed2x8_sys(cells(v, v.rank, epoch, rank, unit));
-                }
-                words[0] = (uint32_t)pairs[i].x;
-                words[1] = (uint32_t)pairs[i].y;
-            }
-            if (rank == 0)
-                sum->start(words);
-            else
-                sum->add(words);
-        }
-    }
-    return true;
-}
+// ---- One-shot
 
 template <class Sum>
 __global__ void __launch_bounds__(THREADS)
@@ -227,7 +86,7 @@ __global__ void __launch_bounds__(THREADS)
         uint32_t words[2];
         load_words(data, bytes, unit * 2, words);
         Sum sum = {};
-        alive = receive(v, epoch, unit, words, &sum);
+        alive = receive<8>(v, epoch, unit, words, &sum);
         if (!alive) break;
         sum.finish(words);
         store_words(data, bytes, unit * 2, words);

@@ -27,6 +27,7 @@
 #define OCTANT_KERNELS_CUDA_PEER_H
 
 #include <cuda_runtime_api.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -68,6 +69,15 @@ cudaError_t peer_one_shot(cudaStream_t stream, const peer_view *view, void *data
                           kernels_sums type);
 cudaError_t peer_two_shot(cudaStream_t stream, const peer_view *view, void *data, size_t count,
                           kernels_sums type);
+
+// One-shot, and cuda_add_rmsnorm (norm.h) with the result, in one kernel: x (T, D) += the sum of
+// sums (T, D) over ranks, out (T, matmul_act_stride(D)) in BF16 = rmsnorm(x), the same bits as by
+// the two. `sums` stays as it was. Only where peer_norm_takes it.
+bool peer_norm_takes(const peer_view *view, const float *x, const void *sums, kernels_sums type,
+                     const float *weight, int tokens, int width);
+cudaError_t peer_one_shot_add_rmsnorm(cudaStream_t stream, const peer_view *view, float *x,
+                                      const void *sums, kernels_sums type, const float *weight,
+                                      float epsilon, int tokens, int width, void *out);
 
 // out (slice) = parts (ranks, slice) added in rank order, as above: the sum between an exchange of
 // slices by other means. `slice` values, a multiple of 8.

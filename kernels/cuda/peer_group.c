@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "kernels/cuda/norm.h"
 
 struct peer_group {
     peer_view view;
@@ -153,6 +154,21 @@ status peer_group_sum(peer_group *g, void *stream, void *data, size_t count, ker
         TRY(check_cuda(peer_two_shot(stream, &g->view, piece, n, type), "two-shot sum"));
     }
     return status_ok();
+}
+
+status peer_group_add_rmsnorm(peer_group *g, void *stream, float *x, void *sums, kernels_sums type,
+                              const float *weight, float epsilon, int tokens, int width,
+                              void *out) {
+    size_t count = (size_t)tokens * (size_t)width;
+    size_t bytes = count * (type == KERNELS_SUMS_BF16 ? 2 : 8);
+    if (bytes <= g->one_shot_bytes &&
+        peer_norm_takes(&g->view, x, sums, type, weight, tokens, width))
+        return check_cuda(peer_one_shot_add_rmsnorm(stream, &g->view, x, sums, type, weight,
+                                                    epsilon, tokens, width, out),
+                          "one-shot sum and norm");
+    TRY(peer_group_sum(g, stream, sums, count, type));
+    return check_cuda(cuda_add_rmsnorm(stream, x, sums, type, weight, epsilon, tokens, width, out),
+                      "norm");
 }
 
 status peer_group_check(const peer_group *g) {

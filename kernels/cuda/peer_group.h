@@ -48,6 +48,12 @@ void peer_group_set_one_shot(peer_group *g, size_t bytes);
 // device's error.
 status peer_group_sum(peer_group *g, void *stream, void *data, size_t count, kernels_sums type);
 
+// The same, then cuda_add_rmsnorm (norm.h) with the result: in one kernel where the message goes
+// one-shot and the kernel takes it, else in two; the bits are the same. sums (T, D) are of no use
+// afterwards.
+status peer_group_add_rmsnorm(peer_group *g, void *stream, float *x, void *sums, kernels_sums type,
+                              const float *weight, float epsilon, int tokens, int width, void *out);
+
 // UNAVAILABLE, with the numbers of the ranks, once a rank has not come in time: what was summed
 // since is worthless, and the group of no more use. Never waits.
 status peer_group_check(const peer_group *g);

@@ -17,6 +17,8 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/norm.h"
 #include "kernels/cuda/peer_group.h"
 
 enum {
@@ -47,7 +49,7 @@ typedef struct rank {
     int index, failed, passed, meetings;
     cudaStream_t stream;
     peer_group *group;
-    void *device, *host, *want;
+    void *device, *host, *want, *other;
 } rank;
 
 #define NEED(call)                                                                                 \
@@ -245,7 +247,7 @@ static void check_graph(rank *r) {
 
 static void check_parts(rank *r) {
     size_t slice = 1000, bytes = slice * 2;
-    uint16_t *parts = r->host, *want = r->want;
+    uint16_t *parts = r->host;
     for (int from = 0; from < r->s->ranks; from++)
         for (size_t i = 0; i < slice; i++)
             parts[(size_t)from * slice + i] = input_bf16(r->s->seed, from, i, false);
@@ -255,8 +257,70 @@ static void check_parts(rank *r) {
     NEED(peer_add_parts(r->stream, r->device, r->s->ranks, slice, KERNELS_SUMS_BF16, r->device));
     NEED(cudaMemcpyAsync(parts, r->device, bytes, cudaMemcpyDeviceToHost, r->stream));
     NEED(cudaStreamSynchronize(r->stream));
-    (void)want;
     compare(r, "parts", KERNELS_SUMS_BF16, slice);
+}
+
+enum { NORM_TOKENS = 3, NORM_WIDTH_MAX = 5120 };
+
+typedef struct norm_arrays {
+    float *x, *weight; // device
+    unsigned char *sums, *out;
+    size_t x_bytes, sums_bytes, out_bytes;
+} norm_arrays;
+
+// x, then out, to `to`: of the fused kernel, or of the sum and the norm one after the other.
+static void run_norm(rank *r, const norm_arrays *a, kernels_sums type, int width, bool fused,
+                     unsigned char *to) {
+    size_t count = (size_t)NORM_TOKENS * (size_t)width;
+    float *x = (float *)(void *)to;
+    for (size_t i = 0; i < count; i++) x[i] = (float)(mix(i) % 1000) / 500 - 1;
+    NEED(cudaMemcpyAsync(a->x, x, a->x_bytes, cudaMemcpyHostToDevice, r->stream));
+    for (int i = 0; i < width; i++) x[i] = 1 + (float)(i % 9) / 8;
+    NEED(cudaMemcpyAsync(a->weight, x, (size_t)width * 4, cudaMemcpyHostToDevice, r->stream));
+    fill(r, type, r->s->seed ^ 77, count, false);
+    NEED(cudaMemcpyAsync(a->sums, r->host, a->sums_bytes, cudaMemcpyHostToDevice, r->stream));
+    NEED(cudaStreamSynchronize(r->stream)); // `to` is used again
+    if (fused) {
+        need(r, "fused",
+             peer_group_add_rmsnorm(r->group, r->stream, a->x, a->sums, type, a->weight, 1e-5f,
+                                    NORM_TOKENS, width, a->out));
+    } else {
+        need(r, "sum", peer_group_sum(r->group, r->stream, a->sums, count, type));
+        NEED(cuda_add_rmsnorm(r->stream, a->x, a->sums, type, a->weight, 1e-5f, NORM_TOKENS, width,
+                              a->out));
+    }
+    NEED(cudaMemcpyAsync(to, a->x, a->x_bytes, cudaMemcpyDeviceToHost, r->stream));
+    NEED(cudaMemcpyAsync(to + a->x_bytes, a->out, a->out_bytes, cudaMemcpyDeviceToHost, r->stream));
+    NEED(cudaStreamSynchronize(r->stream));
+    need(r, "norm", peer_group_check(r->group));
+}
+
+static void check_norm(rank *r, kernels_sums type, int width) {
+    size_t count = (size_t)NORM_TOKENS * (size_t)width;
+    unsigned char *d = r->device;
+    norm_arrays a = {.x_bytes = count * 4, .sums_bytes = bytes_of(type, count)};
+    a.out_bytes = (size_t)NORM_TOKENS * (size_t)matmul_act_stride(width) * 2;
+    a.sums = d;
+    a.x = (float *)(void *)(d + NORM_TOKENS * NORM_WIDTH_MAX * 8);
+    a.weight = a.x + NORM_TOKENS * NORM_WIDTH_MAX;
+    a.out = (unsigned char *)(a.weight + NORM_WIDTH_MAX);
+    peer_group_set_one_shot(r->group, ONE_SHOT_BYTES);
+    run_norm(r, &a, type, width, false, r->want);
+    run_norm(r, &a, type, width, true, r->other);
+    bool same = memcmp(r->want, r->other, a.x_bytes + a.out_bytes) == 0;
+    r->passed += same;
+    r->failed += !same;
+    if (!same)
+        fprintf(stderr, "rank %d: fused norm of width %d, type %d: other bits\n", r->index, width,
+                (int)type);
+}
+
+static void check_norms(rank *r) {
+    static const int widths[] = {4, 60, 576, 2048, 2052, NORM_WIDTH_MAX, 30, 9};
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        check_norm(r, KERNELS_SUMS_BF16, widths[i]);
+        check_norm(r, KERNELS_SUMS_EXACT, widths[i]);
+    }
 }
 
 // The rank to be killed does not come to the second of two sums. The others must end in time, name
@@ -316,7 +380,8 @@ static void open_rank(rank *r) {
     NEED(cudaMalloc(&r->device, COUNT_MAX * sizeof(double)));
     NEED(cudaHostAlloc(&r->host, COUNT_MAX * sizeof(double), cudaHostAllocDefault));
     r->want = malloc(COUNT_MAX * sizeof(double));
-    if (!r->want) stop(r, "memory", "none");
+    r->other = malloc(COUNT_MAX * sizeof(double));
+    if (!r->want || !r->other) stop(r, "memory", "none");
     peer_group_options options = {.rank = r->index,
                                   .ranks = r->s->ranks,
                                   .one_shot_bytes = ONE_SHOT_BYTES,
@@ -336,6 +401,7 @@ static void close_rank(rank *r) {
     cudaFree(r->device);
     cudaStreamDestroy(r->stream);
     free(r->want);
+    free(r->other);
 }
 
 static int run_rank(const settings *s, board *b, int index) {
@@ -350,6 +416,7 @@ static int run_rank(const settings *s, board *b, int index) {
         check_chain(&r);
         check_graph(&r);
         check_parts(&r);
+        check_norms(&r);
     }
     close_rank(&r);
     if (!s->bench)
