@@ -298,6 +298,15 @@ cudaError_t cudaDeviceGetPCIBusId(char *id, int bytes, int device) {
     return cudaSuccess;
 }
 
+cudaError_t cudaDeviceGetByPCIBusId(int *device, const char *id) {
+    if (cudaError_t e = enter(__func__)) return e;
+    unsigned bus = 0;
+    if (sscanf(id, "0000:%x:00.0", &bus) != 1 || !exists((int)bus - 1))
+        return fail(cudaErrorInvalidDevice);
+    *device = (int)bus - 1;
+    return cudaSuccess;
+}
+
 cudaError_t cudaDeviceCanAccessPeer(int *can, int device, int peer) {
     if (cudaError_t e = enter(__func__)) return e;
     if (!exists(device) || !exists(peer)) return fail(cudaErrorInvalidDevice);
