@@ -79,13 +79,18 @@ bool check_same(check *c, const char *what, const void *got, const void *want, s
 float check_bf16(float x);
 
 // The device that this program was linked with (target_real.c, target_emulated.c). `order` is fifo,
-// reverse or warp:SEED, `copies` late or early; a real card has no such choice and ignores them.
-// False for an unknown word.
-bool check_target_set(const char *order, const char *copies);
+// reverse or warp:SEED, `copies` late or early, `streams` immediate, deferred or background; a real
+// card has no such choice and ignores them. False for an unknown word.
+bool check_target_set(const char *order, const char *copies, const char *streams);
 bool check_target_emulated(void);
 
-// Turns the machine of an emulated device into one with other cards, as emulator.h lists them;
-// false on a real one.
+// Races that the emulated device has reported so far, in its race flavour; each fails the group.
+int check_target_races(void);
+
+// Turns the machine of an emulated device into one with other cards, as emulator.h lists them.
+// Plants an error: call number `calls_before` + 1 of a function of the runtime fails with the
+// cudaError_t `error`. False on a real card.
 bool check_target_cards(const char *list);
+bool check_target_fail(const char *function, int calls_before, int error);
 
 #endif

@@ -1,7 +1,8 @@
 // device_check: runs the groups of device checks and prints one line for each.
 //
 //   device_check_NAME [--group NAME]... [--seed N] [--order fifo|reverse|warp:SEED|all] [--copies
-//   late|early] [--small] [--list]
+//   late|early]
+//       [--streams immediate|deferred|background] [--small] [--list]
 //
 // --small takes an emulated device's shapes on a real one too, for tools that slow a card down;
 // --list names the groups.
@@ -33,51 +34,56 @@ static const struct group {
 // fifo with late copies and reverse with early ones show most; three random warp priorities the
 // rest.
 static const struct order {
-    const char *order, *copies;
-} all_orders[] = {{"fifo", "late"},
-                  {"reverse", "early"},
-                  {"warp:1", "late"},
-                  {"warp:2", "early"},
-                  {"warp:3", "late"}};
+    const char *order, *copies, *streams;
+} all_orders[] = {{"fifo", "late", "immediate"},
+                  {"reverse", "early", "deferred"},
+                  {"warp:1", "late", "deferred"},
+                  {"warp:2", "early", "background"},
+                  {"warp:3", "late", "deferred"}};
 
 typedef struct run {
     const char *only[16];
     int only_count;
     uint64_t seed;
-    const char *order, *copies;
+    const char *order, *copies, *streams;
     bool small, list;
     int failed;
 } run;
 
 static void usage(void) {
-    fprintf(stderr,
-            "usage: device_check [--group NAME]... [--seed N] [--order "
-            "fifo|reverse|warp:SEED|all] [--copies late|early] [--small] [--list]\ngroups:");
+    fprintf(stderr, "usage: device_check [--group NAME]... [--seed N] [--order "
+                    "fifo|reverse|warp:SEED|all] [--copies late|early] [--streams "
+                    "immediate|deferred|background] [--small] [--list]\ngroups:");
     for (const struct group *g = groups; g->name; g++) fprintf(stderr, " %s", g->name);
     fprintf(stderr, "\n");
     exit(2);
 }
 
 static void run_group(run *r, const struct group *g, const struct order *o, bool thorough) {
-    if (!check_target_set(o->order, o->copies)) usage();
+    if (!check_target_set(o->order, o->copies, o->streams)) usage();
     static check c; // its table of memory is large
     c = (check){.seed = r->seed,
                 .random = rng_make(r->seed),
                 .emulated = check_target_emulated() || r->small,
                 .thorough = thorough};
     int64_t begin = clock_now_ns();
+    int races = check_target_races();
     g->run(&c);
     check_close(&c);
-    printf("%-6s %s (%s, %s, seed %llu): %d passed, %d failed, %.2f s\n",
-           c.failed ? "FAILED" : "ok", g->name, o->order, o->copies, (unsigned long long)r->seed,
-           c.passed, c.failed, (double)(clock_now_ns() - begin) / (double)CLOCK_SECOND);
+    races = check_target_races() - races;
+    if (races > 0) printf("FAILED %s: %d races\n", g->name, races);
+    c.failed += races;
+    printf("%-6s %s (%s, %s, %s, seed %llu): %d passed, %d failed, %.2f s\n",
+           c.failed ? "FAILED" : "ok", g->name, o->order, o->copies, o->streams,
+           (unsigned long long)r->seed, c.passed, c.failed,
+           (double)(clock_now_ns() - begin) / (double)CLOCK_SECOND);
     fflush(stdout);
     r->failed += c.failed > 0;
 }
 
 static void run_orders(run *r, const struct group *g) {
     if (strcmp(r->order, "all") != 0 || !check_target_emulated()) {
-        run_group(r, g, &(struct order){r->order, r->copies}, true);
+        run_group(r, g, &(struct order){r->order, r->copies, r->streams}, true);
         return;
     }
     for (size_t i = 0; i < sizeof all_orders / sizeof *all_orders; i++)
@@ -91,13 +97,11 @@ static bool wanted(const run *r, const char *name) {
 }
 
 static void parse(run *r, int argc, char **argv) {
-    static const struct option options[] = {{"group", required_argument, NULL, 'g'},
-                                            {"seed", required_argument, NULL, 's'},
-                                            {"order", required_argument, NULL, 'o'},
-                                            {"copies", required_argument, NULL, 'c'},
-                                            {"small", no_argument, NULL, 'm'},
-                                            {"list", no_argument, NULL, 'l'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"group", required_argument, NULL, 'g'},   {"seed", required_argument, NULL, 's'},
+        {"order", required_argument, NULL, 'o'},   {"copies", required_argument, NULL, 'c'},
+        {"streams", required_argument, NULL, 't'}, {"small", no_argument, NULL, 'm'},
+        {"list", no_argument, NULL, 'l'},          {NULL, 0, NULL, 0}};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'g' && r->only_count < (int)(sizeof r->only / sizeof *r->only))
             r->only[r->only_count++] = optarg;
@@ -107,6 +111,8 @@ static void parse(run *r, int argc, char **argv) {
             r->order = optarg;
         else if (option == 'c')
             r->copies = optarg;
+        else if (option == 't')
+            r->streams = optarg;
         else if (option == 'm')
             r->small = true;
         else if (option == 'l')
@@ -123,7 +129,7 @@ static void parse(run *r, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-    run r = {.seed = 1, .order = "fifo", .copies = "late"};
+    run r = {.seed = 1, .order = "fifo", .copies = "late", .streams = "immediate"};
     parse(&r, argc, argv);
     for (const struct group *g = groups; g->name; g++) {
         if (r.list)

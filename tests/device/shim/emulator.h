@@ -49,7 +49,8 @@ void emulator_set_host_strict(bool strict);
 // Plants an error: the call number `calls_before` + 1 from now of a function of the runtime
 // ("cudaMalloc"; "kernel" for the run of a kernel, "cudaLaunchKernelExC" for its launch) fails with
 // the cudaError_t `error`; `lasting`: and from then on all calls do, as after a fault in a kernel.
-// A failed kernel always lasts.
+// A failed kernel always lasts. With an error of 0: takes back what was planted and has not come
+// up.
 void emulator_fail(const char *function, int calls_before, int error, bool lasting);
 
 // "order=fifo|reverse|warp:SEED", "copies=late|early", "streams=immediate|deferred|background",

@@ -170,7 +170,10 @@ using namespace runtime;
 
 void emulator_fail(const char *function, int calls_before, int error, bool lasting) {
     std::lock_guard<std::mutex> lock(state.lock);
-    state.plants.push_back({function, calls_before, (cudaError_t)error, lasting});
+    if (error == cudaSuccess)
+        state.plants.clear();
+    else
+        state.plants.push_back({function, calls_before, (cudaError_t)error, lasting});
 }
 
 extern "C" {
