@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "bench/gpu.h"
+#include "bench/gpu_sampling.h"
 #include "bench/gpu_sequences.h"
 
 enum { SEGMENT = 256, CASE_NAME_MAX = 80, CONTEXT_MAX = 8192, CHUNK = 2048 };
@@ -255,6 +256,7 @@ void gpu_run_ops(gpu *g) {
         bench_norm(g, &shapes[i], g->tiny ? 3 : 256);
         bench_attentions(g, &shapes[i]);
         bench_products(g, &shapes[i]);
+        if (i == 0) gpu_run_sampling(g, shapes[i].of.vocab);
         if (i == 0) bench_types(g, &shapes[i]);
         gpu_close(g);
     }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "bench/gpu_model.h"
+#include "bench/gpu_sampling.h"
 #include "bench/gpu_sequences.h"
 #include "common/base/clock.h"
 
@@ -19,7 +20,8 @@ typedef struct step_case {
 typedef struct stepping {
     gpu_model model;
     sequences seqs;
-    const float *logits; // of the last rows
+    gpu_sampling sampling; // greedy; of a rank's own part of the vocabulary
+    const float *logits;   // of the last rows
 } stepping;
 
 static void run_step(gpu *g, void *context) {
@@ -34,11 +36,13 @@ static void run_step(gpu *g, void *context) {
                          .wanted = q->last,
                          .wanted_count = q->count};
     gpu_must(decoder_forward(s->model.decoder, &step, deadline), "a step");
+    gpu_sampling_begin(&s->sampling);
     for (int first = 0; first < q->count; first += DECODER_LOGIT_ROWS) {
-        int left = q->count - first;
-        s->logits = decoder_logits(s->model.decoder, first,
-                                   left < DECODER_LOGIT_ROWS ? left : DECODER_LOGIT_ROWS);
+        int left = q->count - first, count = left < DECODER_LOGIT_ROWS ? left : DECODER_LOGIT_ROWS;
+        s->logits = decoder_logits(s->model.decoder, first, count);
+        gpu_sampling_rows(&s->sampling, s->logits, first, count);
     }
+    gpu_sampling_end(&s->sampling);
 }
 
 // A step that computes nonsense may be fast.
@@ -75,8 +79,11 @@ static void bench_case(gpu *g, const char *group, const gpu_shape *shape, const 
     name_case(shape, c, name);
     if (!gpu_wanted(g, name)) return;
     s->seqs = sequences_open(c->seqs, c->tokens, c->context);
+    static const kernels_sampling greedy = {.top_p = 1, .repetition_penalty = 1, .logprobs = -1};
+    s->sampling = gpu_sampling_open(g, c->seqs, DECODER_LOGIT_ROWS, shape->of.vocab, &greedy);
     double seconds = gpu_time_steps(g, run_step, s);
     check_logits(g, s, name);
+    gpu_sampling_close(&s->sampling);
     sequences_close(&s->seqs);
     roofline_load load = c->tokens == 1 ? roofline_decode(c->seqs, c->context)
                                         : roofline_prefill(c->tokens, c->context - c->tokens);
