@@ -8,7 +8,7 @@
 
 #include "kernels/backend.h"
 
-enum { ALIGNMENT = 4096 };
+enum { ALIGNMENT = 4096, SCALES_ALIGNMENT = 16 };
 
 static status open_plain(kernels *k, int slots, size_t bytes, kernels_stage **out) {
     kernels_stage *s = calloc(1, sizeof *s);
@@ -47,18 +47,38 @@ void *kernels_stage_memory(kernels_stage *s, int slot) {
     return s->memory + (size_t)slot * s->bytes;
 }
 
+size_t kernels_stage_room(const kernels_weight *shape, int count) {
+    size_t rows = (size_t)count * dtype_row_bytes(shape->type, (size_t)shape->cols);
+    return shape->scales ? rows + SCALES_ALIGNMENT + (size_t)count * sizeof *shape->scales : rows;
+}
+
+// On plain memory a matrix's rows lie one after another, each made from its own.
+static status place_plain(kernels *k, const char *rows, const kernels_weight *shape, int first_row,
+                          int count, char *device) {
+    size_t row = dtype_row_bytes(shape->type, (size_t)shape->cols);
+    size_t placed = kernels_weight_bytes(k, shape) / (size_t)shape->rows;
+    if (placed == 0) {
+        memcpy(device + (size_t)first_row * row, rows, (size_t)count * row);
+        return status_ok();
+    }
+    kernels_weight ignored, part = *shape;
+    part.data = rows;
+    part.row_stride = row;
+    part.rows = count;
+    if (part.scales) part.scales += first_row;
+    return kernels_weight_place(k, &part, device + (size_t)first_row * placed, &ignored);
+}
+
 status kernels_stage_rows(kernels_stage *s, int slot, size_t offset, const kernels_weight *shape,
                           int first_row, int count, void *device) {
-    size_t row = dtype_row_bytes(shape->type, (size_t)shape->cols);
     assert(first_row >= 0 && count >= 1 && first_row + count <= shape->rows);
     assert(first_row % KERNELS_STAGE_ROWS == 0);
     assert(count % KERNELS_STAGE_ROWS == 0 || first_row + count == shape->rows);
-    assert(offset <= s->bytes && (size_t)count * row <= s->bytes - offset);
+    assert(offset <= s->bytes && kernels_stage_room(shape, count) <= s->bytes - offset);
     if (s->kernels->ops->stage_rows)
         return s->kernels->ops->stage_rows(s, slot, offset, shape, first_row, count, device);
-    memcpy((char *)device + (size_t)first_row * row, (char *)kernels_stage_memory(s, slot) + offset,
-           (size_t)count * row);
-    return status_ok();
+    return place_plain(s->kernels, (char *)kernels_stage_memory(s, slot) + offset, shape, first_row,
+                       count, device);
 }
 
 status kernels_stage_copy(kernels_stage *s, int slot, size_t offset, void *device, size_t bytes) {
@@ -83,9 +103,12 @@ double kernels_stage_copy_seconds(const kernels_stage *s) {
     return s->copy_seconds;
 }
 
-kernels_weight kernels_stage_weight(const kernels_weight *shape, void *device) {
-    kernels_weight w = *shape;
-    w.data = device;
-    w.row_stride = dtype_row_bytes(shape->type, (size_t)shape->cols);
-    return w;
+// Placing none of its rows tells how the backend describes it.
+status kernels_stage_weight(kernels *k, const kernels_weight *shape, void *device,
+                            kernels_weight *out) {
+    kernels_weight none = *shape;
+    none.rows = 0;
+    TRY(kernels_weight_place(k, &none, device, out));
+    out->rows = shape->rows;
+    return status_ok();
 }

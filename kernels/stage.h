@@ -27,12 +27,15 @@ void kernels_stage_close(kernels_stage *s);
 void *kernels_stage_memory(kernels_stage *s, int slot);
 
 // Queues: rows [first_row, first_row + count) of the matrix that `shape` describes (its data and
-// row_stride are of no matter) lie `offset` bytes into the slot, one after another without gaps;
-// they are brought to the matrix's place at `device`, kernels_weight_bytes of device memory, in the
-// device's layout. first_row is a multiple of KERNELS_STAGE_ROWS; so is count, unless these are the
-// matrix's last. Pieces may come in any order. On a backend that multiplies from plain memory
-// (kernels_weight_bytes is 0) the rows are copied to `device` as they are.
+// row_stride are of no matter, its scales are all rows') lie `offset` bytes into the slot, one
+// after another without gaps, and kernels_stage_room(shape, count) bytes from there on are the
+// stage's to use; they are brought to the matrix's place at `device`, kernels_weight_bytes of
+// device memory, in the device's layout. first_row is a multiple of KERNELS_STAGE_ROWS; so is
+// count, unless these are the matrix's last. Pieces may come in any order. On a backend that
+// multiplies from plain memory (kernels_weight_bytes is 0) the rows are copied to `device` as they
+// are.
 enum { KERNELS_STAGE_ROWS = 16 };
+size_t kernels_stage_room(const kernels_weight *shape, int count);
 status kernels_stage_rows(kernels_stage *s, int slot, size_t offset, const kernels_weight *shape,
                           int first_row, int count, void *device);
 
@@ -50,8 +53,9 @@ status kernels_stage_sync(kernels_stage *s, int64_t deadline_ns);
 // made by the calling thread.
 double kernels_stage_copy_seconds(const kernels_stage *s);
 
-// The matrix as operators take it, once its rows are in place. For backends whose
+// *out = the matrix as operators take it, once its rows are in place. For matrices whose
 // kernels_weight_bytes is not 0.
-kernels_weight kernels_stage_weight(const kernels_weight *shape, void *device);
+status kernels_stage_weight(kernels *k, const kernels_weight *shape, void *device,
+                            kernels_weight *out);
 
 #endif

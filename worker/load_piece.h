@@ -15,7 +15,7 @@
 // A matrix to load: where it lies in a mapped file, and where it shall go.
 typedef struct load_item {
     kernels_weight view; // inside one of the files; data NULL: in none, nothing is read for it
-    void *device;        // NULL: its pages are read in, no more (a backend on plain memory)
+    void *device;        // NULL: its pages are read in, no more (it is multiplied where it lies)
     const char *what;    // "down matrix"
     int layer;           // -1: of none
 } load_item;

@@ -35,7 +35,7 @@ typedef struct loader {
     load_item *items;
     load_piece *pieces;
     int piece_count, slots, threads;
-    kernels_stage *stage; // NULL: pages are touched, nothing is copied
+    kernels_stage *stage; // NULL: nothing is copied, pages are touched only
     ring *free, *ready;   // of int; of arrival
     pthread_t thread[LOADER_THREADS];
     atomic_int next;
@@ -68,7 +68,7 @@ static status check_sum(const loader *l, const load_piece *p, const char *bytes)
 
 static status read_piece(loader *l, const load_piece *p, arrival *a) {
     load_file *f = &l->files[p->file];
-    if (!l->stage) return load_file_touch(f, p);
+    if (a->slot < 0) return load_file_touch(f, p);
     char *memory = kernels_stage_memory(l->stage, a->slot);
     TRY(load_file_read(f, p, memory, &a->at));
     return check_sum(l, p, memory + a->at);
@@ -78,10 +78,10 @@ static void *read_pieces(void *context) {
     loader *l = context;
     while (!atomic_load(&l->stop)) {
         arrival a = {.slot = -1, .error = status_ok()};
-        if (l->stage && !ring_pop(l->free, &a.slot, l->o.deadline_ns)) break;
         a.piece = atomic_fetch_add(&l->next, 1);
         if (a.piece >= l->piece_count) break;
         const load_piece *p = &l->pieces[a.piece];
+        if (l->items[p->item].device && !ring_pop(l->free, &a.slot, l->o.deadline_ns)) break;
         count_reading(l, 1);
         a.error = read_piece(l, p, &a);
         count_reading(l, -1);
@@ -102,7 +102,7 @@ static status submit(loader *l, const arrival *a) {
     const load_item *item = &l->items[p->item];
     l->bytes += (int64_t)load_piece_bytes(p);
     if (l->o.progress) progress_load(l->o.progress, (double)l->bytes / (double)l->total);
-    if (!l->stage) return status_ok();
+    if (a->slot < 0) return status_ok();
     l->flying[l->flying_count++] = a->slot;
     if (p->plain)
         return kernels_stage_copy(l->stage, a->slot, a->at, (char *)item->device + p->at,
@@ -195,17 +195,21 @@ static status open_files(loader *l) {
     return status_ok();
 }
 
-static bool to_device(const loader *l) {
-    return l->o.item_count > 0 && l->o.items[0].device;
+// Bytes of a slot's use; 0 where the piece needs none.
+static size_t slot_bytes(const loader *l, const load_piece *p) {
+    const load_item *item = &l->items[p->item];
+    if (!item->device) return 0;
+    return p->plain ? p->row_bytes : kernels_stage_room(&item->view, p->rows);
 }
 
 static status open_stage(loader *l) {
     size_t most = 0;
     for (int i = 0; i < l->piece_count; i++) {
-        size_t bytes = load_piece_bytes(&l->pieces[i]);
+        size_t bytes = slot_bytes(l, &l->pieces[i]);
         most = bytes > most ? bytes : most;
-        l->total += (int64_t)bytes;
+        l->total += (int64_t)load_piece_bytes(&l->pieces[i]);
     }
+    bool needed = most > 0;
     most = (most + LOAD_FILE_SLACK + LOAD_FILE_BLOCK - 1) / LOAD_FILE_BLOCK * LOAD_FILE_BLOCK;
     l->slots = l->piece_count < LOADER_SLOTS ? l->piece_count : LOADER_SLOTS;
     l->ready = ring_create(sizeof(arrival), LOADER_SLOTS + LOADER_THREADS);
@@ -213,7 +217,7 @@ static status open_stage(loader *l) {
     if (!l->ready || !l->free)
         return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the loader's queues");
     for (int i = 0; i < l->slots; i++) ring_try_push(l->free, &i);
-    return to_device(l) ? kernels_stage_open(l->o.kernels, l->slots, most, &l->stage) : status_ok();
+    return needed ? kernels_stage_open(l->o.kernels, l->slots, most, &l->stage) : status_ok();
 }
 
 static status start_readers(loader *l) {

@@ -37,6 +37,7 @@ typedef struct gathering {
     int file_count;
     load_item *items;
     place *places;
+    float **scales; // of items whose type has some; freed after loading
     int count, room;
 } gathering;
 
@@ -122,20 +123,42 @@ static status unpack(const gathering *g, const place *p, float **out) {
     return s;
 }
 
+// The scales of the item's rows, which begin at `row` of the tensor.
+static status load_scales(gathering *g, int item, const tensor *t, int64_t row) {
+    size_t count = (size_t)g->items[item].view.rows;
+    size_t each = dtype_block_bytes(t->scale_type), read = t->row_scales ? count : 1;
+    char *raw = malloc(read * each);
+    float *scales = malloc(count * sizeof *scales);
+    g->scales[item] = scales;
+    status s =
+        !raw || !scales
+            ? no_memory("a matrix's scales")
+            : read_range(g, (const char *)t->scales + (t->row_scales ? (size_t)row * each : 0),
+                         read * each, raw);
+    if (status_is_ok(&s)) {
+        tensor own = *t;
+        own.scales = raw;
+        own.rows = (int64_t)count;
+        tensor_scales(&own, 0, (int64_t)count, scales);
+        g->items[item].view.scales = scales;
+    }
+    free(raw);
+    return s;
+}
+
 // ---- first pass
 
-// *out = the view, until the third pass; an item for it.
-static status add(gathering *g, const kernels_weight *view, place p, const char *what, int layer) {
+// *out = the view, until the third pass; an item for it. `row` is its first row in the tensor.
+static status add(gathering *g, const tensor *t, int64_t row, const kernels_weight *view, place p,
+                  const char *what, int layer) {
     *p.out = *view;
     if (view->rows == 0 || view->cols == 0) return status_ok(); // an empty share
-    if (view->type == DTYPE_F8_E4M3)
-        return status_error(STATUS_UNIMPLEMENTED,
-                            "FP8 weights cannot be loaded yet: their scales are not read");
     assert(g->count < g->room);
     load_item *item = &g->items[g->count];
     *item = (load_item){.view = *view, .what = what, .layer = layer};
     g->places[g->count++] = p;
-    size_t bytes = kernels_weight_bytes(g->w->kernels, view);
+    if (t->scales) TRY(load_scales(g, g->count - 1, t, row));
+    size_t bytes = kernels_weight_bytes(g->w->kernels, &item->view);
     g->w->bytes += (int64_t)((size_t)view->rows * dtype_row_bytes(view->type, (size_t)view->cols));
     return bytes > 0 ? own(g->w, bytes, &item->device) : status_ok();
 }
@@ -150,7 +173,7 @@ static status add_rows(gathering *g, const tensor *t, shard_range rows, int unit
         .cols = (int)t->cols,
         .type = t->type,
     };
-    return add(g, &view, (place){.out = out}, what, layer);
+    return add(g, t, (int64_t)rows.begin * unit, &view, (place){.out = out}, what, layer);
 }
 
 static status add_columns(gathering *g, const tensor *t, shard_range cols, int unit,
@@ -161,11 +184,12 @@ static status add_columns(gathering *g, const tensor *t, shard_range cols, int u
     if (begin % block == 0 && end % block == 0) {
         view.data = (const char *)t->data + dtype_row_bytes(t->type, begin);
         view.row_stride = dtype_row_bytes(t->type, (size_t)t->cols);
-        return add(g, &view, (place){.out = out}, what, layer);
+        return add(g, t, 0, &view, (place){.out = out}, what, layer);
     }
     view.type = DTYPE_F32;
     view.row_stride = (end - begin) * sizeof(float);
-    return add(g, &view, (place){.out = out, .whole = *t, .begin = begin, .end = end}, what, layer);
+    place unpacked = {.out = out, .whole = *t, .begin = begin, .end = end};
+    return add(g, t, 0, &view, unpacked, what, layer);
 }
 
 static status add_biases(gathering *g, int layer, layer_weights *out) {
@@ -240,8 +264,11 @@ static status find_all(gathering *g) {
 
 // ---- second pass
 
+// All of them: none is multiplied where it is mapped.
 static bool on_device(const gathering *g) {
-    return g->count > 0 && g->items[0].device;
+    for (int i = 0; i < g->count; i++)
+        if (!g->items[i].device) return false;
+    return g->count > 0;
 }
 
 // The matrices that no file has as they are.
@@ -276,7 +303,7 @@ static status load_from_files(gathering *g, load_report *report) {
                                      .file_count = count,
                                      .items = g->items,
                                      .item_count = g->count,
-                                     .direct = on_device(g),
+                                     .direct = true,
                                      .progress = g->o->progress,
                                      .deadline_ns = g->o->deadline_ns},
                    report));
@@ -353,18 +380,30 @@ static status prepare(gathering *g) {
     g->room = 2 + g->config->layers * LAYER_MATRICES;
     g->items = calloc((size_t)g->room, sizeof *g->items);
     g->places = calloc((size_t)g->room, sizeof *g->places);
-    if (!w->layers || !w->owned || !g->items || !g->places)
+    g->scales = calloc((size_t)g->room, sizeof *g->scales);
+    if (!w->layers || !w->owned || !g->items || !g->places || !g->scales)
         return no_memory("the table of weights");
     return open_files(g);
 }
 
-static void finish(gathering *g) {
+static status finish(gathering *g) {
     for (int i = 0; i < g->count; i++)
         if (g->items[i].device)
-            *g->places[i].out = kernels_stage_weight(&g->items[i].view, g->items[i].device);
+            TRY(kernels_stage_weight(g->w->kernels, &g->items[i].view, g->items[i].device,
+                                     g->places[i].out));
     if (g->config->tied_embeddings) g->w->output = g->w->embedding;
     progress_load(g->o->progress, 1);
     log_debug("weights", "%" PRId64 " MiB in this rank's slices", g->w->bytes >> 20);
+    return status_ok();
+}
+
+static void put_away(gathering *g) {
+    for (int i = 0; g->files && i < g->file_count; i++) load_file_close(&g->files[i]);
+    for (int i = 0; i < g->count; i++) free(g->scales[i]);
+    free(g->files);
+    free(g->items);
+    free(g->places);
+    free(g->scales);
 }
 
 status weights_load(const weights_options *options, weights **out) {
@@ -374,11 +413,8 @@ status weights_load(const weights_options *options, weights **out) {
     status s = prepare(&g);
     if (status_is_ok(&s)) s = find_all(&g);
     if (status_is_ok(&s)) s = load_all(&g);
-    if (status_is_ok(&s)) finish(&g);
-    for (int i = 0; g.files && i < g.file_count; i++) load_file_close(&g.files[i]);
-    free(g.files);
-    free(g.items);
-    free(g.places);
+    if (status_is_ok(&s)) s = finish(&g);
+    put_away(&g);
     if (status_is_ok(&s))
         *out = g.w;
     else
