@@ -26,7 +26,7 @@
 enum {
     KERNELS_TOP_MAX = 20,        // alternatives reported beside a token
     KERNELS_BIAS_MAX = 1024,     // biased tokens of a sequence
-    KERNELS_PARTS_MAX = 64,      // ranks that a vocabulary is cut over
+    KERNELS_PARTS_MAX = 512,     // ranks that a vocabulary is cut over
     KERNELS_VOCAB_MAX = 1 << 20, // tokens
 };
 

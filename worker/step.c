@@ -1,6 +1,7 @@
 // step: see step.h. The rows whose logits are wanted are made in sub-batches of DECODER_LOGIT_ROWS,
-// all of one kind: rows that need only each rank's largest first, then rows that the leader needs
-// whole.
+// all of one kind: rows that need only each rank's largest first, then rows that the leader samples
+// whole, from its kernels' sampler (kernels/sampling.h). A device that has the whole vocabulary
+// samples all of them so: nothing but the choices then comes to the host, and only the end waits.
 #include "worker/step.h"
 
 #include <assert.h>
@@ -9,14 +10,17 @@
 #include <string.h>
 
 #include "common/base/clock.h"
-#include "worker/sampler.h"
+#include "common/base/rng.h"
+#include "kernels/sampling.h"
 
-// How a slot is sampled; leader only.
+static_assert((int)SAMPLING_BIAS_MAX == (int)KERNELS_BIAS_MAX &&
+                  (int)SAMPLING_LOGPROBS_MAX == (int)KERNELS_TOP_MAX,
+              "what a request may ask for is what the kernels can do");
+
+// How a slot is sampled; leader only. The sampler knows it too.
 typedef struct slot_sampling {
-    sampling params; // params.bias points into biases below
+    sampling params; // without the bias
     uint64_t draws;
-    int32_t prompt_tokens, history_count;
-    bool keeps_history;
 } slot_sampling;
 
 // One wanted row of logits: for an entry's sample (prompt_index -1) or for the log probability of
@@ -41,13 +45,14 @@ struct step {
     float *staging;       // (DECODER_LOGIT_ROWS, max_vocab): logits that left the device
     int *kept_position;   // (max_seqs) position of the slot's kept hidden row; -1: none
     local_best *best;     // (ranks, DECODER_LOGIT_ROWS) on the leader
+    bool whole_rows;      // on this rank, on a device: all rows are sampled by it
     // Leader only.
-    sampler *sampler;
+    kernels_sampler *sampler;
+    kernels_sample_row *sampled; // (max_step_tokens + max_seqs) of wanted rows
     float *gathered;             // (ranks, DECODER_LOGIT_ROWS, max_vocab); NULL for one rank
-    float *row;                  // (V)
+    void *gathered_device;       // the same in device memory; NULL where that is plain memory
+    kernels_bias *bias;          // (KERNELS_BIAS_MAX) of the slot that is being opened
     slot_sampling *slots;        // (max_seqs)
-    sampling_bias *biases;       // (max_seqs, SAMPLING_BIAS_MAX)
-    int32_t *histories;          // (max_seqs, max_context)
     batch_sampling *sampling_of; // (max_seqs)
     seq_result *results;         // (max_seqs)
     int *result_of;              // (max_seqs) entry -> index in results; -1: none
@@ -55,26 +60,44 @@ struct step {
     prompt_logprob *prompts;     // (max_step_tokens)
 };
 
+static status open_sampler(step *s) {
+    if (s->ranks > KERNELS_PARTS_MAX)
+        return status_error(STATUS_INVALID_ARGUMENT, "%d ranks; sampling is built for at most %d",
+                            s->ranks, KERNELS_PARTS_MAX);
+    int32_t first[KERNELS_PARTS_MAX + 1] = {0};
+    for (int i = 0; i < s->ranks; i++) first[i + 1] = s->p.shards[i].vocab.end;
+    kernels_sampler_shape shape = {.slots = s->p.limits.max_seqs,
+                                   .rows = s->p.limits.max_seqs + s->p.limits.max_step_tokens,
+                                   .batch = DECODER_LOGIT_ROWS,
+                                   .context = s->p.limits.max_context,
+                                   .parts = s->ranks,
+                                   .first = first,
+                                   .part_columns = s->max_vocab};
+    TRY(kernels_sampler_create(s->p.kernels, &shape, &s->sampler));
+    if (s->ranks == 1 || !kernels_stream(s->p.kernels)) return status_ok();
+    size_t floats = (size_t)s->ranks * DECODER_LOGIT_ROWS * (size_t)s->max_vocab;
+    return kernels_alloc(s->p.kernels, floats * sizeof(float), &s->gathered_device);
+}
+
 static status alloc_leader(step *s) {
     size_t seqs = (size_t)s->p.limits.max_seqs, tokens = (size_t)s->p.limits.max_step_tokens;
-    size_t rows = (size_t)s->ranks * DECODER_LOGIT_ROWS, vocab = (size_t)s->p.limits.vocab;
+    size_t rows = (size_t)s->ranks * DECODER_LOGIT_ROWS;
     // Large arrays that few requests use are touched, and so exist, only where they are used.
     s->gathered = s->ranks > 1 ? calloc(rows * (size_t)s->max_vocab, sizeof(float)) : NULL;
-    s->row = calloc(vocab, sizeof *s->row);
+    s->sampled = calloc(seqs + tokens, sizeof *s->sampled);
+    s->bias = calloc(KERNELS_BIAS_MAX, sizeof *s->bias);
     s->slots = calloc(seqs, sizeof *s->slots);
-    s->biases = calloc(seqs * SAMPLING_BIAS_MAX, sizeof *s->biases);
-    s->histories = calloc(seqs * (size_t)s->p.limits.max_context, sizeof *s->histories);
     s->sampling_of = calloc(seqs, sizeof *s->sampling_of);
     s->results = calloc(seqs, sizeof *s->results);
     s->result_of = calloc(seqs, sizeof *s->result_of);
     s->tops = calloc((seqs + tokens) * SAMPLING_LOGPROBS_MAX, sizeof *s->tops);
     s->prompts = calloc(tokens, sizeof *s->prompts);
-    bool all = (s->gathered || s->ranks == 1) && s->row && s->slots && s->biases && s->histories &&
+    bool all = (s->gathered || s->ranks == 1) && s->sampled && s->bias && s->slots &&
                s->sampling_of && s->results && s->result_of && s->tops && s->prompts;
     if (!all)
         return status_error(STATUS_RESOURCE_EXHAUSTED,
                             "no memory for the sampling of %zu sequences", seqs);
-    return sampler_create(s->p.limits.vocab, &s->sampler);
+    return open_sampler(s);
 }
 
 static status alloc_shared(step *s) {
@@ -99,6 +122,7 @@ status step_create(const step_parts *parts, step **out) {
         int rows = parts->shards[i].vocab.end - parts->shards[i].vocab.begin;
         s->max_vocab = rows > s->max_vocab ? rows : s->max_vocab;
     }
+    s->whole_rows = s->ranks == 1 && kernels_stream(parts->kernels) != NULL;
     status st = alloc_shared(s);
     if (status_is_ok(&st) && s->rank == 0) st = alloc_leader(s);
     if (status_is_ok(&st))
@@ -111,10 +135,11 @@ status step_create(const step_parts *parts, step **out) {
 void step_destroy(step *s) {
     if (!s) return;
     batch_destroy(s->batch);
-    sampler_destroy(s->sampler);
-    void *all[] = {s->wanted,      s->wanted_rows, s->staging,   s->kept_position, s->best,
-                   s->gathered,    s->row,         s->slots,     s->biases,        s->histories,
-                   s->sampling_of, s->results,     s->result_of, s->tops,          s->prompts};
+    kernels_sampler_destroy(s->sampler);
+    kernels_free(s->p.kernels, s->gathered_device);
+    void *all[] = {s->wanted,  s->wanted_rows, s->staging, s->kept_position, s->best,
+                   s->sampled, s->gathered,    s->bias,    s->slots,         s->sampling_of,
+                   s->results, s->result_of,   s->tops,    s->prompts};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
     free(s);
 }
@@ -167,13 +192,9 @@ static seq_result *result_of(step *s, const wanted *w) {
 }
 
 static void took_token(step *s, seq_result *r, int32_t token) {
-    slot_sampling *p = &s->slots[r->slot];
     r->token = token;
     r->bad_numbers = token < 0;
     batch_set_last_token(s->batch, r->slot, token);
-    if (p->keeps_history && token >= 0 && p->history_count < s->p.limits.max_context)
-        s->histories[(size_t)r->slot * (size_t)s->p.limits.max_context +
-                     (size_t)p->history_count++] = token;
 }
 
 // The largest over ranks; the lowest token on a tie, which is the lowest rank's. NaN or infinity
@@ -206,79 +227,92 @@ static status choose_largest(step *s, int first, int count) {
     return status_ok();
 }
 
-// One row's whole distribution: the ranks' parts side by side.
-static float *assemble_row(step *s, const float *parts, int row, int count) {
-    for (int rank = 0; rank < s->ranks; rank++) {
-        size_t width = (size_t)own_vocab(s, rank);
-        const float *from =
-            parts + (size_t)rank * (size_t)count * (size_t)s->max_vocab + (size_t)row * width;
-        memcpy(s->row + s->p.shards[rank].vocab.begin, from, width * sizeof *from);
-    }
-    return s->row;
-}
-
-static void sample_row(step *s, const wanted *w, float *logits) {
-    seq_result *r = result_of(s, w);
-    slot_sampling *p = &s->slots[r->slot];
-    sampler_input input = {
-        .params = &p->params,
-        .draws = p->draws,
-        .history = s->histories + (size_t)r->slot * (size_t)s->p.limits.max_context,
-        .history_count = p->history_count,
-        .prompt_tokens = p->prompt_tokens,
-    };
-    sampler_choice choice;
-    sampler_choose(s->sampler, logits, &input, &choice);
-    p->draws++;
-    took_token(s, r, choice.token);
-    r->logprob = choice.logprob;
-    r->top_count = choice.top_count;
-    memcpy(r->top, choice.top, (size_t)choice.top_count * sizeof *r->top);
-}
-
-static void judge_prompt_token(step *s, const wanted *w, const float *logits) {
+// The token whose log probability a row of the prompt tells.
+static int32_t judged_token(const step *s, const wanted *w) {
     int count;
     const batch_rows *e = &batch_entries(s->batch, &count)[w->entry];
-    int32_t token = batch_tokens(s->batch, &count)[e->row + w->prompt_index];
-    seq_result *r = result_of(s, w);
-    prompt_logprob *p = &r->prompt[w->prompt_index];
-    int top = s->slots[r->slot].params.logprobs;
-    p->top_count =
-        sampler_logprobs(s->sampler, logits, token, top > 0 ? top : 0, &p->logprob, p->top);
-    if (p->top_count >= 0) return;
-    p->top_count = 0;
-    p->logprob = NAN;
-    r->bad_numbers = true;
+    return batch_tokens(s->batch, &count)[e->row + w->prompt_index];
 }
 
-static status use_whole_rows(step *s, int first, int count) {
-    const wanted *w = s->wanted + first;
-    const float *logits = decoder_logits(s->p.decoder, first, count);
-    TRY(decoder_wait(s->p.decoder, deadline(s)));
-    size_t bytes = (size_t)count * (size_t)s->max_vocab * sizeof *logits;
-    const void *view = NULL;
-    TRY(kernels_host_view(s->p.kernels, logits, bytes, s->staging, &view));
-    const float *parts = view;
-    if (s->ranks > 1) {
-        TRY(comm_gather(s->p.comm, parts, bytes, s->gathered, deadline(s)));
-        parts = s->gathered;
+// Leader: tells the sampler the wanted rows first to end - 1.
+static status begin_sampling(step *s, int first, int end) {
+    for (int i = first; i < end; i++) {
+        const wanted *w = &s->wanted[i];
+        slot_sampling *p = &s->slots[result_of(s, w)->slot];
+        bool sampled = w->prompt_index < 0;
+        s->sampled[i - first] = (kernels_sample_row){
+            .slot = result_of(s, w)->slot,
+            .judged = sampled ? -1 : judged_token(s, w),
+            .random = rng_draw_bits(p->params.seed, p->draws),
+        };
+        p->draws += sampled;
     }
-    for (int i = 0; s->rank == 0 && i < count; i++) {
-        float *logits = assemble_row(s, parts, i, count);
-        if (w[i].prompt_index >= 0)
-            judge_prompt_token(s, &w[i], logits);
+    return kernels_sampler_begin(s->sampler, s->sampled, end - first);
+}
+
+// Leader: logits (count, V) of all ranks, as kernels_sample wants them, in device memory.
+static status gather_logits(step *s, const float *mine, int count, const float **out) {
+    *out = mine;
+    if (s->ranks == 1) return status_ok();
+    TRY(decoder_wait(s->p.decoder, deadline(s)));
+    size_t bytes = (size_t)count * (size_t)s->max_vocab * sizeof *mine;
+    const void *view = NULL;
+    TRY(kernels_host_view(s->p.kernels, mine, bytes, s->staging, &view));
+    TRY(comm_gather(s->p.comm, view, bytes, s->gathered, deadline(s)));
+    *out = s->gathered;
+    if (!s->gathered_device) return status_ok();
+    *out = s->gathered_device;
+    return kernels_upload(s->p.kernels, s->gathered_device, s->gathered, (size_t)s->ranks * bytes);
+}
+
+static void take_sampled(step *s, seq_result *r, const kernels_choice *c) {
+    took_token(s, r, c->token);
+    r->logprob = c->logprob;
+    r->top_count = c->top_count;
+    for (int i = 0; i < c->top_count; i++)
+        r->top[i] = (token_choice){.id = c->top[i].id, .logprob = c->top[i].logprob};
+}
+
+static void take_judged(seq_result *r, prompt_logprob *p, const kernels_choice *c) {
+    if (c->token < 0) r->bad_numbers = true;
+    p->logprob = c->logprob;
+    p->top_count = c->top_count;
+    for (int i = 0; i < c->top_count; i++)
+        p->top[i] = (token_choice){.id = c->top[i].id, .logprob = c->top[i].logprob};
+}
+
+// Leader: waits for the rows that began as first.
+static status take_choices(step *s, int first, int end) {
+    const kernels_choice *choices = NULL;
+    TRY(kernels_sampler_wait(s->sampler, deadline(s), &choices));
+    for (int i = first; i < end; i++) {
+        const wanted *w = &s->wanted[i];
+        seq_result *r = result_of(s, w);
+        if (w->prompt_index < 0)
+            take_sampled(s, r, &choices[i - first]);
         else
-            sample_row(s, &w[i], logits);
+            take_judged(r, &r->prompt[w->prompt_index], &choices[i - first]);
     }
     return status_ok();
 }
 
-// Wanted rows [first, end), all of one kind.
-static status use_logits(step *s, batch_sampling kind, int first, int end) {
+// Wanted rows [first, end): of each, the largest logit's token.
+static status choose_all_largest(step *s, int first, int end) {
+    for (int at = first; at < end; at += DECODER_LOGIT_ROWS)
+        TRY(choose_largest(s, at, end - at < DECODER_LOGIT_ROWS ? end - at : DECODER_LOGIT_ROWS));
+    return status_ok();
+}
+
+// Wanted rows [first, end): sampled by the leader. take_choices has the outcome.
+static status sample_all(step *s, int first, int end) {
+    if (s->rank == 0) TRY(begin_sampling(s, first, end));
     for (int at = first; at < end; at += DECODER_LOGIT_ROWS) {
         int n = end - at < DECODER_LOGIT_ROWS ? end - at : DECODER_LOGIT_ROWS;
-        TRY(kind == BATCH_ARGMAX ? choose_largest(s, at, n) : use_whole_rows(s, at, n));
+        const float *logits = NULL;
+        TRY(gather_logits(s, decoder_logits(s->p.decoder, at, n), n, &logits));
+        if (s->rank == 0) kernels_sample(s->sampler, logits, at - first, n);
     }
+    if (s->rank == 0) kernels_sampler_end(s->sampler);
     return status_ok();
 }
 
@@ -308,30 +342,38 @@ static status run(step *s) {
                              .wanted = s->wanted_rows,
                              .wanted_count = all};
         TRY(decoder_forward(s->p.decoder, &step, deadline(s)));
-        TRY(use_logits(s, BATCH_ARGMAX, 0, largest));
-        TRY(use_logits(s, BATCH_FULL, largest, all));
+        if (s->whole_rows) largest = 0;
+        TRY(choose_all_largest(s, 0, largest));
+        TRY(sample_all(s, largest, all));
         keep_rows(s);
         TRY(decoder_wait(s->p.decoder, deadline(s)));
+        if (s->rank == 0) TRY(take_choices(s, largest, all));
     }
     batch_finish(s->batch);
     progress_enter(s->p.progress, CLUSTER_IDLE);
     return status_ok();
 }
 
-static void open_slot(step *s, const open_seq *o) {
-    slot_sampling *p = &s->slots[o->slot];
-    sampling_bias *bias = s->biases + (size_t)o->slot * SAMPLING_BIAS_MAX;
-    *p = (slot_sampling){.params = o->sampling,
-                         .draws = o->draws,
-                         .prompt_tokens = o->prompt_tokens,
-                         .history_count = o->history_count,
-                         .keeps_history = sampling_needs_history(&o->sampling)};
-    if (o->sampling.bias_count > 0)
-        memcpy(bias, o->sampling.bias, (size_t)o->sampling.bias_count * sizeof *bias);
-    p->params.bias = bias;
-    if (p->keeps_history && o->history_count > 0)
-        memcpy(s->histories + (size_t)o->slot * (size_t)s->p.limits.max_context, o->history,
-               (size_t)o->history_count * sizeof *o->history);
+static status open_slot(step *s, const open_seq *o) {
+    const sampling *p = &o->sampling;
+    for (int i = 0; i < p->bias_count; i++)
+        s->bias[i] = (kernels_bias){.id = p->bias[i].id, .bias = p->bias[i].bias};
+    s->slots[o->slot] = (slot_sampling){.params = *p, .draws = o->draws};
+    s->slots[o->slot].params.bias = NULL;
+    kernels_sampling to = {.temperature = p->temperature,
+                           .top_k = p->top_k,
+                           .top_p = p->top_p,
+                           .min_p = p->min_p,
+                           .repetition_penalty = p->repetition_penalty,
+                           .presence_penalty = p->presence_penalty,
+                           .frequency_penalty = p->frequency_penalty,
+                           .logprobs = p->logprobs,
+                           .bias_count = p->bias_count,
+                           .bias = s->bias,
+                           .history = o->history,
+                           .history_count = o->history_count,
+                           .prompt_tokens = o->prompt_tokens};
+    return kernels_sampler_open(s->sampler, o->slot, &to);
 }
 
 static batch_sampling sampling_kind(const sampling *p) {
@@ -403,7 +445,7 @@ status step_execute(step *s, const step_plan *plan, step_result *result) {
         s->sampling_of[i] = p && plan->rows[i].sample ? sampling_kind(p) : BATCH_NO_SAMPLE;
     }
     TRY(batch_write(s->batch, plan, s->sampling_of));
-    for (int i = 0; i < plan->open_count; i++) open_slot(s, &plan->open[i]);
+    for (int i = 0; i < plan->open_count; i++) TRY(open_slot(s, &plan->open[i]));
     TRY(share_words(s));
     comm_take_time(s->p.comm);
     batch_apply(s->batch);

@@ -1,5 +1,5 @@
 // sampling: how the next token is chosen from the logits: the parameters that travel with a request from the ingress to the rank
-// that samples. Semantics and order are those of worker/sampler.c; ranges those of OpenAI's API where it has the parameter.
+// that samples. Semantics and order are those of kernels/sampling.h; ranges those of OpenAI's API where it has the parameter.
 #ifndef OCTANT_MODEL_SAMPLING_H
 #define OCTANT_MODEL_SAMPLING_H
 
