@@ -34,10 +34,9 @@ typedef enum emulator_streams {
 } emulator_streams;
 void emulator_set_streams(emulator_streams when);
 
-// The machine's cards, before the first use: names (h100, h200, a100, l4, t4) joined by '+', each
-// perhaps with a count
-// ("a100*4+h100"); "none" for a machine without one; "old-driver" for one whose driver cannot run
-// us. False if it does not read so. As it begins: one h100.
+// The machine's cards: names (h100, h200, a100, l4, t4) joined by '+', each perhaps with a count
+// ("a100*4+h100"); "none" for a machine without one, "old-driver" for one whose driver cannot run
+// us, "no-driver" for one that has none. False if it does not read so. As it begins: one h100.
 bool emulator_set_devices(const char *list);
 
 // Bytes of device memory (1 GiB as it begins), before the first use; false after it.

@@ -47,8 +47,9 @@ struct card {
 int card_count();
 const card &card_at(int ordinal); // also of the current device when there is one
 int card_current();
-bool card_driver_too_old();
-bool card_configure(const char *list); // "h100", "a100*8", "h100+a100", "none", "old-driver"
+bool card_driver_unfit();
+bool card_configure(
+    const char *list); // "h100", "a100*8", "h100+a100", "none", "old-driver", "no-driver"
 
 // ---- memory
 

@@ -32,7 +32,7 @@ const card known[] = {
 
 struct {
     std::vector<const card *> cards{&known[0]};
-    bool driver_too_old = false;
+    int driver = CUDART_VERSION; // 0: none is installed
 } state;
 
 thread_local int current = 0;
@@ -61,15 +61,16 @@ bool add_cards(std::vector<const card *> *to, std::string word) {
 bool card_configure(const char *list) {
     std::string all = list;
     std::vector<const card *> cards;
-    bool old = all == "old-driver";
-    for (size_t at = 0; !old && all != "none" && at <= all.size();) {
+    int driver = all == "old-driver" ? CUDA_VERSION_OLD : all == "no-driver" ? 0 : CUDART_VERSION;
+    bool some = driver == CUDART_VERSION && all != "none";
+    for (size_t at = 0; some && at <= all.size();) {
         size_t plus = all.find('+', at);
         if (plus == std::string::npos) plus = all.size();
         if (!add_cards(&cards, all.substr(at, plus - at))) return false;
         at = plus + 1;
     }
     state.cards = cards;
-    state.driver_too_old = old;
+    state.driver = driver;
     return true;
 }
 
@@ -82,8 +83,8 @@ const card &card_at(int ordinal) {
 int card_current() {
     return current < card_count() ? current : 0;
 }
-bool card_driver_too_old() {
-    return state.driver_too_old;
+bool card_driver_unfit() {
+    return state.driver < CUDART_VERSION;
 }
 
 static bool exists(int ordinal) {
@@ -282,7 +283,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device) {
 }
 
 cudaError_t cudaDriverGetVersion(int *version) {
-    *version = card_driver_too_old() ? CUDA_VERSION_OLD : card_count() ? CUDART_VERSION : 0;
+    *version = state.driver;
     return cudaSuccess;
 }
 

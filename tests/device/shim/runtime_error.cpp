@@ -96,7 +96,7 @@ cudaError_t enter(const char *function, capture_rule rule) {
         if (e == cudaSuccess) e = state.lasting;
         if (e != cudaSuccess) return fail(e);
     }
-    if (card_driver_too_old()) return fail(cudaErrorInsufficientDriver);
+    if (card_driver_unfit()) return fail(cudaErrorInsufficientDriver);
     if (card_count() == 0) return fail(cudaErrorNoDevice);
     if (rule == UNSAFE && capture_hit()) return fail(cudaErrorStreamCaptureUnsupported);
     return cudaSuccess;
