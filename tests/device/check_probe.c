@@ -51,7 +51,8 @@ int check_probe(check *c) {
     too_much(c);
     check_close(c);
     if (!check_target_emulated()) return c->failed;
-    refused(c, "none", 0, STATUS_UNAVAILABLE, "no NVIDIA driver");
+    refused(c, "none", 0, STATUS_UNAVAILABLE, "CUDA_VISIBLE_DEVICES");
+    refused(c, "no-driver", 0, STATUS_UNAVAILABLE, "no NVIDIA driver");
     refused(c, "old-driver", 0, STATUS_FAILED_PRECONDITION, "driver is too old");
     refused(c, "t4", 0, STATUS_FAILED_PRECONDITION, "sm_75");
     refused(c, "h100*2", 2, STATUS_FAILED_PRECONDITION, "at most 2 ranks");
