@@ -46,7 +46,10 @@ template <class T, int C> struct keys {
         WORDS = C * T::BYTES / 16,
         WHOLE = WORDS / 4,
         REST = WORDS % 4,
-        BATCH = KEY_BATCH_WORDS / WORDS >= 4 ? 4 : KEY_BATCH_WORDS / WORDS
+        FIT = KEY_BATCH_WORDS / WORDS,
+        BATCH = FIT >= 4   ? 4
+                : FIT >= 2 ? 2
+                           : 1 // a part of the 4 keys of a lane
     };
     uint32_t words[WORDS];
 
@@ -75,7 +78,6 @@ template <class T, int C>
 __device__ void score(const attention_args &a, const work &w, const uint4 *queries, int tile,
                       int first_step, int lane, float (&c)[4][4]) {
     using key = keys<T, C>;
-    const unsigned char *k = static_cast<const unsigned char *>(a.k);
 #pragma unroll
     for (int batch = 0; batch < 4; batch += key::BATCH) {
         key got[key::BATCH];
@@ -83,9 +85,8 @@ __device__ void score(const attention_args &a, const work &w, const uint4 *queri
         for (int i = 0; i < key::BATCH; i++) {
             int p = tile + key_position<T::BYTES>(2 * first_step + batch + i, lane / 4);
             if (p < w.to && p >= w.from) {
-                size_t slab = slab_of(a, w.seq, w.kv_head, p);
-                size_t at = (slab << a.block_shift) + (size_t)(p & (a.block_tokens - 1));
-                got[i].load(k + at * (C * T::BYTES), lane % 4);
+                uint32_t slab = slab_of(a, w.seq, w.kv_head, p), bytes = C * T::BYTES;
+                got[i].load(in_slab(a, a.k, slab, bytes, offset_of(a, p) * bytes), lane % 4);
             } else
                 got[i].clear();
         }
@@ -114,15 +115,15 @@ __device__ void load_scales(const attention_args &a, const work &w, const float 
             int p = tile + position_of<T::BYTES>(first_step + s, quad);
             scales[s] = make_float4(0, 0, 0, 0);
             if (p >= w.to || p + 3 < w.from) continue;
-            size_t at = (slab_of(a, w.seq, w.kv_head, p) << a.block_shift) +
-                        (size_t)(p & (a.block_tokens - 1));
-            scales[s] = *reinterpret_cast<const float4 *>(from + at);
+            uint32_t slab = slab_of(a, w.seq, w.kv_head, p);
+            scales[s] = *reinterpret_cast<const float4 *>(
+                in_slab(a, from, slab, sizeof(float), offset_of(a, p) * sizeof(float)));
         }
     }
 }
 
 // A lane's values of one channel over a chunk.
-template <class T> struct values {
+template <class T, int C> struct values {
     enum { TILE_WORDS = ATTENTION_TILE * T::BYTES / 16, WORDS = 4 * TILE_WORDS };
     uint32_t words[WORDS];
 
@@ -130,18 +131,16 @@ template <class T> struct values {
     static __device__ int start(int i, int quad) { return (i * 4 + quad) * (16 / T::BYTES); }
 
     // Of the lane's channel of the n-th 8 channels; zeros past the last.
-    __device__ void load(const attention_args &a, const work &w, int chunk, int n, int C,
-                         int lane) {
-        const unsigned char *v = static_cast<const unsigned char *>(a.v);
+    __device__ void load(const attention_args &a, const work &w, int chunk, int n, int lane) {
         int channel = 8 * n + lane / 4;
 #pragma unroll
         for (int i = 0; i < WORDS / 4; i++) {
             int p = chunk + start(i, lane % 4);
             uint4 x = make_uint4(0, 0, 0, 0);
             if (channel < C && p < w.to && p + 16 / T::BYTES > w.from) {
-                size_t at = slab_of(a, w.seq, w.kv_head, p) * (size_t)C + (size_t)channel;
-                at = (at << a.block_shift) + (size_t)(p & (a.block_tokens - 1));
-                x = load_stream16(v + at * T::BYTES);
+                uint32_t place = ((uint32_t)channel << a.block_shift) + offset_of(a, p);
+                x = load_stream16(in_slab(a, a.v, slab_of(a, w.seq, w.kv_head, p), C * T::BYTES,
+                                          place * T::BYTES));
             }
             words[4 * i] = x.x, words[4 * i + 1] = x.y, words[4 * i + 2] = x.z,
                       words[4 * i + 3] = x.w;
@@ -156,26 +155,32 @@ template <class T> struct values {
     }
 };
 
-// The chunk's maxima after each of its tiles, and from them its sum.
+// The rows' maxima over the chunk's tiles, one after another, and what follows from them.
 struct chunk_state {
-    float most[4][2], factor[4][2], sum[2];
+    float own[2], most[2]; // after the tile that this warp scores, and after the last
+    float factor[4][2];    // of the sums, as each tile comes
+    float sum[2];
 
-    __device__ void take_max(const shared &s, int row) {
+    __device__ void take_max(const attention_args &a, const shared &s, int row, int own_tile) {
 #pragma unroll
-        for (int k = 0; k < 4; k++)
+        for (int r = 0; r < 2; r++) {
+            most[r] = -INFINITY;
 #pragma unroll
-            for (int r = 0; r < 2; r++) {
-                float m = fmaxf(s.most[2 * k][row + 8 * r], s.most[2 * k + 1][row + 8 * r]);
-                most[k][r] = k ? fmaxf(most[k - 1][r], m) : m;
+            for (int k = 0; k < 4; k++) {
+                float now = fmaxf(s.most[2 * k][row + 8 * r], s.most[2 * k + 1][row + 8 * r]);
+                now = fmaxf(most[r], now);
+                factor[k][r] = rescale(a, most[r], now);
+                if (k == own_tile) own[r] = now;
+                most[r] = now;
             }
+        }
     }
-    __device__ void take_sum(const attention_args &a, const shared &s, int row) {
+    __device__ void take_sum(const shared &s, int row) {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             sum[r] = 0;
 #pragma unroll
             for (int k = 0; k < 4; k++) {
-                factor[k][r] = rescale(a, k ? most[k - 1][r] : -INFINITY, most[k][r]);
                 float add = __fadd_rn(s.sum[2 * k][row + 8 * r], s.sum[2 * k + 1][row + 8 * r]);
                 sum[r] = fmaf(sum[r], factor[k][r], add);
             }
@@ -184,8 +189,8 @@ struct chunk_state {
 };
 
 // o (16 rows, 8 channels) = the chunk's probabilities * V.
-template <class T>
-__device__ void weigh_values(const shared &s, const chunk_state &state, const values<T> &v,
+template <class T, int C>
+__device__ void weigh_values(const shared &s, const chunk_state &state, const values<T, C> &v,
                              int tiles, int lane, float (&o)[4]) {
     o[0] = o[1] = o[2] = o[3] = 0;
 #pragma unroll
@@ -197,7 +202,7 @@ __device__ void weigh_values(const shared &s, const chunk_state &state, const va
         for (int step = 0; step < TILE_STEPS; step++) {
             uint4 x = s.p[k * TILE_STEPS + step][lane];
             uint32_t p[4] = {x.x, x.y, x.z, x.w}, b[2];
-            T::operand(v.words + k * values<T>::TILE_WORDS, step, b);
+            T::operand(v.words + k * values<T, C>::TILE_WORDS, step, b);
             T::mma(o, p, b);
         }
     }
@@ -258,8 +263,8 @@ __global__ void __launch_bounds__(THREADS, C > 128 ? 1 : 2)
         if (tile < w.to && tile + ATTENTION_TILE > w.from)
             score<T, C>(a, w, queries, tile, first_step, lane, c);
         load_scales<T>(a, w, a.v_scale, tile, first_step, quad, value_scales);
-        values<T> v;
-        v.load(a, w, start, warp, C, lane);
+        values<T, C> v;
+        v.load(a, w, start, warp, lane);
 
         finish_scores<T>(a, c, key_scales, tile, first_step, quad, true, rows);
         float most[2], sums[2];
@@ -267,27 +272,23 @@ __global__ void __launch_bounds__(THREADS, C > 128 ? 1 : 2)
         if (quad == 0) s.most[warp][lane / 4] = most[0], s.most[warp][lane / 4 + 8] = most[1];
         __syncthreads();
         chunk_state chunk_sums;
-        chunk_sums.take_max(s, lane / 4);
+        chunk_sums.take_max(a, s, lane / 4, warp / 2);
         uint32_t p[HALF_STEPS][4];
-        // A loop, for the index to be known: an array in registers has no address.
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-            if (k == warp / 2) most[0] = chunk_sums.most[k][0], most[1] = chunk_sums.most[k][1];
-        weigh<T>(a, c, most, value_scales, p, sums);
+        weigh<T>(a, c, chunk_sums.own, value_scales, p, sums);
         if (quad == 0) s.sum[warp][lane / 4] = sums[0], s.sum[warp][lane / 4 + 8] = sums[1];
 #pragma unroll
         for (int i = 0; i < HALF_STEPS; i++)
             s.p[warp * HALF_STEPS + i][lane] = make_uint4(p[i][0], p[i][1], p[i][2], p[i][3]);
         __syncthreads();
-        chunk_sums.take_sum(a, s, lane / 4);
-        state[0].fold(a, chunk_sums.most[3][0], chunk_sums.sum[0]);
-        state[1].fold(a, chunk_sums.most[3][1], chunk_sums.sum[1]);
+        chunk_sums.take_sum(s, lane / 4);
+        state[0].fold(a, chunk_sums.most[0], chunk_sums.sum[0]);
+        state[1].fold(a, chunk_sums.most[1], chunk_sums.sum[1]);
 #pragma unroll
         for (int t = 0; t < TILES; t++) {
-            if (t > 0) v.load(a, w, start, warp + t * WARPS, C, lane);
+            if (t > 0) v.load(a, w, start, warp + t * WARPS, lane);
             if (start + ATTENTION_CHUNK > w.to) v.clear_unseen(w, start, quad);
             float o[4];
-            weigh_values<T>(s, chunk_sums, v, tiles, lane, o);
+            weigh_values<T, C>(s, chunk_sums, v, tiles, lane, o);
 #pragma unroll
             for (int i = 0; i < 4; i++) result[t][i] = state[i / 2].join(result[t][i], o[i]);
         }

@@ -126,31 +126,31 @@ __device__ void start_copy(const attention_args &a, const work &w, int tile,
                            const stage<T, C> &to) {
     using is = shape<T, C>;
     constexpr int units = is::KEY_BYTES / 16, value_units = is::VALUES_BYTES / 16;
-    const unsigned char *k = static_cast<const unsigned char *>(a.k);
-    const unsigned char *v = static_cast<const unsigned char *>(a.v);
-    int inside = a.block_tokens - 1;
+    // Where unseen, nothing is read: any address will do.
     for (int i = (int)threadIdx.x; i < ATTENTION_TILE * units; i += THREADS) {
         int p = tile + i / units;
         bool seen = p >= w.from && p < w.to;
-        size_t at =
-            seen ? (slab_of(a, w.seq, w.kv_head, p) << a.block_shift) + (size_t)(p & inside) : 0;
-        cp_async16_zfill(to.key(i / units, i % units), k + at * is::KEY_BYTES + i % units * 16,
+        uint32_t slab = seen ? slab_of(a, w.seq, w.kv_head, p) : 0;
+        uint32_t inside = offset_of(a, p) * is::KEY_BYTES + (uint32_t)(i % units) * 16;
+        cp_async16_zfill(to.key(i / units, i % units), in_slab(a, a.k, slab, is::KEY_BYTES, inside),
                          seen);
     }
     for (int i = (int)threadIdx.x; i < value_units; i += THREADS) {
         value_unit<T, C> u(a, i);
         int p = tile + u.position;
         bool seen = p + is::PIECE > w.from && p < w.to;
-        size_t at = seen ? slab_of(a, w.seq, w.kv_head, p) * C + (size_t)u.channel : 0;
-        at = (at << a.block_shift) + (size_t)(p & inside);
-        cp_async16_zfill(to.value(u.channel, u.position / is::PIECE), v + at * T::BYTES, seen);
+        uint32_t slab = seen ? slab_of(a, w.seq, w.kv_head, p) : 0;
+        uint32_t inside = ((uint32_t)u.channel << a.block_shift) + offset_of(a, p);
+        cp_async16_zfill(to.value(u.channel, u.position / is::PIECE),
+                         in_slab(a, a.v, slab, is::KEY_BYTES, inside * T::BYTES), seen);
     }
     if (T::SCALED && threadIdx.x < ATTENTION_TILE / 2) {
         int unit = (int)threadIdx.x % (ATTENTION_TILE / 4), p = tile + unit * 4;
         bool of_values = threadIdx.x >= ATTENTION_TILE / 4, seen = p + 4 > w.from && p < w.to;
-        size_t at =
-            seen ? (slab_of(a, w.seq, w.kv_head, p) << a.block_shift) + (size_t)(p & inside) : 0;
-        cp_async16_zfill(to.scales(of_values) + unit, (of_values ? a.v_scale : a.k_scale) + at,
+        uint32_t slab = seen ? slab_of(a, w.seq, w.kv_head, p) : 0;
+        cp_async16_zfill(to.scales(of_values) + unit,
+                         in_slab(a, of_values ? a.v_scale : a.k_scale, slab, sizeof(float),
+                                 offset_of(a, p) * sizeof(float)),
                          seen);
     }
     cp_async_commit();

@@ -129,12 +129,25 @@ __device__ inline cuda_step_seq load_seq(const attention_args &a, int s) {
     return {v.x, v.y, v.z, v.w};
 }
 
-// Where a block of the cache and a KV head start in units of their (B, C) values; position `p` of a
-// sequence.
-__device__ inline size_t slab_of(const attention_args &a, const cuda_step_seq &seq, int kv_head,
-                                 int p) {
-    int block = a.blocks[seq.first_block + (p >> a.block_shift)];
-    return (size_t)block * (size_t)a.kv_heads + (size_t)kv_head;
+// The number of the slab, the (B, C) values of one block and KV head, that holds position `p` of a
+// sequence; and p's place in it. 32 bits, and one multiplication to 64 at the end, because
+// registers are short.
+__device__ inline uint32_t slab_of(const attention_args &a, const cuda_step_seq &seq, int kv_head,
+                                   int p) {
+    uint32_t block = (uint32_t)a.blocks[seq.first_block + (p >> a.block_shift)];
+    return block * (uint32_t)a.kv_heads + (uint32_t)kv_head;
+}
+
+__device__ inline uint32_t offset_of(const attention_args &a, int p) {
+    return (uint32_t)(p & (a.block_tokens - 1));
+}
+
+// `inside`: bytes from the slab's start, whose size is bytes_of_position * B.
+__device__ inline const unsigned char *in_slab(const attention_args &a, const void *array,
+                                               uint32_t slab, uint32_t bytes_of_position,
+                                               uint32_t inside) {
+    uint64_t start = (uint64_t)slab * (bytes_of_position << a.block_shift);
+    return static_cast<const unsigned char *>(array) + inside + start;
 }
 
 // Writes the a fragments of q for 16 rows from `first` on to smem, (C / 16) steps of 32 lanes of 16

@@ -257,8 +257,7 @@ static void check_chunks(check *c, const shape *s, int length) {
     size_t width = (size_t)w.heads * (size_t)s->head_dim;
     if (c->thorough) check_values(c, &w, 1, &all, whole);
     for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
-        // Of small chunks the last 60 positions are enough: they cross from one 256 to the next.
-        // and end behind.
+        // Of small chunks the last 60 positions are enough: they cross from one chunk to the next.
         int n = chunks[i], from = n == 64 || (n == 7 && c->thorough) ? 0 : length - 60, bad = 0;
         for (int p = from; p < length; p += n) {
             part piece = {0, p, p + n < length ? n : length - p};
