@@ -139,7 +139,8 @@ static status create(peer *p, peer_invitation *mine) {
                                   .ranks = comm_size(p->o.comm),
                                   .one_shot_bytes = least(ONE_SHOT_BYTES, longest),
                                   .two_shot_bytes = least(TWO_SHOT_BYTES, longest),
-                                  .limit_ns = p->o.timeout_ns};
+                                  // The rest is for the host to hear of it, and tell who it was.
+                                  .limit_ns = p->o.timeout_ns / 4 * 3};
     return peer_group_create(&options, &p->group, mine);
 }
 
