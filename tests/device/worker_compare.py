@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""A whole worker on the CUDA backend, on the emulated device, beside the CPU backend: the same tokens.
+
+    tests/device/worker_compare.py --emulated build/tests/generate_emulated --generate build/tests/generate [--ranks 1,2,3]
+
+Small random models in several weight types, prompts of random tokens, greedy answers. On 1, 2 and 3 ranks with exact sums
+the device must give the same logits bit by bit, whoever adds the sums, in whatever company and chunks. Beside the CPU's
+plain reference it may differ by rounding: it multiplies BF16 activations (8 bits of mantissa). An answer may leave the
+reference's only where the reference's best two log probabilities are nearer than TIE, and logits may differ by LIMIT of
+the row's largest. Exit status 1 otherwise; 77 when numpy is not there."""
+import argparse
+import hashlib
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+try:
+    import numpy
+except ImportError:
+    print("skipped: numpy is not installed")
+    sys.exit(77)
+
+HERE = pathlib.Path(__file__).resolve().parent
+MAKE = HERE.parent / "golden" / "make_random_llama.py"
+TIE = 0.05
+LIMIT = 0.03
+MODELS = [  # preset, dtype, reference's KV cache: the device holds F16 as the reference does
+    ("twin6", "bf16"),
+    ("twin9", "q8_0"),
+    ("twin-qwen2", "q4_1"),
+    ("twin6", "f32"),
+]
+
+
+def run(command):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=900)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+    return done.stdout.splitlines()
+
+
+def generate(program, model, prompts, ranks, extra):
+    command = [program, model, "--token-file", prompts, "--context", 512, "--kv-type", "f16", *extra]
+    if ranks > 1:
+        command = ["mpirun", "--oversubscribe", "--allow-run-as-root", "--bind-to", "none", "-n", ranks, *command]
+    return run(command)
+
+
+def answers(lines):
+    """[(token, gap)] for each prompt of `generate --gaps`."""
+    return [[(int(t), float(g)) for t, g in (word.split(":") for word in line.split())] for line in lines]
+
+
+def compare_tokens(got, want):
+    """How many answers are equal, end in a tie, or are wrong."""
+    equal = ties = wrong = 0
+    for a, b in zip(got, want):
+        at = next((i for i, (x, y) in enumerate(zip(a, b)) if x[0] != y[0]), None)
+        if at is None:
+            equal += 1
+        elif b[at][1] < TIE:
+            ties += 1
+        else:
+            wrong += 1
+    return equal, ties, wrong
+
+
+class Check:
+    def __init__(self, args, folder):
+        self.args, self.folder, self.passed, self.failed = args, folder, 0, 0
+
+    def that(self, holds, text):
+        self.passed += bool(holds)
+        self.failed += not holds
+        print(f"{'ok    ' if holds else 'FAILED'} {text}")
+
+    def logits(self, program, model, prompts, ranks, extra):
+        path = self.folder / "logits"
+        generate(program, model, prompts, ranks, ["--logits-out", path, *extra])
+        return path.read_bytes()
+
+    def model(self, preset, dtype):
+        args, name = self.args, f"{preset} {dtype}"
+        model = self.folder / f"{preset}-{dtype}.gguf"
+        run([sys.executable, MAKE, "--preset", preset, "--gguf", model, "--dtype", dtype])
+        random = numpy.random.default_rng(7)
+        prompts = self.folder / "prompts"
+        prompts.write_text("".join(" ".join(map(str, random.integers(3, 500, n))) + "\n" for n in (1, 5, 19, 40)[: args.prompts]))
+        few = self.folder / "few"
+        few.write_text("".join(prompts.read_text().splitlines(keepends=True)[2:3]))
+        greedy = ["--max-tokens", args.max_tokens, "--gaps"]
+        want = answers(generate(args.generate, model, prompts, 1, [*greedy, "--isa", "reference"]))
+        want_logits = numpy.frombuffer(self.logits(args.generate, model, few, 1, ["--isa", "reference"]), "<f4")
+        device = ["--device", "cuda", "--sums", "exact"]
+        base, base_logits = None, None
+        for ranks in map(int, args.ranks.split(",")):
+            lines = generate(args.emulated, model, prompts, ranks, [*greedy, *device])
+            logits = self.logits(args.emulated, model, few, ranks, device)
+            if base is None:
+                base, base_logits = lines, logits
+                equal, ties, wrong = compare_tokens(answers(lines), want)
+                self.that(wrong == 0 and equal > 0, f"{name}: {equal} answers equal the CPU's, {ties} end in a tie, {wrong} differ")
+                got = numpy.frombuffer(logits, "<f4")
+                error = float(numpy.abs(got - want_logits).max() / numpy.abs(want_logits).max())
+                self.that(numpy.isfinite(got).all() and error < LIMIT, f"{name}: logits within {error:.2g} of the CPU's")
+                continue
+            self.that(lines == base and logits == base_logits, f"{name}: {ranks} ranks give the bits of one")
+        return model, prompts, few, greedy, base, want
+
+    def variants(self, model, prompts, greedy, base, want):
+        """What must leave no trace, and what may leave that of its rounding."""
+        emulated = self.args.emulated
+        for what, ranks, extra in [
+            ("4 prompts at once", 1, ["--batch", 4]),
+            ("4 prompts at once on 2 ranks", 2, ["--batch", 4]),
+            ("prompts in chunks of 3 tokens", 1, ["--chunk", 3]),
+            ("sums by way of the host", 2, ["--reduce", "host"]),
+            ("sums by NCCL's stand-in", 2, ["--reduce", "nccl"]),
+            ("sums over peer memory", 3, ["--reduce", "peer"]),
+        ]:
+            lines = generate(emulated, model, prompts, ranks, [*greedy, "--device", "cuda", "--sums", "exact", *extra])
+            self.that(lines == base, f"{what}: {'the same bits' if lines == base else 'other bits'}")
+        for kind in ("nccl", "peer"):
+            lines = generate(emulated, model, prompts, 2, [*greedy, "--device", "cuda", "--sums", "bf16", "--reduce", kind])
+            equal, ties, wrong = compare_tokens(answers(lines), want)
+            self.that(wrong == 0, f"BF16 sums by {kind}: {equal} equal the CPU's, {ties} end in a tie, {wrong} differ")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--generate", required=True)
+    parser.add_argument("--emulated", required=True)
+    parser.add_argument("--ranks", default="1,2,3")
+    parser.add_argument("--models", default="0,1,2,3", help="numbers in MODELS")
+    parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--max-tokens", type=int, default=8)
+    parser.add_argument("--no-variants", action="store_true")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        check = Check(args, pathlib.Path(folder))
+        first = None
+        for number in map(int, args.models.split(",")):
+            made = check.model(*MODELS[number])
+            first = first or made
+        if not args.no_variants:
+            model, prompts, _, greedy, base, want = first
+            check.variants(model, prompts, greedy, base, want)
+    print(f"{check.passed} passed, {check.failed} failed")
+    return int(check.failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
