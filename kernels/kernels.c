@@ -209,7 +209,9 @@ void kernels_add(kernels *k, float *x, const void *sums, int tokens, int width) 
 }
 
 static void check_kv(const kernels *k, const kernels_kv *kv) {
-    assert(kv->type == DTYPE_F32 || kv->type == DTYPE_F16 || kv->type == DTYPE_BF16);
+    bool plain = kv->type == DTYPE_F32 || kv->type == DTYPE_F16 || kv->type == DTYPE_BF16;
+    bool scaled = kv->type == DTYPE_F8_E4M3 || kv->type == DTYPE_I8;
+    assert(plain || (scaled && kernels_stream(k)));
     assert(kv->blocks >= k->step.blocks && kv->block_tokens == k->step.block_tokens);
     assert(kv->block_tokens >= 1 && kv->block_tokens <= KERNELS_BLOCK_TOKENS_MAX);
     assert(kv->heads >= 1 && kv->head_dim >= 1 && kv->head_dim <= k->limits.head_dim);

@@ -67,7 +67,7 @@ typedef enum kernels_rope_style {
 // number.
 typedef struct kernels_kv {
     void *k, *v;      // kernels_kv_bytes() each
-    dtype type;       // DTYPE_F32, DTYPE_F16 or DTYPE_BF16
+    dtype type;       // DTYPE_F32, DTYPE_F16 or DTYPE_BF16; on cuda DTYPE_F8_E4M3, DTYPE_I8
     int blocks;       // N
     int block_tokens; // B, at most KERNELS_BLOCK_TOKENS_MAX
     int heads;        // G

@@ -3,7 +3,6 @@
 #include "worker/engine.h"
 
 #include <inttypes.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,52 +34,9 @@ static status agree(engine *e, status mine) {
     return comm_agree(e->o.comm, mine, load_deadline());
 }
 
-// Every thread of every rank on this host has a core: then pinning and spinning help, else they
-// hurt.
-static bool cores_suffice(const engine_options *o, int *cores) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    sched_getaffinity(0, sizeof set, &set);
-    *cores = CPU_COUNT(&set);
-    int ranks_on_these = comm_cores_shared(o->comm) ? comm_local_size(o->comm) : 1;
-    return o->threads * ranks_on_these <= *cores;
-}
-
-static status create_cpu(const engine_options *o, kernels **out) {
-    int cores = 0;
-    bool suffice = cores_suffice(o, &cores);
-    if (!suffice && comm_local_rank(o->comm) == 0)
-        log_warn("engine",
-                 "%d threads for %d ranks on %d cores: ranks take turns; use fewer, or mpirun "
-                 "--bind-to none",
-                 o->threads, comm_local_size(o->comm), cores);
-    comm_set_spin(o->comm, suffice);
-    int first = comm_cores_shared(o->comm) ? comm_local_rank(o->comm) * o->threads : 0;
-    return kernels_create_cpu(o->threads, o->pin && suffice ? first : -1, o->isa, out);
-}
-
-// Ranks of one host take its cards in their order; more ranks than cards share them.
-static status create_cuda(const engine_options *o, kernels **out) {
-    kernels_cuda_options cuda = {
-        .device = comm_local_rank(o->comm),
-        .sums = !strcmp(o->sums, "bf16") ? KERNELS_SUMS_BF16 : KERNELS_SUMS_EXACT,
-        .fast = o->fast,
-    };
-    return kernels_create_cuda(cuda, out);
-}
-
-static status create_kernels(const engine_options *o, kernels **out) {
-    if (!strcmp(o->device, "cpu")) return create_cpu(o, out);
-    status s = create_cuda(o, out);
-    if (status_is_ok(&s) || !strcmp(o->device, "cuda")) return s;
-    bool none = s.code == STATUS_UNIMPLEMENTED || s.code == STATUS_UNAVAILABLE;
-    if (!none) log_warn("engine", "computing on the processor: %s", s.message);
-    return create_cpu(o, out);
-}
-
 static status open_kernels(engine *e) {
     const engine_options *o = &e->o;
-    TRY(create_kernels(o, &e->kernels));
+    TRY(device_open(&o->device, o->comm, &e->kernels));
     const model_config *c = model_get_config(o->model);
     const shard *s = &e->shards[comm_rank(o->comm)];
     int heads = s->heads.end - s->heads.begin, ffn = s->ffn.end - s->ffn.begin;
@@ -96,6 +52,8 @@ static status open_kernels(engine *e) {
 }
 
 static dtype kv_type(const engine_options *o) {
+    if (!strcmp(o->kv_type, "f8")) return DTYPE_F8_E4M3;
+    if (!strcmp(o->kv_type, "i8")) return DTYPE_I8;
     if (!strcmp(o->kv_type, "f32")) return DTYPE_F32;
     if (!strcmp(o->kv_type, "f16")) return DTYPE_F16;
     if (!strcmp(o->kv_type, "bf16")) return DTYPE_BF16;
@@ -129,7 +87,16 @@ static void tell_kv(const engine *e, const kv_shape *shape, int blocks) {
              tokens, e->o.limits.max_context, (needed >> 20) + 1);
 }
 
+static status check_kv_type(const engine *e) {
+    bool device = kernels_stream(e->kernels) != NULL;
+    if (device || kv_type(&e->o) < DTYPE_COUNT) return status_ok();
+    return status_error(STATUS_FAILED_PRECONDITION,
+                        "--kv-type %s is for cards; the processor takes f32, f16 and bf16",
+                        e->o.kv_type);
+}
+
 static status open_kv(engine *e) {
+    TRY(agree(e, check_kv_type(e)));
     const model_config *c = model_get_config(e->o.model);
     const shard *s = &e->shards[comm_rank(e->o.comm)];
     kv_shape shape = {.type = kv_type(&e->o),
@@ -162,7 +129,7 @@ static status open_reduce(engine *e) {
                               .kernels = e->kernels,
                               .progress = o->progress,
                               .kind = o->reduce,
-                              .fast = o->fast,
+                              .fast = o->device.fast,
                               .one_shot_bytes = o->one_shot_bytes,
                               .nccl_path = o->nccl_path,
                               .max_count = (size_t)rows * (size_t)model_get_config(o->model)->width,
@@ -196,6 +163,7 @@ static status open_all(engine *e) {
     const engine_options *o = &e->o;
     progress_enter(o->progress, CLUSTER_LOADING);
     TRY(agree(e, open_kernels(e)));
+    TRY(device_agree(o->comm, e->kernels, load_deadline()));
     const shard *mine = &e->shards[comm_rank(o->comm)];
     weights_options weights = {.model = o->model,
                                .shard = mine,
@@ -269,7 +237,7 @@ const char *engine_backend(const engine *e) {
 
 status engine_probe_backend(const engine_options *options, char *name, int size) {
     kernels *k = NULL;
-    TRY(create_kernels(options, &k));
+    TRY(device_open(&options->device, options->comm, &k));
     snprintf(name, (size_t)size, "%s", kernels_name(k));
     kernels_destroy(k);
     return status_ok();

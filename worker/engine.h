@@ -12,6 +12,7 @@
 #include "common/model/shard_plan.h"
 #include "proto/cluster_msg.h"
 #include "worker/comm.h"
+#include "worker/device.h"
 #include "worker/progress.h"
 #include "worker/reduce.h"
 #include "worker/step.h"
@@ -22,19 +23,15 @@ typedef struct engine_options {
     const model *model;    // opened from files; outlives the engine
     const shard *shards;   // (ranks); copied
     cluster_limits limits; // vocab and kv_blocks are filled in here
-    int threads;           // >= 1, this rank's, the calling one included
-    bool pin;              // pin threads to cores where there are enough
-    const char *isa;       // cpu: NULL for the best
-    const char *device;    // "auto" (cuda where there is a card, else cpu), "cpu", "cuda"
-    const char *sums;      // cuda: "exact" or "bf16", see kernels_sums
-    bool fast;             // cuda: see kernels_cuda_options
+    device_options device;
     reduce_kind reduce;
     size_t one_shot_bytes;   // of peer, see reduce_options
     const char *nccl_path;   // of nccl, likewise
     int64_t kv_memory;       // bytes of KV blocks on this rank
     const char *warm_shards; // folder of warm shards (warm_shard.h); NULL: none are kept
     int64_t warm_memory;     // at most so many bytes of this rank
-    const char *kv_type;     // "auto" (f32 for F32 weights, else f16), "f32", "f16", "bf16"
+    const char *kv_type; // "auto" (f32 for F32 weights, else f16), "f32", "f16", "bf16"; on cuda
+                         // "f8" and "i8" too
     int64_t step_timeout_ns;
 } engine_options;
 

@@ -113,12 +113,12 @@ static engine_options compute_options(rank *r) {
     const options *o = r->o;
     return (engine_options){.comm = r->comm,
                             .progress = &r->progress,
-                            .threads = threads_per_rank(r),
-                            .pin = o->pin,
-                            .isa = wanted_isa(o),
-                            .device = o->device,
-                            .sums = o->sums,
-                            .fast = o->fast,
+                            .device = {.device = o->device,
+                                       .isa = wanted_isa(o),
+                                       .threads = threads_per_rank(r),
+                                       .pin = o->pin,
+                                       .sums = o->sums,
+                                       .fast = o->fast},
                             .reduce = options_reduce(o),
                             .one_shot_bytes = (size_t)o->one_shot,
                             .nccl_path = o->nccl,
@@ -233,7 +233,7 @@ static status load(rank *r) {
     if (leads(r))
         log_info("worker", "loaded in %.2f s: backend %s, %d threads per rank, ranks joined by %s",
                  (double)(clock_now_ns() - start) / (double)CLOCK_SECOND, engine_backend(r->engine),
-                 e.threads, comm_name(r->comm));
+                 e.device.threads, comm_name(r->comm));
     return status_ok();
 }
 

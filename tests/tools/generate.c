@@ -53,7 +53,8 @@ static const config_option options[] = {
     {"sums", CONFIG_CHOICE, &o.sums, 0, 0, "exact|bf16", NULL, "partial sums between ranks"},
     {"reduce", CONFIG_CHOICE, &o.reduce, 0, 0, "auto|host|nccl|peer", NULL, "who adds them"},
     {"isa", CONFIG_STRING, &o.isa, 0, 0, NULL, "NAME", "force a backend"},
-    {"kv-type", CONFIG_CHOICE, &o.kv_type, 0, 0, "auto|f32|f16|bf16", NULL, "type of the KV cache"},
+    {"kv-type", CONFIG_CHOICE, &o.kv_type, 0, 0, "auto|f32|f16|bf16|f8|i8", NULL,
+     "type of the KV cache"},
     {"max-tokens", CONFIG_INT, &o.max_tokens, 1, 1 << 20, NULL, NULL, "tokens per answer"},
     {"threads", CONFIG_INT, &o.threads, 1, 1024, NULL, NULL, "threads per rank"},
     {"batch", CONFIG_INT, &o.batch, 1, SEQS_MAX, NULL, NULL, "prompts at once"},
@@ -332,11 +333,11 @@ static void open_engine(run_state *r) {
                                    .max_seqs = SEQS_MAX,
                                    .block_tokens = BLOCK_TOKENS,
                                    .max_context = (int)o.context},
-                        .threads = (int)o.threads,
-                        .pin = o.pin,
-                        .isa = o.isa,
-                        .device = o.device,
-                        .sums = o.sums,
+                        .device = {.device = o.device,
+                                   .isa = o.isa,
+                                   .threads = (int)o.threads,
+                                   .pin = o.pin,
+                                   .sums = o.sums},
                         .reduce = !strcmp(o.reduce, "host")   ? REDUCE_HOST
                                   : !strcmp(o.reduce, "nccl") ? REDUCE_NCCL
                                   : !strcmp(o.reduce, "peer") ? REDUCE_PEER
