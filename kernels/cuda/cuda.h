@@ -5,9 +5,9 @@
 //   cuda.c      memory, copies, waiting, and the first error
 //   plan.c      kernels_begin: the step's rows into device memory
 //   graph.c     kernels_run: recorded steps
-//   place.c     weights from the file's layout into the device's
-//   operators.c each operator of the table to its launcher
-//   sampler.c   sampling: slots, and what goes up and comes back per step
+//   place.c     weights from the file's layout into the device's, from memory that holds all of
+//   them stage.c     the same, piece by piece while they are read operators.c each operator of the
+//   table to its launcher sampler.c   sampling: slots, and what goes up and comes back per step
 //   cublas.c    large products by cuBLASLt, with the option `fast`
 //
 // Private to kernels/cuda.
@@ -130,6 +130,15 @@ void cuda_graphs_destroy(cuda *k);
 // place.c
 size_t cuda_weight_bytes(const kernels_weight *host);
 status cuda_weight_place(kernels *k, const kernels_weight *host, void *device, kernels_weight *out);
+
+// stage.c
+status cuda_stage_open(kernels *k, int slots, size_t bytes, kernels_stage **out);
+void cuda_stage_close(kernels_stage *s);
+status cuda_stage_rows(kernels_stage *s, int slot, size_t offset, const kernels_weight *shape,
+                       int first_row, int count, void *device);
+status cuda_stage_copy(kernels_stage *s, int slot, size_t offset, void *device, size_t bytes);
+status cuda_stage_poll(kernels_stage *s, int slot, bool *done);
+status cuda_stage_sync(kernels_stage *s, int64_t deadline_ns);
 
 // operators.c
 status cuda_scratch_create(cuda *k, kernels_limits limits);
