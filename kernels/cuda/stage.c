@@ -22,7 +22,7 @@ typedef struct stage {
         cudaEvent_t begun, copied;
         bool flying; // its copy's time is not yet counted
     } slot[KERNELS_STAGE_SLOTS_MAX];
-    cudaEvent_t all;
+    cudaEvent_t before, all;
 } stage;
 
 static cuda *device_of(kernels_stage *s) {
@@ -46,6 +46,7 @@ void cuda_stage_close(kernels_stage *base) {
         if (s->slot[i].begun) cudaEventDestroy(s->slot[i].begun);
         if (s->slot[i].copied) cudaEventDestroy(s->slot[i].copied);
     }
+    if (s->before) cudaEventDestroy(s->before);
     if (s->all) cudaEventDestroy(s->all);
     if (s->copies) cudaStreamDestroy(s->copies);
     if (s->packs) cudaStreamDestroy(s->packs);
@@ -63,6 +64,8 @@ static status make_events(stage *s) {
         TRY(cuda_status(cudaEventCreateWithFlags(&s->slot[i].copied, cudaEventDefault),
                         "cudaEventCreate"));
     }
+    TRY(cuda_status(cudaEventCreateWithFlags(&s->before, cudaEventDisableTiming),
+                    "cudaEventCreate"));
     return cuda_status(cudaEventCreateWithFlags(&s->all, cudaEventDisableTiming),
                        "cudaEventCreate");
 }
@@ -77,8 +80,7 @@ static status fill(stage *s, cuda *k) {
     void *memory = NULL;
     TRY(cuda_pinned_alloc((size_t)s->base.slots * s->base.bytes, &memory));
     s->base.memory = memory;
-    // Memory is zeroed on the backend's own stream: before anything of ours.
-    return cuda_sync(&k->base, clock_now_ns() + CUDA_WAIT_NS);
+    return status_ok();
 }
 
 status cuda_stage_open(kernels *base, int slots, size_t bytes, kernels_stage **out) {
@@ -93,9 +95,16 @@ status cuda_stage_open(kernels *base, int slots, size_t bytes, kernels_stage **o
     return made;
 }
 
+// What the backend's own stream was given so far comes first: it zeroes new memory.
+static void come_after(stage *s, cuda *k, cudaStream_t stream) {
+    cuda_note(k, cudaEventRecord(s->before, k->stream), "cudaEventRecord");
+    cuda_note(k, cudaStreamWaitEvent(stream, s->before, 0), "cudaStreamWaitEvent");
+}
+
 // Queues one copy out of a slot, between the events that time it.
 static void copy(stage *s, cuda *k, int slot, size_t offset, void *device, size_t bytes) {
     const char *from = s->base.memory + (size_t)slot * s->base.bytes + offset;
+    come_after(s, k, s->copies);
     cuda_note(k, cudaEventRecord(s->slot[slot].begun, s->copies), "cudaEventRecord");
     cuda_note(k, cudaMemcpyAsync(device, from, bytes, cudaMemcpyHostToDevice, s->copies),
               "the upload of weights");
@@ -163,7 +172,7 @@ status cuda_stage_poll(kernels_stage *base, int slot, bool *done) {
 status cuda_stage_sync(kernels_stage *base, int64_t deadline_ns) {
     stage *s = (stage *)base;
     cuda *k = device_of(base);
-    cudaStream_t streams[] = {s->copies, s->packs};
+    cudaStream_t streams[] = {s->packs, s->copies};
     for (int i = 0; i < 2; i++) {
         cuda_note(k, cudaEventRecord(s->all, streams[i]), "cudaEventRecord");
         TRY(k->failed);

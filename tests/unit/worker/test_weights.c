@@ -27,6 +27,7 @@
 // ---- reads and writes that stand still, to be killed in
 
 static atomic_bool reads_hang, writes_hang;
+static const char *_Atomic touched; // the next read gives this file another time
 
 static void stand_while(atomic_bool *flag) {
     while (atomic_load(flag)) clock_sleep_until(clock_now_ns() + CLOCK_MS);
@@ -34,6 +35,8 @@ static void stand_while(atomic_bool *flag) {
 
 ssize_t pread(int fd, void *out, size_t size, off_t offset) {
     stand_while(&reads_hang);
+    const char *path = atomic_exchange(&touched, NULL);
+    if (path) assert_int_equal(utimensat(AT_FDCWD, path, NULL, 0), 0);
     return syscall(SYS_pread64, fd, out, size, offset);
 }
 
@@ -355,6 +358,21 @@ static void test_a_file_that_shrinks_is_an_error_not_a_signal(void **state) {
     }
 }
 
+static void test_a_file_that_changes_meanwhile_is_an_error(void **state) {
+    bench *b = *state;
+    shard s = shard_of(b, 2, 0);
+    kernels *both[] = {b->cpu, b->placing};
+    for (int i = 0; i < 2; i++) {
+        weights *w = NULL;
+        open_model(b);
+        atomic_store(&touched, b->path);
+        status st = load(b, both[i], &s, NULL, &w);
+        assert_int_equal(st.code, STATUS_DATA_LOSS);
+        assert_non_null(strstr(st.message, "changed while it was in use"));
+        assert_null(w);
+    }
+}
+
 int main(void) {
     log_open(LOG_ERROR, "test");
     const struct CMUnitTest tests[] = {
@@ -367,6 +385,8 @@ int main(void) {
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_killed_while_writing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_killed_while_reading, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_file_that_changes_meanwhile_is_an_error, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_a_file_that_shrinks_is_an_error_not_a_signal, set_up,
                                         tear_down),
     };
