@@ -10,6 +10,7 @@ enum { WARPS = 4 };
 // A warp folds one query head of one row.
 __global__ void __launch_bounds__(WARPS * 32) combine(const attention_args a) {
     grid_wait();
+    grid_launch_dependents();
     int s = (int)blockIdx.x / a.decode_tokens, token = (int)blockIdx.x % a.decode_tokens;
     int head = (int)(blockIdx.y * WARPS + threadIdx.x / 32), lane = (int)threadIdx.x % 32;
     cuda_step_seq seq = load_seq(a, s);

@@ -234,6 +234,7 @@ __global__ void __launch_bounds__(THREADS, C > 128 ? 1 : 2)
     shared &s = *reinterpret_cast<shared *>(smem);
     uint4 *queries = reinterpret_cast<uint4 *>(smem + sizeof(shared));
     grid_wait();
+    grid_launch_dependents();
     work w;
     if (!find_work(a, w)) return;
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, quad = lane % 4;

@@ -89,6 +89,7 @@ template <class V> __global__ void __launch_bounds__(THREADS) plain(const attent
     DYN_SMEM(smem);
     shared &s = *reinterpret_cast<shared *>(smem);
     grid_wait();
+    grid_launch_dependents();
     cuda_step_seq seq = load_seq(a, (int)blockIdx.z);
     int thread = (int)threadIdx.x, lane = thread % 32, warp = thread / 32;
     int head = (int)blockIdx.y, kv_head = 0;

@@ -329,6 +329,7 @@ __global__ void __launch_bounds__(THREADS, 1) prefill(const attention_args a) {
     using is = shape<T, C>;
     DYN_SMEM(smem);
     grid_wait();
+    grid_launch_dependents();
     work w;
     if (!find_work(a, is::ROWS, w)) return;
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;

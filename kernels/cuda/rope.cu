@@ -109,6 +109,7 @@ __device__ void store(const rope_args &a, const float *x, int lane, void *array,
 template <class S> __global__ void __launch_bounds__(WARPS * 32) rope_kv_write(const rope_args a) {
     DYN_SMEM(smem);
     grid_wait();
+    grid_launch_dependents();
     int row = (int)blockIdx.x, warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     int head = (int)blockIdx.y * WARPS + warp, s = a.row_seq[row], C = a.head_dim;
     if (s < 0 || head >= a.heads + a.kv_heads) return;
