@@ -15,7 +15,7 @@
 #   --emulated      the same on the emulated device of a finished build in --build, at tiny sizes: proves this script, says nothing of speed
 # A group that fails or runs out of time does not stop the others. The last thing printed is a short table. Exit status 1 if any group failed.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 all=(build check torch decode prefill ops peer sanitize)
 build=build-gpu results=bench/results emulated='' groups=()
@@ -32,9 +32,9 @@ done
 [ ${#groups[@]} -gt 0 ] || groups=("${all[@]}")
 
 if [ -n "$emulated" ]; then
-  bench=$build/bin/bench-gpu-emulated check=$build/tests/device_check_emulated tiny=--tiny
+  bench=$build/bin/bench-gpu-emulated check=$build/tests/device_check_emulated peers=$build/tests/peer_processes_emulated tiny=--tiny
 else
-  bench=$build/bin/bench-gpu check=$build/tests/device_check_real tiny=
+  bench=$build/bin/bench-gpu check=$build/tests/device_check_real peers=$build/tests/peer_processes_real tiny=
 fi
 parts=$build/gpu-parts
 mkdir -p "$parts" "$results"
@@ -71,14 +71,33 @@ configure_and_build() {
   local generator=()
   command -v ninja >/dev/null && generator=(-G Ninja)
   cmake -S . -B "$build" "${generator[@]}" -DOCTANT_ONLY_KERNELS=ON -DOCTANT_CUDA=ON -DCMAKE_CUDA_FLAGS=--threads=2 &&
-    cmake --build "$build" --parallel "$(nproc)" --target device_check_real bench-gpu
+    cmake --build "$build" --parallel "$(nproc)" --target device_check_real peer_processes_real bench-gpu
+}
+# The groups of checks side by side: the time goes into the CPU's reference. Then sums between processes, one of which is killed once.
+checks() {
+  local group names bad=0
+  names=$("$check" --list) || return 1
+  [ -z "$emulated" ] || names="norm rope" # each has its own test
+  rm -rf "$parts/checks" && mkdir -p "$parts/checks"
+  for group in $names; do
+    ("$check" --group "$group" || echo "FAILED $group, exit status $?") >"$parts/checks/$group" 2>&1 &
+  done
+  wait
+  "$peers" --ranks 2 >"$parts/checks/peer" 2>&1 || echo "FAILED peer, exit status $?" >>"$parts/checks/peer"
+  "$peers" --ranks 2 --kill 1 --limit 2000 >"$parts/checks/peer_kill" 2>&1 || echo "FAILED peer_kill, exit status $?" >>"$parts/checks/peer_kill"
+  tail -n 4 "$parts"/checks/*
+  bad=$(grep -l '^FAILED' "$parts"/checks/* | wc -l)
+  echo "$(ls "$parts/checks" | wc -l) groups of checks, $bad failed"
+  [ "$bad" -eq 0 ]
 }
 # The tools that look inside a running kernel make it ten to a hundred times slower: small shapes, and only some groups.
 sanitized() {
   command -v compute-sanitizer >/dev/null || { echo "no compute-sanitizer here"; exit 77; }
   local tool group
   for tool in memcheck racecheck; do
-    for group in $("$check" --list | grep -E '^(norm|rows|matmul|attention|peer|sample)'); do
+    echo "== $tool, sums between two processes"
+    compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all "$peers" --ranks 2 || exit 1
+    for group in norm rope rows step; do
       echo "== $tool $group"
       compute-sanitizer --tool "$tool" --error-exitcode 9 "$check" --group "$group" --small || exit 1
     done
@@ -98,8 +117,8 @@ ceilings() { # as options of bench-gpu: none where PyTorch did not measure them
 measure() { # shellcheck disable=SC2046 # the ceilings are words
   "$bench" "$1" $tiny --csv "$parts/$1.csv" $(ceilings)
 }
-export build bench check tiny parts emulated
-export -f configure_and_build sanitized torch_ops ceilings measure
+export build bench check peers tiny parts emulated
+export -f configure_and_build checks sanitized torch_ops ceilings measure
 
 for group in "${groups[@]}"; do
   case $group in
@@ -107,7 +126,7 @@ for group in "${groups[@]}"; do
       [ -n "$emulated" ] || step build 240 configure_and_build
       [ ${#failed[@]} -eq 0 ] || exit 1
       ;;
-    check) step check 120 "$check" ${emulated:+--group norm} ;;
+    check) step check 120 checks ;;
     torch) step torch 70 torch_ops ;;
     decode) step decode 90 measure decode ;;
     prefill) step prefill 60 measure prefill ;;
