@@ -17,7 +17,10 @@
 #include "common/base/log.h"
 #include "worker/reduce.h"
 
-enum { COUNT_MAX = 40000 };
+enum {
+    COUNT_MAX = 40000,
+    PATIENCE_S = 60, // for sums that go well, on a machine whose cores are shared
+};
 
 typedef struct bench {
     comm *comm;
@@ -112,14 +115,14 @@ static void check_size(bench *b, size_t count) {
     fill(b, count);
     size_t bytes = kernels_sums_bytes(b->kernels, count);
     must(b, "upload", kernels_upload(b->kernels, b->device, b->host, bytes));
-    must(b, "sum", reduce_sum(b->reduce, b->device, count, in(b->timeout_ns)));
-    must(b, "wait", reduce_wait(b->reduce, in(b->timeout_ns)));
+    must(b, "sum", reduce_sum(b->reduce, b->device, count, in(PATIENCE_S * CLOCK_SECOND)));
+    must(b, "wait", reduce_wait(b->reduce, in(PATIENCE_S * CLOCK_SECOND)));
     compare(b, "sum", count);
 }
 
 static status enqueue(void *context) {
     bench *b = context;
-    return reduce_sum(b->reduce, b->device, b->count, in(b->timeout_ns));
+    return reduce_sum(b->reduce, b->device, b->count, in(PATIENCE_S * CLOCK_SECOND));
 }
 
 // As the decoder does: a step that is recorded, then replayed.
@@ -136,7 +139,7 @@ static void check_recorded(bench *b) {
         fill(b, b->count);
         must(b, "upload", kernels_upload(b->kernels, b->device, b->host, bytes));
         must(b, "run", kernels_run(b->kernels, enqueue, b));
-        must(b, "wait", reduce_wait(b->reduce, in(b->timeout_ns)));
+        must(b, "wait", reduce_wait(b->reduce, in(PATIENCE_S * CLOCK_SECOND)));
         compare(b, "recorded sum", b->count);
     }
 }
@@ -154,14 +157,14 @@ static bool check_last(bench *b) {
     size_t bytes = kernels_sums_bytes(b->kernels, 5000);
     must(b, "upload", kernels_upload(b->kernels, b->device, b->host, bytes));
     if (comm_rank(b->comm) == b->absent) {
-        clock_sleep_until(in(4 * b->timeout_ns)); // as if it hung; mpirun would end all for a death
+        clock_sleep_until(in(3 * b->timeout_ns)); // as if it hung; mpirun would end all for a death
         return true;
     }
     int64_t start = clock_now_ns();
     status s = reduce_sum(b->reduce, b->device, 5000, in(b->timeout_ns));
     if (status_is_ok(&s)) s = reduce_wait(b->reduce, in(b->timeout_ns));
     int64_t spent = clock_now_ns() - start;
-    if (spent > 3 * b->timeout_ns + CLOCK_SECOND) {
+    if (spent > 3 * b->timeout_ns) {
         printf("rank %d: took %.1f s\n", comm_rank(b->comm), (double)spent / (double)CLOCK_SECOND);
         return false;
     }
