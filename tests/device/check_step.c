@@ -18,9 +18,9 @@ enum {
     C = 64, // H * C is the width of attention's output
     VOCAB = 40,
     B = 16, // tokens per block
-    N = 24,
-    T = 20, // most rows of a step
-    CONTEXT = 96,
+    N = 40,
+    T = 20,        // most rows of a step
+    CONTEXT = 560, // past the first bucket of contexts, 512
     SEQS = 10
 };
 
@@ -194,28 +194,51 @@ static const struct shape {
     {6, 1, 1},  {1, 1, 1},
 };
 
-static void run_all(check *c, kernels_sums sums) {
+// Three layers that take the same steps.
+typedef struct trio {
+    layer want, eager, recorded;
+    plan p;
+} trio;
+
+static void open_trio(check *c, kernels_sums sums, trio *t) {
     check_open(
         c,
         (kernels_limits){.tokens = T, .cols = H * C, .context = CONTEXT, .heads = H, .head_dim = C},
         (kernels_cuda_options){.sums = sums});
     model m = make_model(c);
-    layer want = make_layer(c, c->reference, &m);
-    layer eager = make_layer(c, c->device, &m);
-    layer recorded = make_layer(c, c->device, &m);
-    plan p;
-    start(&p, &c->random);
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        next_step(&p, &c->random, shapes[i].seqs, shapes[i].tokens, shapes[i].chunk);
-        check_case(c, "step %zu: %d rows, %d sequences, %s sums", i, p.step.tokens, p.step.seqs,
-                   sums == KERNELS_SUMS_EXACT ? "exact" : "BF16");
-        size_t count = (size_t)p.step.wanted * D;
-        float *a = run_step(c, &want, &p.step, false);
-        float *b = run_step(c, &eager, &p.step, false);
-        float *d = run_step(c, &recorded, &p.step, true);
-        check_near(c, "the device's rows", b, a, count, 0.04, 0.02);
-        check_same(c, "recorded beside eager", d, b, count * sizeof *b);
-    }
+    t->want = make_layer(c, c->reference, &m);
+    t->eager = make_layer(c, c->device, &m);
+    t->recorded = make_layer(c, c->device, &m);
+    start(&t->p, &c->random);
+}
+
+static void take_step(check *c, trio *t, const struct shape *shape, const char *sums) {
+    plan *p = &t->p;
+    next_step(p, &c->random, shape->seqs, shape->tokens, shape->chunk);
+    check_case(c, "%d rows, %d sequences, the first at %d, %s sums", p->step.tokens, p->step.seqs,
+               p->length[0], sums);
+    size_t count = (size_t)p->step.wanted * D;
+    float *a = run_step(c, &t->want, &p->step, false);
+    float *b = run_step(c, &t->eager, &p->step, false);
+    float *d = run_step(c, &t->recorded, &p->step, true);
+    check_near(c, "the device's rows", b, a, count, 0.04, 0.02);
+    check_same(c, "recorded beside eager", d, b, count * sizeof *b);
+}
+
+static void all_shapes(check *c, kernels_sums sums) {
+    trio t;
+    open_trio(c, sums, &t);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        take_step(c, &t, &shapes[i], sums == KERNELS_SUMS_EXACT ? "exact" : "BF16");
+}
+
+// A context that grows out of its bucket while it decodes: what was recorded for the shorter one
+// must not be replayed.
+static void long_context(check *c) {
+    trio t;
+    open_trio(c, KERNELS_SUMS_EXACT, &t);
+    while (t.p.length[0] < 500) take_step(c, &t, &(struct shape){1, 1, T}, "exact");
+    while (t.p.length[0] < 520) take_step(c, &t, &(struct shape){1, 1, 1}, "exact");
 }
 
 // Many steps are queued before any is waited for: plans must not overwrite each other on their way.
@@ -247,8 +270,9 @@ static void queue_ahead(check *c) {
 }
 
 int check_step(check *c) {
-    run_all(c, KERNELS_SUMS_EXACT);
+    all_shapes(c, KERNELS_SUMS_EXACT);
     queue_ahead(c);
-    run_all(c, KERNELS_SUMS_BF16);
+    all_shapes(c, KERNELS_SUMS_BF16);
+    if (c->thorough) long_context(c);
     return c->failed;
 }
