@@ -25,6 +25,7 @@ typedef struct gpu {
     roofline_card ceilings; // as measured, or the datasheet's where nothing was
     size_t l2_bytes;
     bool tiny;
+    bool exact; // the backend's defaults: batch-invariant, sums the same on any number of ranks
     const char *only; // a case runs if its name contains this; NULL: all
     bool list;        // names are printed, nothing runs
     FILE *csv;

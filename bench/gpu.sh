@@ -9,6 +9,7 @@
 #     decode    steps of an 8B model and of one of eight ranks of a 405B model, B = 1, 32, 256, context 1K and 8K, beside their floors
 #     prefill   chunks of a prompt through the same models
 #     ops       each operator alone
+#     exact     the decode steps again, in the mode that gives the same bits in any batch and on any number of ranks
 #     peer      sums over two processes that share the card, exact, and their times
 #     sanitize  compute-sanitizer (memcheck, racecheck) over a part of the checks
 #   --build DIR     where to build (build-gpu)          --results DIR   where gpu-CARD-DATE.csv goes (bench/results)
@@ -17,7 +18,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
-all=(build check torch decode prefill ops peer sanitize)
+all=(build check torch decode prefill ops exact peer sanitize)
 build=build-gpu results=bench/results emulated='' groups=()
 while [ $# -gt 0 ]; do
   case $1 in
@@ -117,8 +118,11 @@ ceilings() { # as options of bench-gpu: none where PyTorch did not measure them
 measure() { # shellcheck disable=SC2046 # the ceilings are words
   "$bench" "$1" $tiny --csv "$parts/$1.csv" $(ceilings)
 }
+measure_exact() { # shellcheck disable=SC2046
+  "$bench" decode --exact $tiny --csv "$parts/exact.csv" $(ceilings)
+}
 export build bench check peers tiny parts emulated
-export -f configure_and_build checks sanitized torch_ops ceilings measure
+export -f configure_and_build checks sanitized torch_ops ceilings measure measure_exact
 
 for group in "${groups[@]}"; do
   case $group in
@@ -128,9 +132,10 @@ for group in "${groups[@]}"; do
       ;;
     check) step check 120 checks ;;
     torch) step torch 70 torch_ops ;;
-    decode) step decode 90 measure decode ;;
+    decode) step decode 80 measure decode ;;
     prefill) step prefill 60 measure prefill ;;
-    ops) step ops 100 measure ops ;;
+    ops) step ops 80 measure ops ;;
+    exact) step exact 70 measure_exact ;;
     peer) step peer 40 measure peer ;;
     sanitize) [ -n "$emulated" ] || step sanitize 90 sanitized ;;
   esac

@@ -3,11 +3,12 @@
 //
 //   bench-gpu card                    the card's name, in a form that a file may have
 //   bench-gpu copy|ops|decode|prefill|peer [--csv FILE] [--only TEXT] [--device N]
-//             [--bf16 TFLOP/s] [--fp8 TFLOP/s] [--tiny] [--list]
+//             [--bf16 TFLOP/s] [--fp8 TFLOP/s] [--tiny] [--list] [--exact]
 //
 // Without --bf16 and --fp8, which gpu.sh measures with another library's products, the datasheet's
 // matrix rates count. --tiny takes seconds on an emulated device; --list names the cases and runs
-// none.
+// none; --exact takes the backend's defaults, which give the same bits in any batch and on any
+// number of ranks, instead of what is fastest.
 #include <ctype.h>
 #include <getopt.h>
 #include <stdlib.h>
@@ -88,7 +89,7 @@ static void print_card(const gpu *g) {
 static void usage(void) {
     fprintf(stderr, "usage: bench-gpu card|copy|ops|decode|prefill|peer [--csv FILE] [--only TEXT] "
                     "[--device N] "
-                    "[--bf16 TFLOP/s] [--fp8 TFLOP/s] [--tiny] [--list]\n");
+                    "[--bf16 TFLOP/s] [--fp8 TFLOP/s] [--tiny] [--list] [--exact]\n");
     exit(2);
 }
 
@@ -106,11 +107,15 @@ typedef struct arguments {
 } arguments;
 
 static arguments parse(gpu *g, int argc, char **argv) {
-    static const struct option options[] = {
-        {"csv", required_argument, NULL, 'c'},    {"only", required_argument, NULL, 'o'},
-        {"device", required_argument, NULL, 'd'}, {"bf16", required_argument, NULL, 'b'},
-        {"fp8", required_argument, NULL, 'f'},    {"tiny", no_argument, NULL, 't'},
-        {"list", no_argument, NULL, 'l'},         {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"csv", required_argument, NULL, 'c'},
+                                            {"only", required_argument, NULL, 'o'},
+                                            {"device", required_argument, NULL, 'd'},
+                                            {"bf16", required_argument, NULL, 'b'},
+                                            {"fp8", required_argument, NULL, 'f'},
+                                            {"tiny", no_argument, NULL, 't'},
+                                            {"list", no_argument, NULL, 'l'},
+                                            {"exact", no_argument, NULL, 'e'},
+                                            {NULL, 0, NULL, 0}};
     arguments a = {0};
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (c == 'c')
@@ -127,6 +132,8 @@ static arguments parse(gpu *g, int argc, char **argv) {
             g->tiny = true;
         else if (c == 'l')
             g->list = true;
+        else if (c == 'e')
+            g->exact = true;
         else
             usage();
     }

@@ -80,11 +80,10 @@ kernels_head_map gpu_head_map(gpu *g, int heads, int kv_heads) {
 }
 
 void gpu_open(gpu *g, kernels_limits limits) {
-    gpu_must(
-        kernels_create_cuda(
-            (kernels_cuda_options){.device = g->device, .sums = KERNELS_SUMS_BF16, .fast = true},
-            &g->k),
-        "the device");
+    kernels_cuda_options options = {.device = g->device,
+                                    .sums = g->exact ? KERNELS_SUMS_EXACT : KERNELS_SUMS_BF16,
+                                    .fast = !g->exact};
+    gpu_must(kernels_create_cuda(options, &g->k), "the device");
     gpu_must(kernels_reserve(g->k, limits), "the device's scratch");
     g->stream = kernels_stream(g->k);
 }

@@ -28,7 +28,7 @@ kernels_kv gpu_kv(gpu *g, const sequences *s, dtype type, int heads, int head_di
 
 kernels_head_map gpu_head_map(gpu *g, int heads, int kv_heads);
 
-// The backend of the case at hand; options as a worker would choose for speed.
+// The backend of the case at hand, with what is fastest or, if g->exact, as it comes.
 void gpu_open(gpu *g, kernels_limits limits);
 void gpu_close(gpu *g);
 

@@ -64,19 +64,19 @@ static void check_logits(gpu *g, const stepping *s, const char *name) {
              name);
 }
 
-static void name_case(const gpu_shape *shape, const step_case *c, char name[CASE_NAME_MAX]) {
-    if (c->tokens == 1)
-        snprintf(name, CASE_NAME_MAX, "%s %s decode B=%d context=%d", shape->name,
-                 dtype_name(shape->linear), c->seqs, c->context);
-    else
-        snprintf(name, CASE_NAME_MAX, "%s %s prefill T=%d context=%d", shape->name,
-                 dtype_name(shape->linear), c->tokens, c->context);
+static void name_case(const gpu *g, const gpu_shape *shape, const step_case *c,
+                      char name[CASE_NAME_MAX]) {
+    char what[32];
+    snprintf(what, sizeof what, c->tokens == 1 ? "decode B=%d" : "prefill T=%d",
+             c->tokens == 1 ? c->seqs : c->tokens);
+    snprintf(name, CASE_NAME_MAX, "%s %s %s context=%d%s", shape->name, dtype_name(shape->linear),
+             what, c->context, g->exact ? " exact" : "");
 }
 
 static void bench_case(gpu *g, const char *group, const gpu_shape *shape, const step_case *c,
                        stepping *s) {
     char name[CASE_NAME_MAX], note[CASE_NAME_MAX] = "";
-    name_case(shape, c, name);
+    name_case(g, shape, c, name);
     if (!gpu_wanted(g, name)) return;
     s->seqs = sequences_open(c->seqs, c->tokens, c->context);
     static const kernels_sampling greedy = {.top_p = 1, .repetition_penalty = 1, .logprobs = -1};
@@ -113,7 +113,7 @@ static void bench_shape(gpu *g, const char *group, const gpu_shape *shape, const
     step_case fit[CASES_MAX];
     for (int i = 0; i < count; i++) {
         char name[CASE_NAME_MAX];
-        name_case(shape, &cases[i], name);
+        name_case(g, shape, &cases[i], name);
         if (!gpu_wanted(g, name)) continue;
         if (gpu_model_bytes(shape, blocks_of(&cases[i])) + reserve_bytes >
                 (double)g->card.free_bytes &&
