@@ -20,6 +20,7 @@ static bool call_holds(const matmul_call *c) {
     if (c->multiprocessors < 1 || (c->x8 && !c->x8_scales)) return false;
     for (int i = 0; i < c->count; i++) {
         if (c->w[i].cols != c->w[0].cols || c->w[i].cols < 1 || c->w[i].rows < 0) return false;
+        if (c->experts && (c->w[i].type != c->w[0].type || c->bias[i])) return false;
         if (c->output != MATMUL_FLOAT && (c->w[i].type != c->w[0].type || c->bias[i])) return false;
     }
     if (c->output == MATMUL_FLOAT) return true;
@@ -47,7 +48,8 @@ static int tile_tokens(dtype type, bool f64, int tokens) {
 // True if splitting keeps more of the device busy. A call's blocks are then at most half of the
 // multiprocessors, which bounds the workspace.
 static bool split_pays(const matmul_plan *p, unsigned blocks, int multiprocessors) {
-    return p->partials && p->cols >= SPLIT_COLS_LEAST && 2 * blocks <= (unsigned)multiprocessors;
+    return p->partials && p->experts.count == 0 && p->cols >= SPLIT_COLS_LEAST &&
+           2 * blocks <= (unsigned)multiprocessors;
 }
 
 // The tile kernel's blocks by rows: whole ones for each matrix, or for gate_up half of one and half
@@ -64,15 +66,19 @@ static void plan_grid(matmul_plan *p, dtype type, int multiprocessors) {
     if (p->tokens <= MATMUL_STREAM_TOKENS) {
         p->block_tokens = MATMUL_STREAM_TOKENS;
         p->grid[0] = (unsigned)p->first_tile[p->output == MATMUL_GATE_UP ? 1 : p->count];
-        p->grid[1] = p->grid[2] = 1;
+        p->grid[1] = p->experts.count > 0 ? (unsigned)p->experts.count : 1;
+        p->grid[2] = 1;
         return;
     }
-    p->block_tokens = p->x_scales ? 128 : tile_tokens(type, p->output == MATMUL_F64, p->tokens);
+    int tokens =
+        p->experts.count > 0 && p->tokens > 64 ? 64 : p->tokens; // an expert has few of them
+    p->block_tokens = p->x_scales ? 128 : tile_tokens(type, p->output == MATMUL_F64, tokens);
     p->grid[0] = (unsigned)ceil_div(p->tokens, p->block_tokens);
     p->grid[1] = (unsigned)count_blocks(p);
     if (split_pays(p, p->grid[0] * p->grid[1], multiprocessors))
         p->splits = p->segments < MATMUL_STRANDS ? p->segments : MATMUL_STRANDS;
     p->grid[2] = (unsigned)p->splits;
+    if (p->experts.count > 0) p->grid[2] = (unsigned)p->experts.count;
 }
 
 // Matrices [first, first + count) of the call, of one type.
@@ -90,17 +96,19 @@ static matmul_plan make_plan(const matmul_call *c, int first, int count) {
         p.values[i] = w->values;
         p.scales[i] = w->scales;
         p.rows[i] = w->rows;
+        p.expert_bytes[i] = weight_pack_bytes(w->type, w->rows, w->cols);
         p.bias[i] = c->bias[first + i];
         p.outs[i] = c->outs[first + i];
         p.out_stride[i] = c->output == MATMUL_GATE_UP ? matmul_act_stride(w->rows) : w->rows;
         p.first_tile[i + 1] = p.first_tile[i] + ceil_div(w->rows, WEIGHT_PACK_ROWS);
     }
-    if (c->x8 && c->w[first].type == DTYPE_F8_E4M3 && c->output != MATMUL_F64 &&
+    if (c->x8 && !c->experts && c->w[first].type == DTYPE_F8_E4M3 && c->output != MATMUL_F64 &&
         c->tokens > MATMUL_STREAM_TOKENS) {
         p.x = c->x8;
         p.x_scales = c->x8_scales;
         p.x_stride = matmul_x8_stride(p.cols);
     }
+    if (c->experts) p.experts = *c->experts;
     p.segment = c->output == MATMUL_F64 ? c->segment : strand_cols(p.cols);
     p.segments = ceil_div(p.cols, p.segment);
     plan_grid(&p, c->w[first].type, c->multiprocessors);

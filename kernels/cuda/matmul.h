@@ -38,6 +38,16 @@ typedef enum matmul_output {
     MATMUL_GATE_UP,
 } matmul_output;
 
+// A mixture of experts: each matrix of the call is the first expert's, the others follow at
+// weight_pack_bytes. Rows of the outputs are slots, sorted by expert (experts.h); at most `tokens`
+// of one expert.
+typedef struct matmul_experts {
+    int count;
+    const int32_t *first_slot; // (count + 1), device memory: expert e has slots [e, e + 1)
+    const int32_t *x_row;      // (slots) which row of x a slot takes; NULL: its own
+    const float *scale;        // (slots), NULL, or what MATMUL_GATE_UP multiplies a slot's row with
+} matmul_experts;
+
 typedef struct matmul_call {
     weight_pack w[MATMUL_COUNT_MAX];     // as many columns each; types may differ with MATMUL_FLOAT
     const float *bias[MATMUL_COUNT_MAX]; // NULL: none
@@ -49,8 +59,9 @@ typedef struct matmul_call {
     int tokens;     // T
     const void *x8; // NULL, or x by matmul_quantise_x: FP8 weights then meet FP8 activations
     const float *x8_scales;
-    int multiprocessors; // of the device: how finely the work is cut
-    void *workspace;     // matmul_workspace_bytes, device memory; of one stream at a time
+    const matmul_experts *experts; // NULL: none; then no bias, and all matrices of one type
+    int multiprocessors;           // of the device: how finely the work is cut
+    void *workspace;               // matmul_workspace_bytes, device memory; of one stream at a time
 } matmul_call;
 
 // W8A8, for devices from sm_89 on (it traps below): x8 (T, matmul_x8_stride(cols)) bytes = x (T,

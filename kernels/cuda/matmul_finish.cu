@@ -28,7 +28,8 @@ template <class N> __global__ void finish(const __grid_constant__ matmul_plan p)
     if (!r.valid || (pairs && r.matrix > 0)) return;
     N first = sum_splits<N>(p, token, tile, row);
     N second = pairs ? sum_splits<N>(p, token, tile + p.first_tile[1], row) : 0;
-    matmul_kernel::store<N>(p, r.matrix, r.tile * WEIGHT_PACK_ROWS + row, token, first, second);
+    matmul_kernel::store<N>(p, matmul_kernel::slots::all(p), r.matrix,
+                            r.tile * WEIGHT_PACK_ROWS + row, token, first, second);
 }
 
 } // namespace

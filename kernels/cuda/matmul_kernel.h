@@ -62,6 +62,17 @@ struct cursor {
     }
 };
 
+// The tokens that a block works on: all of the call, or one expert's slots, and that expert.
+struct slots {
+    int first, count, expert;
+
+    __device__ static slots all(const matmul_plan &p) { return {0, p.tokens, 0}; }
+    __device__ static slots of_expert(const matmul_plan &p, int expert) {
+        int first = p.experts.first_slot[expert];
+        return {first, p.experts.first_slot[expert + 1] - first, expert};
+    }
+};
+
 // A tile of 16 rows: which matrix, and which tile of it.
 struct row_tile {
     int matrix, tile;
@@ -111,10 +122,12 @@ template <class F> __device__ inline size_t values_step(const matmul_plan &p) {
 }
 
 template <class F>
-__device__ inline const uint8_t *values_begin(const matmul_plan &p, const row_tile &r, int piece) {
+__device__ inline const uint8_t *values_begin(const matmul_plan &p, const slots &s,
+                                              const row_tile &r, int piece) {
     size_t in_tile =
         F::PLAIN ? (size_t)(piece / 8) * p.stride * 2 + piece % 8 * 16 : (size_t)piece * 16;
-    return (const uint8_t *)p.values[r.matrix] + r.tile * values_step<F>(p) + in_tile;
+    size_t expert = s.expert * p.expert_bytes[r.matrix];
+    return (const uint8_t *)p.values[r.matrix] + expert + r.tile * values_step<F>(p) + in_tile;
 }
 
 template <class F> __device__ inline int values_place(int piece) { // in the stage's tile
@@ -126,22 +139,25 @@ template <class F> __device__ inline size_t records_offset(int base) {
 }
 
 template <class F>
-__device__ inline const uint8_t *records_begin(const matmul_plan &p, const row_tile &r, int piece) {
+__device__ inline const uint8_t *records_begin(const matmul_plan &p, const slots &s,
+                                               const row_tile &r, int piece) {
     int groups = (p.stride / COLS + F::RECORD_TILES - 1) / F::RECORD_TILES;
-    return (const uint8_t *)p.scales[r.matrix] +
+    return (const uint8_t *)p.scales[r.matrix] + s.expert * p.expert_bytes[r.matrix] +
            (size_t)r.tile * groups * (WEIGHT_PACK_ROWS * F::RECORD) + piece * 16;
 }
 
-// Copies eight columns of x, `piece` of the stage, for tokens first, first + step ... below last to
-// rows `x_row` apart X_BYTES; zeros outside the segment and past the call's tokens.
-__device__ inline void copy_x(const matmul_plan &p, const cursor &c, int piece, int first_token,
-                              int from, int step, int count, uint8_t *rows) {
+// Copies eight columns of x, `piece` of the stage, of tokens first_token + from, + step ... below +
+// count, to rows X_BYTES apart; zeros outside the segment and past the last token.
+__device__ inline void copy_x(const matmul_plan &p, const slots &s, const cursor &c, int piece,
+                              int first_token, int from, int step, int count, uint8_t *rows) {
     int col = c.base + piece * 8;
     bool inside = col >= c.from && col < c.to;
-    const uint16_t *x = (const uint16_t *)p.x + (size_t)(first_token + from) * p.x_stride + col;
-    for (int i = from; i < count; i += step, x += (size_t)step * p.x_stride) {
-        bool valid = inside && first_token + i < p.tokens;
-        cp_async16_zfill(rows + i * X_BYTES + ((piece ^ (i & 7)) * 16), valid ? x : p.x, valid);
+    for (int i = from; i < count; i += step) {
+        bool valid = inside && first_token + i < s.count;
+        int row = s.first + first_token + i;
+        if (p.experts.x_row && valid) row = p.experts.x_row[row];
+        const uint16_t *x = (const uint16_t *)p.x + (valid ? (size_t)row * p.x_stride + col : 0);
+        cp_async16_zfill(rows + i * X_BYTES + ((piece ^ (i & 7)) * 16), x, valid);
     }
 }
 
@@ -185,13 +201,15 @@ template <class F> __device__ inline void sum_tokens(const uint32_t (&b)[4], flo
 
 // A segment is done: its sums join the totals, and start again.
 template <class F, class N>
-__device__ inline void end_segment(const matmul_plan &p, const row_tile &r, int lane,
-                                   float (&sum)[4], N (&total)[4]) {
+__device__ inline void end_segment(const matmul_plan &p, const slots &s, const row_tile &r,
+                                   int lane, float (&sum)[4], N (&total)[4]) {
     for (int i = 0; i < 4; i++) {
         float x = sum[i];
         if (F::ROW_SCALE && r.valid) {
             int row = r.tile * WEIGHT_PACK_ROWS + lane / 4 + i / 2 * 8;
-            x = __fmul_rn(x, ((const float *)p.scales[r.matrix])[row]);
+            const uint8_t *scales =
+                (const uint8_t *)p.scales[r.matrix] + s.expert * p.expert_bytes[r.matrix];
+            x = __fmul_rn(x, ((const float *)scales)[row]);
         }
         if (sizeof(N) == 8)
             total[i] = (N)__dadd_rn((double)total[i], to_grid(x));
@@ -207,18 +225,20 @@ __device__ inline float silu(float x) {
 
 // Writes a total of matrix m; with gate_up, `up` is the other's.
 template <class N>
-__device__ inline void store(const matmul_plan &p, int m, int row, int token, N total, N up) {
-    if (row >= p.rows[m] || token >= p.tokens) return;
-    size_t at = (size_t)token * p.out_stride[m] + row;
+__device__ inline void store(const matmul_plan &p, const slots &s, int m, int row, int token,
+                             N total, N up) {
+    if (row >= p.rows[m] || token >= s.count) return;
+    size_t at = (size_t)(s.first + token) * p.out_stride[m] + row;
     if (sizeof(N) == 8)
         ((double *)p.outs[m])[at] = (double)total;
     else if (p.output == MATMUL_FLOAT)
         ((float *)p.outs[m])[at] =
             p.bias[m] ? __fadd_rn((float)total, p.bias[m][row]) : (float)total;
-    else if (p.output == MATMUL_GATE_UP)
-        ((__nv_bfloat16 *)p.outs[m])[at] =
-            __float2bfloat16(__fmul_rn(silu((float)total), (float)up));
-    else
+    else if (p.output == MATMUL_GATE_UP) {
+        float x = __fmul_rn(silu((float)total), (float)up);
+        if (p.experts.scale) x = __fmul_rn(x, p.experts.scale[s.first + token]);
+        ((__nv_bfloat16 *)p.outs[m])[at] = __float2bfloat16(x);
+    } else
         ((__nv_bfloat16 *)p.outs[m])[at] = __float2bfloat16((float)total);
 }
 
@@ -228,8 +248,8 @@ __device__ inline void store(const matmul_plan &p, int m, int row, int token, N 
 template <class F> struct stream_source {
     const uint8_t *values, *records;
 
-    __device__ stream_source(const matmul_plan &p, const row_tile &r, int lane)
-        : values(values_begin<F>(p, r, lane)), records(records_begin<F>(p, r, lane)) {}
+    __device__ stream_source(const matmul_plan &p, const slots &s, const row_tile &r, int lane)
+        : values(values_begin<F>(p, s, r, lane)), records(records_begin<F>(p, s, r, lane)) {}
 
     __device__ void copy(const matmul_plan &p, const cursor &c, int lane, uint8_t *slot) const {
         const uint8_t *from = values + values_offset<F>(c.base);
@@ -243,14 +263,16 @@ template <class F> struct stream_source {
 };
 
 template <class F>
-__device__ inline void stream_x(const matmul_plan &p, const cursor &c, int lane, uint8_t *slot) {
-    copy_x(p, c, lane % 8, 0, lane / 8, 4, p.tokens, slot + F::TILE + WEIGHT_PACK_ROWS * F::RECORD);
+__device__ inline void stream_x(const matmul_plan &p, const slots &s, const cursor &c, int lane,
+                                uint8_t *slot) {
+    copy_x(p, s, c, lane % 8, 0, lane / 8, 4, s.count,
+           slot + F::TILE + WEIGHT_PACK_ROWS * F::RECORD);
 }
 
 // One stage: 16 rows x 8 tokens.
 template <class F>
-__device__ inline void stream_stage(const matmul_plan &p, const uint8_t *slot, const uint8_t *zeros,
-                                    int lane, float (&sum)[4]) {
+__device__ inline void stream_stage(int tokens, const uint8_t *slot, const uint8_t *zeros, int lane,
+                                    float (&sum)[4]) {
     const uint8_t *x = slot + F::TILE + WEIGHT_PACK_ROWS * F::RECORD;
     typename F::regs regs = F::load(slot, slot + F::TILE, lane);
     int token = lane % 8;
@@ -258,7 +280,7 @@ __device__ inline void stream_stage(const matmul_plan &p, const uint8_t *slot, c
     for (int half = 0; half < 2; half++) {
         uint32_t a[2][4], b[4];
         int piece = half * 4 + lane / 8;
-        ldmatrix_x4(b, token < p.tokens ? x + token * X_BYTES + ((piece ^ token) * 16) : zeros);
+        ldmatrix_x4(b, token < tokens ? x + token * X_BYTES + ((piece ^ token) * 16) : zeros);
         F::fragment(regs, slot, lane, 2 * half, a[0]);
         F::fragment(regs, slot, lane, 2 * half + 1, a[1]);
         float token_sums[4];
@@ -280,6 +302,12 @@ __global__ void __launch_bounds__(MATMUL_STREAM_WARPS * 32, 1)
     N *results = (N *)smem;                 // (parts, warps, rows, tokens)
     uint8_t *zeros = smem + 2 * WARPS * RESULT * sizeof(N);
     uint8_t *ring = zeros + 128 + warp * DEPTH * slot_bytes;
+    slots s = slots::all(p);
+    if (p.experts.count > 0) {
+        grid_wait(); // who has which slots was worked out just now
+        s = slots::of_expert(p, (int)blockIdx.y);
+        if (s.count == 0) return;
+    }
     row_tile mine = tile_at(p, (int)blockIdx.x);
     const row_tile other = {1, mine.tile, true}; // of gate_up
 
@@ -288,13 +316,13 @@ __global__ void __launch_bounds__(MATMUL_STREAM_WARPS * 32, 1)
     cursor now(begin, end, p.segment, !F::PLAIN), ahead = now;
     if (begin == end) parts = 0;
     int ahead_part = 0, slot = 0, ahead_slot = 0;
-    stream_source<F> source(p, mine, lane);
+    stream_source<F> source(p, s, mine, lane);
     auto advance = [&] { // to the next stage, after the last to the other part's first
         ahead.next();
         if (ahead_slot++ == DEPTH - 1) ahead_slot = 0;
         if (!ahead.done()) return;
         ahead.enter(begin);
-        if (++ahead_part < parts) source = stream_source<F>(p, other, lane);
+        if (++ahead_part < parts) source = stream_source<F>(p, s, other, lane);
     };
 
     if (lane < 8) ((uint4 *)zeros)[lane] = make_uint4(0, 0, 0, 0); // every warp writes the same
@@ -305,7 +333,7 @@ __global__ void __launch_bounds__(MATMUL_STREAM_WARPS * 32, 1)
     cursor x_ahead = now;
     for (int i = 0; i < DEPTH - 1; i++) {
         if (i < ahead_slot) {
-            stream_x<F>(p, x_ahead, lane, ring + i * slot_bytes);
+            stream_x<F>(p, s, x_ahead, lane, ring + i * slot_bytes);
             x_ahead.next();
             if (x_ahead.done()) x_ahead.enter(begin);
         }
@@ -320,13 +348,13 @@ __global__ void __launch_bounds__(MATMUL_STREAM_WARPS * 32, 1)
             __syncwarp(); // this stage is there for all lanes, and all are done with the one before
             if (ahead_part < parts) {
                 source.copy(p, ahead, lane, ring + ahead_slot * slot_bytes);
-                stream_x<F>(p, ahead, lane, ring + ahead_slot * slot_bytes);
+                stream_x<F>(p, s, ahead, lane, ring + ahead_slot * slot_bytes);
                 advance();
             }
             cp_async_commit();
-            stream_stage<F>(p, ring + slot * slot_bytes, zeros, lane, sum);
+            stream_stage<F>(s.count, ring + slot * slot_bytes, zeros, lane, sum);
             if (++slot == DEPTH) slot = 0;
-            if (now.last_of_segment()) end_segment<F, N>(p, now_at, lane, sum, total);
+            if (now.last_of_segment()) end_segment<F, N>(p, s, now_at, lane, sum, total);
         }
         N *at = results + (part * WARPS + warp) * RESULT + lane / 4 * MATMUL_STREAM_TOKENS +
                 lane % 4 * 2;
@@ -344,7 +372,7 @@ __global__ void __launch_bounds__(MATMUL_STREAM_WARPS * 32, 1)
         whole += at[0];
         if (p.output == MATMUL_GATE_UP) up += at[WARPS * RESULT];
     }
-    store<N>(p, mine.matrix, mine.tile * WEIGHT_PACK_ROWS + row, token, whole, up);
+    store<N>(p, s, mine.matrix, mine.tile * WEIGHT_PACK_ROWS + row, token, whole, up);
 }
 
 // ---- tile
@@ -363,18 +391,18 @@ template <class F> struct tile_source {
     int tiles;   // how many of the pieces exist
     bool recorded;
 
-    __device__ tile_source(const matmul_plan &p, const row_block &block) {
+    __device__ tile_source(const matmul_plan &p, const slots &s, const row_block &block) {
         static_assert(AT_ONCE % 2 == 0 || COUNT == 1, "a thread's row tiles are of one matrix");
         bool pairs = p.output == MATMUL_GATE_UP;
         row_tile r = block.at(p, (int)threadIdx.x / PIECES);
-        values = values_begin<F>(p, r, (int)threadIdx.x % PIECES);
+        values = values_begin<F>(p, s, r, (int)threadIdx.x % PIECES);
         step = values_step<F>(p) * (pairs ? AT_ONCE / 2 : AT_ONCE);
         int left = row_tiles(p, r.matrix) - r.tile, each = pairs ? AT_ONCE / 2 : AT_ONCE;
         tiles = left <= 0 ? 0 : (left + each - 1) / each;
         constexpr int RECORDS = F::RECORD > 0 ? F::RECORD : 1; // pieces for each row tile
         row_tile of_record = block.at(p, (int)threadIdx.x / RECORDS % TILES);
         recorded = of_record.valid;
-        records = records_begin<F>(p, of_record, (int)threadIdx.x % RECORDS);
+        records = records_begin<F>(p, s, of_record, (int)threadIdx.x % RECORDS);
     }
     __device__ void copy(const matmul_plan &p, const cursor &c, uint8_t *slot) const {
         const uint8_t *from = values + values_offset<F>(c.base);
@@ -392,10 +420,10 @@ template <class F> struct tile_source {
 };
 
 template <class F, int TOKENS>
-__device__ inline void tile_x(const matmul_plan &p, const cursor &c, int first_token,
-                              uint8_t *slot) {
-    copy_x(p, c, (int)threadIdx.x % 8, first_token, (int)threadIdx.x / 8, TILE_THREADS / 8, TOKENS,
-           slot + TILES * (F::TILE + WEIGHT_PACK_ROWS * F::RECORD));
+__device__ inline void tile_x(const matmul_plan &p, const slots &s, const cursor &c,
+                              int first_token, uint8_t *slot) {
+    copy_x(p, s, c, (int)threadIdx.x % 8, first_token, (int)threadIdx.x / 8, TILE_THREADS / 8,
+           TOKENS, slot + TILES * (F::TILE + WEIGHT_PACK_ROWS * F::RECORD));
 }
 
 // One stage of a warp: two tiles of rows x GROUPS of 8 tokens.
@@ -430,8 +458,9 @@ __device__ inline void tile_stage(const uint8_t *slot, int warp_rows, int warp_t
 
 // Results of a warp that computed all columns, or a part of them for the finish kernel.
 template <class N, int GROUPS>
-__device__ inline void tile_store(const matmul_plan &p, const row_block &block, int first_tile,
-                                  int first_token, int lane, const N (&total)[2][GROUPS][4]) {
+__device__ inline void tile_store(const matmul_plan &p, const slots &s, const row_block &block,
+                                  int first_tile, int first_token, int lane,
+                                  const N (&total)[2][GROUPS][4]) {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         row_tile r = block.at(p, first_tile + i);
@@ -447,9 +476,9 @@ __device__ inline void tile_store(const matmul_plan &p, const row_block &block, 
                 size_t at =
                     (partial + (size_t)token * p.first_tile[p.count]) * WEIGHT_PACK_ROWS + row;
                 if (p.splits == 1)
-                    store<N>(p, r.matrix, r.tile * WEIGHT_PACK_ROWS + row, token,
+                    store<N>(p, s, r.matrix, r.tile * WEIGHT_PACK_ROWS + row, token,
                              total[i][group][j], total[1][group][j]);
-                else if (token < p.tokens)
+                else if (token < s.count)
                     ((N *)p.partials)[at] = total[i][group][j];
             }
     }
@@ -463,10 +492,17 @@ __global__ void __launch_bounds__(TILE_THREADS, 1) tile(const __grid_constant__ 
     int warp_rows = warp / 2, warp_tokens = warp % 2, split = (int)blockIdx.z;
     row_block block(p, (int)blockIdx.y);
     int first_token = (int)blockIdx.x * TOKENS;
+    slots s = slots::all(p);
+    if (TOKENS <= 64 && p.experts.count > 0) {
+        grid_wait(); // who has which slots was worked out just now
+        s = slots::of_expert(p, split);
+        split = 0;
+        if (first_token >= s.count) return;
+    }
     int begin = min(p.segments * split / p.splits * p.segment, p.cols);
     int end = min(p.segments * (split + 1) / p.splits * p.segment, p.cols);
     cursor now(begin, end, p.segment, !F::PLAIN), ahead = now;
-    tile_source<F> source(p, block);
+    tile_source<F> source(p, s, block);
     float sum[2][GROUPS][4] = {};
     N total[2][GROUPS][4] = {};
 
@@ -478,7 +514,7 @@ __global__ void __launch_bounds__(TILE_THREADS, 1) tile(const __grid_constant__ 
     cursor x_ahead = now;
     for (int i = 0; i < DEPTH - 1; i++) {
         if (!x_ahead.done()) {
-            tile_x<F, TOKENS>(p, x_ahead, first_token, smem + i * SLOT);
+            tile_x<F, TOKENS>(p, s, x_ahead, first_token, smem + i * SLOT);
             x_ahead.next();
         }
         cp_async_commit();
@@ -488,7 +524,7 @@ __global__ void __launch_bounds__(TILE_THREADS, 1) tile(const __grid_constant__ 
         __syncthreads(); // this stage is there for all warps, and all are done with the one before
         if (!ahead.done()) {
             source.copy(p, ahead, smem + ahead_slot * SLOT);
-            tile_x<F, TOKENS>(p, ahead, first_token, smem + ahead_slot * SLOT);
+            tile_x<F, TOKENS>(p, s, ahead, first_token, smem + ahead_slot * SLOT);
             ahead.next();
             if (++ahead_slot == DEPTH) ahead_slot = 0;
         }
@@ -501,10 +537,10 @@ __global__ void __launch_bounds__(TILE_THREADS, 1) tile(const __grid_constant__ 
             row_tile r = block.at(p, 2 * warp_rows + i);
 #pragma unroll
             for (int group = 0; group < GROUPS; group++)
-                end_segment<F, N>(p, r, lane, sum[i][group], total[i][group]);
+                end_segment<F, N>(p, s, r, lane, sum[i][group], total[i][group]);
         }
     }
-    tile_store<N, GROUPS>(p, block, 2 * warp_rows, first_token + warp_tokens * GROUPS * 8, lane,
+    tile_store<N, GROUPS>(p, s, block, 2 * warp_rows, first_token + warp_tokens * GROUPS * 8, lane,
                           total);
 }
 
@@ -529,11 +565,12 @@ cudaError_t start_tile(cudaStream_t stream_, const matmul_plan &p) {
 template <class F> cudaError_t start(cudaStream_t stream_, const matmul_plan &p) {
     constexpr int THREADS = MATMUL_STREAM_WARPS * 32;
     constexpr int F64_TOKENS = F::MINIMUM ? 32 : 64, WIDE_TOKENS = F::FLUSH > 0 ? 64 : 128;
+    dim3 grid(p.grid[0], p.grid[1], p.grid[2]);
     bool f64 = p.output == MATMUL_F64;
     if (p.block_tokens == MATMUL_STREAM_TOKENS)
-        return f64 ? launch_dependent(stream<F, double>, p.grid[0], THREADS, stream_smem<F>(p, 8),
+        return f64 ? launch_dependent(stream<F, double>, grid, THREADS, stream_smem<F>(p, 8),
                                       stream_, p)
-                   : launch_dependent(stream<F, float>, p.grid[0], THREADS, stream_smem<F>(p, 4),
+                   : launch_dependent(stream<F, float>, grid, THREADS, stream_smem<F>(p, 4),
                                       stream_, p);
     if (f64) return start_tile<F, double, F64_TOKENS>(stream_, p);
     if (p.block_tokens == 64) return start_tile<F, float, 64>(stream_, p);

@@ -28,9 +28,11 @@ typedef struct matmul_plan {
     const void *x;
     const float *x_scales; // NULL, or of tokens whose x is FP8
     int x_stride, tokens;
-    int segment, segments; // columns that are summed from zero, and how many such stretches
-    int splits;            // over blocks: grid[2]
-    void *partials;        // (splits, T, row tiles, 16) float or double, if splits > 1
+    int segment, segments;  // columns that are summed from zero, and how many such stretches
+    int splits;             // over blocks: grid[2]
+    void *partials;         // (splits, T, row tiles, 16) float or double, if splits > 1
+    matmul_experts experts; // count 0: none
+    size_t expert_bytes[MATMUL_COUNT_MAX]; // from an expert's matrix to the next's
     matmul_output output;
     int block_tokens; // MATMUL_STREAM_TOKENS: the stream kernel; else the tile kernel's
     unsigned grid[3];

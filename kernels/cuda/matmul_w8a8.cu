@@ -89,7 +89,8 @@ __global__ void __launch_bounds__(TILE_THREADS, 1)
     int begin = min(p.segments * split / p.splits * p.segment, p.cols);
     int end = min(p.segments * (split + 1) / p.splits * p.segment, p.cols);
     cursor now(begin, end, p.segment, true), ahead = now;
-    tile_source<format> source(p, block);
+    const slots s = slots::all(p);
+    tile_source<format> source(p, s, block);
     float sum[2][GROUPS][4] = {}, total[2][GROUPS][4] = {};
 
     int slot = 0, ahead_slot = 0;
@@ -124,10 +125,10 @@ __global__ void __launch_bounds__(TILE_THREADS, 1)
         for (int i = 0; i < 2; i++)
 #pragma unroll
             for (int group = 0; group < GROUPS; group++)
-                end_segment<format, float>(p, block.at(p, 2 * warp_rows + i), lane, sum[i][group],
-                                           total[i][group]);
+                end_segment<format, float>(p, s, block.at(p, 2 * warp_rows + i), lane,
+                                           sum[i][group], total[i][group]);
     }
-    tile_store<float, GROUPS>(p, block, 2 * warp_rows, first_token, lane, total);
+    tile_store<float, GROUPS>(p, s, block, 2 * warp_rows, first_token, lane, total);
 }
 
 // A block for each token: its largest magnitude, then its numbers under the scale, in the weights'
