@@ -29,7 +29,7 @@ typedef struct decoder_parts {
     reduce *reduce;
     int max_tokens; // rows of a step
     int kept_rows;  // hidden rows that outlive a step
-    int max_vocab;  // the largest vocabulary slice of any rank: row capacity of the logits buffer
+    int max_vocab;  // at least the largest vocabulary slice of any rank: row capacity of the logits
 } decoder_parts;
 
 typedef struct decoder decoder;

@@ -113,13 +113,14 @@ static status open_kv(engine *e) {
     return status_ok();
 }
 
+// Even, as reduce_gather wants its parts.
 static int largest_vocab(const engine *e) {
     int most = 0;
     for (int i = 0; i < comm_size(e->o.comm); i++) {
         int rows = e->shards[i].vocab.end - e->shards[i].vocab.begin;
         most = rows > most ? rows : most;
     }
-    return most;
+    return (most + 1) / 2 * 2;
 }
 
 static status open_reduce(engine *e) {
@@ -153,6 +154,8 @@ static status open_decoder(engine *e) {
                                      .shards = e->shards,
                                      .comm = o->comm,
                                      .decoder = e->decoder,
+                                     .reduce = e->reduce,
+                                     .max_vocab = largest_vocab(e),
                                      .kernels = e->kernels,
                                      .progress = o->progress,
                                      .timeout_ns = o->step_timeout_ns},

@@ -2,6 +2,7 @@
 // communicator is seen while the device stands still.
 #include "worker/reduce.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -98,7 +99,19 @@ status reduce_register(reduce *r, void *sums, size_t count) {
 }
 
 status reduce_sum(reduce *r, void *sums, size_t count, int64_t deadline_ns) {
-    return r->ops ? r->ops->sum(r->state, sums, count, deadline_ns) : status_ok();
+    if (!r->ops) return status_ok();
+    return r->ops->sum(r->state, sums, count, kernels_sums_type(r->o.kernels), deadline_ns);
+}
+
+status reduce_gather(reduce *r, float *parts, size_t count, int64_t deadline_ns) {
+    assert(reduce_queues(r) && count % 2 == 0);
+    if (!r->ops) return status_ok();
+    kernels *k = r->o.kernels;
+    size_t ranks = (size_t)comm_size(r->o.comm), rank = (size_t)comm_rank(r->o.comm);
+    size_t part_sums = count * sizeof *parts / kernels_sums_bytes(k, 1);
+    kernels_zero_sums(k, parts, rank * part_sums);
+    kernels_zero_sums(k, parts + (rank + 1) * count, (ranks - 1 - rank) * part_sums);
+    return r->ops->sum(r->state, parts, ranks * count / 2, KERNELS_SUMS_EXACT, deadline_ns);
 }
 
 static status wait_for_device(reduce *r, int64_t deadline_ns) {

@@ -46,6 +46,12 @@ bool reduce_queues(const reduce *r);
 // sums[count] (device memory, of kernels_sums_type) = their sum over all ranks.
 status reduce_sum(reduce *r, void *sums, size_t count, int64_t deadline_ns);
 
+// parts (ranks, count), device memory: every rank brings its own part, in its place, and afterwards
+// has all. For ranks that queue; count is even. The parts travel as sums of doubles, two floats
+// each, to which all ranks but one bring 0: exact, and no verb more for each transport. (But -0 may
+// arrive as 0, and a NaN may spoil its neighbour.)
+status reduce_gather(reduce *r, float *parts, size_t count, int64_t deadline_ns);
+
 // Waits for all that was queued on the kernels' device, this rank's sums included, and meanwhile
 // watches the communicator. An error means that the group cannot go on; it names the rank that did
 // not come where that is known.

@@ -9,8 +9,9 @@ typedef struct host {
     double *staging; // (max_count); NULL on cpu
 } host;
 
-static status sum(void *state, void *sums, size_t count, int64_t deadline_ns) {
+static status sum(void *state, void *sums, size_t count, kernels_sums type, int64_t deadline_ns) {
     host *h = state;
+    (void)type; // exact, the only ones there are (create)
     kernels *k = h->o.kernels;
     double *x = h->staging ? h->staging : sums;
     TRY(kernels_sync(k, deadline_ns));

@@ -122,10 +122,10 @@ static status sum_in_order(nccl *n, void *sums, size_t count, int64_t deadline_n
     return exchange(n, mine, whole, deadline_ns);
 }
 
-static status sum(void *state, void *sums, size_t count, int64_t deadline_ns) {
+static status sum(void *state, void *sums, size_t count, kernels_sums type, int64_t deadline_ns) {
     nccl *n = state;
     if (count == 0) return status_ok();
-    bool exact = kernels_sums_type(n->o.kernels) == KERNELS_SUMS_EXACT;
+    bool exact = type == KERNELS_SUMS_EXACT;
     if (!exact && !n->o.fast) return sum_in_order(n, sums, count, deadline_ns);
     ncclResult_t code =
         n->library.AllReduce(sums, sums, count, exact ? ncclDouble : ncclBfloat16, ncclSum,

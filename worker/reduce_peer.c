@@ -25,11 +25,10 @@ static size_t least(size_t a, size_t b) {
     return a < b ? a : b;
 }
 
-static status sum(void *state, void *sums, size_t count, int64_t deadline_ns) {
+static status sum(void *state, void *sums, size_t count, kernels_sums type, int64_t deadline_ns) {
     peer *p = state;
-    kernels *k = p->o.kernels;
     (void)deadline_ns; // the kernels' own limit holds, from when they start
-    return peer_group_sum(p->group, kernels_stream(k), sums, count, kernels_sums_type(k));
+    return peer_group_sum(p->group, kernels_stream(p->o.kernels), sums, count, type);
 }
 
 static status check(void *state) {
@@ -73,7 +72,8 @@ static status measure(peer *p, void *data, size_t bytes, int64_t deadline_ns, in
     for (int round = 0; round < 2; round++) {
         TRY(comm_barrier(p->o.comm, deadline_ns));
         int64_t start = clock_now_ns();
-        for (int i = 0; i < TRIAL_RUNS; i++) TRY(sum(p, data, count, deadline_ns));
+        for (int i = 0; i < TRIAL_RUNS; i++)
+            TRY(sum(p, data, count, kernels_sums_type(k), deadline_ns));
         TRY(wait_for_device(p, deadline_ns));
         int64_t spent = (clock_now_ns() - start) / TRIAL_RUNS;
         *ns = spent < *ns ? spent : *ns;

@@ -38,14 +38,16 @@ typedef struct local_best {
 
 struct step {
     step_parts p;
-    int rank, ranks, max_vocab;
+    int rank, ranks;
     batch *batch;
     wanted *wanted;       // (max_step_tokens + max_seqs)
     int32_t *wanted_rows; // (max_step_tokens + max_seqs) rows of `wanted`
     float *staging;       // (DECODER_LOGIT_ROWS, max_vocab): logits that left the device
     int *kept_position;   // (max_seqs) position of the slot's kept hidden row; -1: none
     local_best *best;     // (ranks, DECODER_LOGIT_ROWS) on the leader
-    bool whole_rows;      // on this rank, on a device: all rows are sampled by it
+    float *parts;    // (ranks, DECODER_LOGIT_ROWS, max_vocab) device memory: all ranks' logits;
+                     // NULL: one rank, or they come together on the host
+    bool whole_rows; // on this rank, on a device: all rows are sampled by it
     // Leader only.
     kernels_sampler *sampler;
     kernels_sample_row *sampled; // (max_step_tokens + max_seqs) of wanted rows
@@ -60,6 +62,10 @@ struct step {
     prompt_logprob *prompts;     // (max_step_tokens)
 };
 
+static size_t parts_bytes(const step *s) {
+    return (size_t)s->ranks * DECODER_LOGIT_ROWS * (size_t)s->p.max_vocab * sizeof(float);
+}
+
 static status open_sampler(step *s) {
     if (s->ranks > KERNELS_PARTS_MAX)
         return status_error(STATUS_INVALID_ARGUMENT, "%d ranks; sampling is built for at most %d",
@@ -72,18 +78,16 @@ static status open_sampler(step *s) {
                                    .context = s->p.limits.max_context,
                                    .parts = s->ranks,
                                    .first = first,
-                                   .part_columns = s->max_vocab};
+                                   .part_columns = s->p.max_vocab};
     TRY(kernels_sampler_create(s->p.kernels, &shape, &s->sampler));
-    if (s->ranks == 1 || !kernels_stream(s->p.kernels)) return status_ok();
-    size_t floats = (size_t)s->ranks * DECODER_LOGIT_ROWS * (size_t)s->max_vocab;
-    return kernels_alloc(s->p.kernels, floats * sizeof(float), &s->gathered_device);
+    if (s->ranks == 1 || s->parts || !kernels_stream(s->p.kernels)) return status_ok();
+    return kernels_alloc(s->p.kernels, parts_bytes(s), &s->gathered_device);
 }
 
 static status alloc_leader(step *s) {
     size_t seqs = (size_t)s->p.limits.max_seqs, tokens = (size_t)s->p.limits.max_step_tokens;
-    size_t rows = (size_t)s->ranks * DECODER_LOGIT_ROWS;
     // Large arrays that few requests use are touched, and so exist, only where they are used.
-    s->gathered = s->ranks > 1 ? calloc(rows * (size_t)s->max_vocab, sizeof(float)) : NULL;
+    s->gathered = s->ranks > 1 ? calloc(1, parts_bytes(s)) : NULL;
     s->sampled = calloc(seqs + tokens, sizeof *s->sampled);
     s->bias = calloc(KERNELS_BIAS_MAX, sizeof *s->bias);
     s->slots = calloc(seqs, sizeof *s->slots);
@@ -104,11 +108,17 @@ static status alloc_shared(step *s) {
     size_t seqs = (size_t)s->p.limits.max_seqs, tokens = (size_t)s->p.limits.max_step_tokens;
     s->wanted = calloc(seqs + tokens, sizeof *s->wanted);
     s->wanted_rows = calloc(seqs + tokens, sizeof *s->wanted_rows);
-    s->staging = calloc((size_t)DECODER_LOGIT_ROWS * (size_t)s->max_vocab + 1, sizeof *s->staging);
+    s->staging =
+        calloc((size_t)DECODER_LOGIT_ROWS * (size_t)s->p.max_vocab + 1, sizeof *s->staging);
     s->kept_position = calloc(seqs, sizeof *s->kept_position);
     s->best = calloc((size_t)s->ranks * DECODER_LOGIT_ROWS, sizeof *s->best);
     if (!s->wanted || !s->wanted_rows || !s->staging || !s->kept_position || !s->best)
         return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for steps of %zu rows", tokens);
+    if (s->ranks > 1 && kernels_stream(s->p.kernels) && reduce_queues(s->p.reduce)) {
+        void *parts = NULL;
+        TRY(kernels_alloc(s->p.kernels, parts_bytes(s), &parts));
+        s->parts = parts;
+    }
     return batch_create(&s->p.limits, &s->batch);
 }
 
@@ -118,10 +128,6 @@ status step_create(const step_parts *parts, step **out) {
     s->p = *parts;
     s->rank = comm_rank(parts->comm);
     s->ranks = comm_size(parts->comm);
-    for (int i = 0; i < s->ranks; i++) {
-        int rows = parts->shards[i].vocab.end - parts->shards[i].vocab.begin;
-        s->max_vocab = rows > s->max_vocab ? rows : s->max_vocab;
-    }
     s->whole_rows = s->ranks == 1 && kernels_stream(parts->kernels) != NULL;
     status st = alloc_shared(s);
     if (status_is_ok(&st) && s->rank == 0) st = alloc_leader(s);
@@ -137,6 +143,7 @@ void step_destroy(step *s) {
     batch_destroy(s->batch);
     kernels_sampler_destroy(s->sampler);
     kernels_free(s->p.kernels, s->gathered_device);
+    kernels_free(s->p.kernels, s->parts);
     void *all[] = {s->wanted,  s->wanted_rows, s->staging, s->kept_position, s->best,
                    s->sampled, s->gathered,    s->bias,    s->slots,         s->sampling_of,
                    s->results, s->result_of,   s->tops,    s->prompts};
@@ -250,12 +257,22 @@ static status begin_sampling(step *s, int first, int end) {
     return kernels_sampler_begin(s->sampler, s->sampled, end - first);
 }
 
-// Leader: logits (count, V) of all ranks, as kernels_sample wants them, in device memory.
+// The ranks' logits, from one device to the other, without the host.
+static status gather_on_device(step *s, const float *mine, int count, const float **out) {
+    size_t each = (size_t)count * (size_t)s->p.max_vocab;
+    kernels_copy(s->p.kernels, s->parts + (size_t)s->rank * each, mine,
+                 (size_t)count * (size_t)own_vocab(s, s->rank) * sizeof *mine);
+    *out = s->parts;
+    return reduce_gather(s->p.reduce, s->parts, each, deadline(s));
+}
+
+// *out (leader) = logits (count, V) of all ranks, as kernels_sample wants them, in device memory.
 static status gather_logits(step *s, const float *mine, int count, const float **out) {
     *out = mine;
     if (s->ranks == 1) return status_ok();
+    if (s->parts) return gather_on_device(s, mine, count, out);
     TRY(decoder_wait(s->p.decoder, deadline(s)));
-    size_t bytes = (size_t)count * (size_t)s->max_vocab * sizeof *mine;
+    size_t bytes = (size_t)count * (size_t)s->p.max_vocab * sizeof *mine;
     const void *view = NULL;
     TRY(kernels_host_view(s->p.kernels, mine, bytes, s->staging, &view));
     TRY(comm_gather(s->p.comm, view, bytes, s->gathered, deadline(s)));

@@ -21,8 +21,10 @@ typedef struct step_parts {
     const shard *shards;   // (ranks)
     comm *comm;
     decoder *decoder;
+    reduce *reduce;
     kernels *kernels;
     progress *progress;
+    int max_vocab;      // the largest vocabulary slice of any rank, rounded up to an even number
     int64_t timeout_ns; // longest that a step may take, and a follower waits for its leader
 } step_parts;
 
