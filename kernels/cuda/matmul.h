@@ -64,10 +64,10 @@ typedef struct matmul_call {
     void *workspace;               // matmul_workspace_bytes, device memory; of one stream at a time
 } matmul_call;
 
-// W8A8, for devices from sm_89 on (it traps below): x8 (T, matmul_x8_stride(cols)) bytes = x (T,
-// cols) as E4M3, each row divided by its scale, largest magnitude / 448; columns in the order that
-// the product wants. It serves calls of more than 8 tokens whose weights are F8_E4M3 and whose
-// output is not MATMUL_F64; others use x.
+// W8A8, for devices from sm_89 on (it traps below; matmul_w8a8.cu says what to expect of it): x8
+// (T, matmul_x8_stride(cols)) bytes = x (T, cols) as E4M3, each row divided by its scale, largest
+// magnitude / 448; columns in the order that the product wants. It serves calls of more than 8
+// tokens whose weights are F8_E4M3 and whose output is not MATMUL_F64; others use x.
 static inline int matmul_x8_stride(int cols) {
     return (cols + WEIGHT_PACK_COLS - 1) / WEIGHT_PACK_COLS * WEIGHT_PACK_COLS;
 }

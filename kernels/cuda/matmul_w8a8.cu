@@ -1,7 +1,11 @@
-// matmul_w8a8: FP8 weights with FP8 activations, twice BF16's rate on sm_90. An option, since it
-// changes the numbers: each token's activations are rounded to three bits of mantissa under a scale
-// of their own. Steps and order are otherwise those of the other products, so that here too a
-// token's bits do not depend on its company.
+// matmul_w8a8: FP8 weights with FP8 activations. An option, since it changes the numbers: each
+// token's activations are rounded to three bits of mantissa under a scale of their own. Steps and
+// order are otherwise those of the other products, so that here too a token's bits do not depend on
+// its company.
+//
+// What it is worth depends on the card: sm_89's tensor cores run mma.sync on E4M3 at twice BF16's
+// rate; for sm_90 ptxas makes conversions and half-precision products of it, so that there only the
+// activations' bytes are saved and FP8's rate asks for wgmma.
 //
 // mma.m16n8k32 takes four consecutive columns a lane where packed weights have 2t, 2t + 8, 2t + 1
 // and 2t + 9 of sixteen. The order inside a sum is free as long as both operands have the same, so
