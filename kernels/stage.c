@@ -27,6 +27,7 @@ static status open_plain(kernels *k, int slots, size_t bytes, kernels_stage **ou
 status kernels_stage_open(kernels *k, int slots, size_t bytes, kernels_stage **out) {
     assert(slots >= 1 && slots <= KERNELS_STAGE_SLOTS_MAX);
     assert(bytes >= ALIGNMENT && bytes % ALIGNMENT == 0);
+    assert(k->ops->stage_open || !k->ops->sync); // copies made at once would overtake queued work
     *out = NULL;
     return k->ops->stage_open ? k->ops->stage_open(k, slots, bytes, out)
                               : open_plain(k, slots, bytes, out);

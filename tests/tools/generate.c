@@ -22,7 +22,7 @@ enum { PROMPTS_MAX = 4096, LINE_MAX_BYTES = 1 << 20, BLOCK_TOKENS = 16, SEQS_MAX
 
 static struct {
     const char *prompts, *token_file, *tokens, *prompt, *logits_out, *transport, *isa, *kv_type,
-        *device, *sums, *reduce;
+        *device, *sums, *reduce, *warm_shards;
     int64_t max_tokens, threads, batch, chunk, context, kv_memory, step_tokens, seed;
     double temperature;
     bool gaps, full, pin, prompt_logprobs, text;
@@ -61,6 +61,7 @@ static const config_option options[] = {
     {"chunk", CONFIG_INT, &o.chunk, 1, 1 << 16, NULL, NULL, "prompt tokens per step"},
     {"context", CONFIG_INT, &o.context, 1, 1 << 24, NULL, NULL, "longest sequence"},
     {"kv-memory", CONFIG_BYTES, &o.kv_memory, 1, 1e13, NULL, NULL, "KV budget per rank"},
+    {"warm-shards", CONFIG_STRING, &o.warm_shards, 0, 0, NULL, "DIR", "keep packed weights here"},
     {"seed", CONFIG_INT, &o.seed, 0, 1e15, NULL, NULL, "sampling seed"},
     {"temperature", CONFIG_FLOAT, &o.temperature, 0, 2, NULL, NULL, "0 is greedy"},
     {"gaps", CONFIG_BOOL, &o.gaps, 0, 0, NULL, NULL,
@@ -343,6 +344,8 @@ static void open_engine(run_state *r) {
                                   : !strcmp(o.reduce, "peer") ? REDUCE_PEER
                                                               : REDUCE_AUTO,
                         .kv_memory = o.kv_memory,
+                        .warm_shards = o.warm_shards,
+                        .warm_memory = INT64_C(1) << 40,
                         .kv_type = o.kv_type,
                         .step_timeout_ns = 120 * CLOCK_SECOND};
     die(r, engine_open(&e, &r->engine));
@@ -368,6 +371,7 @@ int main(int argc, char **argv) {
     if (status_is_ok(&s) && word_count != 1)
         s = status_error(STATUS_INVALID_ARGUMENT, "name one model");
     die(&r, s);
+    if (o.warm_shards) log_open(LOG_INFO, "generate"); // says where the weights came from
     comm_close(r.comm);
     r.comm = NULL;
     comm_transport transport = !strcmp(o.transport, "shm")   ? COMM_SHM
