@@ -93,9 +93,9 @@ build() { # FOLDER COMPILER ARGUMENT...: once
   local folder=$1 compiler=$2
   [[ " ${built:-} " != *" $folder "* ]] || return 0
   shift 2
-  step "build $folder ($compiler)" env CC="$compiler" deploy/build.sh "$folder" "$@" && built+=" $folder"
+  LIMIT=900 step "build $folder ($compiler)" env CC="$compiler" deploy/build.sh "$folder" "$@" && built+=" $folder"
 }
-release() { build build gcc -DOCTANT_TESTS=ON; }
+release() { build build gcc -DOCTANT_TESTS=ON -DOCTANT_CUDA=AUTO; }
 instrumented() { build build-fuzz clang -DOCTANT_CUDA=OFF -DOCTANT_SANITIZE=address -DOCTANT_FUZZ=ON; }
 python() { cmp -s tests/requirements.txt .venv/.ready || step "test packages (PyPI)" virtual_environment; }
 unit_tests() { step "$1: $2" ctest --test-dir "$1" -j "$(nproc)" --output-on-failure "${@:3}"; }

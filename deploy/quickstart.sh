@@ -35,7 +35,9 @@ tied=(setpriv --pdeathsig TERM)
 say "packages"
 "${tied[@]}" deploy/packages.sh
 say "build"
-"${tied[@]}" deploy/build.sh build -DOCTANT_TESTS=OFF
+cuda=OFF # compiling for cards takes minutes: only where there is one
+[ ! -e /dev/nvidiactl ] || cuda=AUTO
+"${tied[@]}" deploy/build.sh build -DOCTANT_TESTS=OFF -DOCTANT_CUDA=$cuda
 say "model"
 [ -n "$model" ] || model=$("${tied[@]}" deploy/get-model.sh smollm2-135m)
 say "$ranks rank(s) of $model"
