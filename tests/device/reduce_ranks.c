@@ -120,6 +120,35 @@ static void check_size(bench *b, size_t count) {
     compare(b, "sum", count);
 }
 
+// Any bits but those of NaN, subnormals and infinities among them.
+static uint32_t input_bits(int rank, size_t i) {
+    uint32_t bits = (uint32_t)mix((uint64_t)rank << 40 ^ i ^ UINT64_C(1) << 60);
+    if (i % 50 == 7) return bits & 0x807fffff; // subnormal
+    if (i % 50 == 9) return (bits & 0x80000000) | 0x7f800000;
+    return (bits >> 23 & 0xff) == 0xff ? bits & 0xbfffffff : bits;
+}
+
+// Every rank's part arrives as it was, whatever type the sums are of.
+static void check_gather(bench *b, size_t count) {
+    size_t ranks = (size_t)comm_size(b->comm), own = (size_t)comm_rank(b->comm);
+    uint32_t *host = b->host, *want = b->want;
+    memset(host, 0xff, ranks * count * sizeof *host);
+    for (size_t rank = 0; rank < ranks; rank++)
+        for (size_t i = 0; i < count; i++) want[rank * count + i] = input_bits((int)rank, i);
+    memcpy(host + own * count, want + own * count, count * sizeof *host);
+    size_t bytes = ranks * count * sizeof *host;
+    must(b, "upload", kernels_upload(b->kernels, b->device, host, bytes));
+    must(b, "gather", reduce_gather(b->reduce, b->device, count, in(PATIENCE_S * CLOCK_SECOND)));
+    must(b, "wait", reduce_wait(b->reduce, in(PATIENCE_S * CLOCK_SECOND)));
+    must(b, "download", kernels_download(b->kernels, host, b->device, bytes));
+    bool same = memcmp(host, want, bytes) == 0;
+    b->passed += same;
+    b->failed += !same;
+    if (!same)
+        fprintf(stderr, "rank %zu: parts of %zu by %s: not as they were sent\n", own, count,
+                reduce_name(b->reduce));
+}
+
 static status enqueue(void *context) {
     bench *b = context;
     return reduce_sum(b->reduce, b->device, b->count, in(PATIENCE_S * CLOCK_SECOND));
@@ -198,6 +227,8 @@ static bool run(bench *b) {
     static const size_t counts[] = {1, 7, 8, 64, 1000, 4099, 8192, 20000, COUNT_MAX};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) check_size(b, counts[i]);
     check_recorded(b);
+    for (size_t count = 2; reduce_queues(b->reduce) && count <= 8192; count = count * 5 + 2)
+        check_gather(b, count);
     bool good = !b->expect || check_last(b);
     printf("%-6s rank %d of %d, %s: %d passed, %d failed\n", b->failed || !good ? "FAILED" : "ok",
            comm_rank(b->comm), comm_size(b->comm), reduce_name(b->reduce), b->passed, b->failed);
