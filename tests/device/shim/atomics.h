@@ -73,7 +73,7 @@ template <class T> T atomicAdd_system(T *p, simt::plain<T> v) {
 inline void __threadfence_block() {
     simt::note_fence();
 }
-inline void __threadfence() {
+SIMT_ATOMIC inline void __threadfence() {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     simt::note_fence();
 }

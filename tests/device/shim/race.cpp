@@ -15,7 +15,6 @@
 // RACE_EXIT.
 #include "tests/device/shim/simt.h"
 
-#include "tests/device/shim/fiber.h"
 #include "tests/device/shim/runtime.h"
 
 #include <cstdio>
@@ -72,8 +71,10 @@ struct acquired {
     access when;
 };
 
+// Not in `state`: instrumented files set it before that is constructed.
+bool on = false;
+
 struct {
-    bool on = false;
     uint32_t block = 0, launch_first = 0, chain_first = 0; // serial numbers of blocks
     uint32_t launch = 0;
     int threads = 0;
@@ -249,7 +250,7 @@ void note_word(uintptr_t at, uint8_t bytes, uint8_t kind, uint32_t place) {
 }
 
 void note_at(const void *p, size_t n, uint8_t kind, const void *pc) {
-    if (!state.on || !current || n == 0 || fiber_on_stack(p)) return;
+    if (!on || !current || n == 0 || is_own_memory(p)) return;
     uint32_t place = (uint32_t)((const char *)pc - __executable_start);
     for (uintptr_t at = (uintptr_t)p, end = at + n; at < end;) {
         uintptr_t base = at & ~(uintptr_t)3, stop = base + 4 < end ? base + 4 : end;
@@ -299,18 +300,18 @@ void note(const void *p, size_t bytes, access_kind kind, const void *pc) {
 }
 
 void note_fence() {
-    if (state.on && current) state.fenced[current->id] = true;
+    if (on && current) state.fenced[current->id] = true;
 }
 
 void note_release(const void *p) {
-    if (!state.on || !current || !state.fenced[current->id]) return;
+    if (!on || !current || !state.fenced[current->id]) return;
     auto &here = state.releases[p];
     here.push_back(current_view());
     for (const acquired &got : state.acquisitions) here.push_back(got.what);
 }
 
 void note_acquire(const void *p) {
-    if (!state.on || !current) return;
+    if (!on || !current) return;
     auto found = state.releases.find(p);
     if (found == state.releases.end()) return;
     int t = current->id;
@@ -326,7 +327,7 @@ void note_acquire(const void *p) {
 }
 
 void race_grid(const grid &g) {
-    if (!state.on) return;
+    if (!on) return;
     // A grid that waits before it lets the next one start, or ends, has all before it done by then.
     uint32_t first = state.block + 1;
     if (!g.dependent)
@@ -342,7 +343,7 @@ void race_grid(const grid &g) {
 }
 
 void race_block() {
-    if (!state.on) return;
+    if (!on) return;
     state.block++;
     state.acquisitions.clear();
     memset(state.fenced, 0, sizeof state.fenced);
@@ -356,14 +357,14 @@ void race_block() {
 }
 
 void race_block_end() {
-    if (!state.on || !state.dependent) return;
+    if (!on || !state.dependent) return;
     bool any = false;
     for (int i = 0; i < state.threads; i++) any |= state.waited[i];
     state.orderly &= any;
 }
 
 void race_barrier(uint32_t warps) {
-    if (!state.on) return;
+    if (!on) return;
     join<WARPS_MAX>(state.warps, warps);
     bool waited = false;
     for (int i = 0; i < state.threads; i++)
@@ -375,15 +376,15 @@ void race_barrier(uint32_t warps) {
 }
 
 void race_warp(int w, unsigned mask) {
-    if (state.on) join<WARP>(state.lanes[w], mask);
+    if (on) join<WARP>(state.lanes[w], mask);
 }
 
 void race_grid_wait() {
-    if (state.on) state.waited[current->id] = true;
+    if (on) state.waited[current->id] = true;
 }
 
 void race_launch_dependents() {
-    if (state.on && state.dependent && !state.waited[current->id]) state.orderly = false;
+    if (on && state.dependent && !state.waited[current->id]) state.orderly = false;
 }
 
 int race_count() {
@@ -431,7 +432,7 @@ void *__tsan_memset(void *to, int value, size_t n) {
     return memset(to, value, n);
 }
 void __tsan_init(void) {
-    simt::state.on = true;
+    simt::on = true;
 } // called by each instrumented file
 int __tsan_atomic32_fetch_add(volatile int *p, int v, int) { // the host's reference counts
     return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);

@@ -381,6 +381,14 @@ void check_aligned(const void *p, size_t bytes, const char *what) {
     if ((uintptr_t)p % bytes) die(what);
 }
 
+bool is_own_memory(const void *p) {
+    const lane *first = block.lanes.data();
+    return fiber_on_stack(p) || (p >= first && p < first + block.lanes.size()) ||
+           (p >= &current && p < &current + 1) || (p >= &block_index && p < &block_index + 1) ||
+           (p >= &block_dim && p < &block_dim + 1) || (p >= &grid_dim && p < &grid_dim + 1) ||
+           (p >= &dynamic_smem && p < &dynamic_smem + 1);
+}
+
 void set_order(int order, uint64_t seed) {
     block.queue.configure((emulator_order)order, seed);
 }

@@ -105,6 +105,7 @@ void race_warp(int warp, unsigned mask);
 void race_grid_wait();
 void race_launch_dependents();
 int race_count();
+bool is_own_memory(const void *p);        // of threads and their stacks, not of the device
 void set_order(int order, uint64_t seed); // an emulator_order
 void set_copies_late(bool late);
 
