@@ -300,8 +300,10 @@ __global__ void __launch_bounds__(MATMUL_STREAM_WARPS * 32, 1)
     int parts =
         p.output == MATMUL_GATE_UP ? 2 : 1; // the second part is the same tile of the other matrix
     N *results = (N *)smem;                 // (parts, warps, rows, tokens)
-    uint8_t *zeros = smem + 2 * WARPS * RESULT * sizeof(N);
-    uint8_t *ring = zeros + 128 + warp * DEPTH * slot_bytes;
+    uint8_t *after_results = smem + 2 * WARPS * RESULT * sizeof(N);
+    uint8_t *zeros = after_results + warp * 16; // a row of each warp's own
+    static_assert(WARPS * 16 <= 128, "room for the rows of zeros");
+    uint8_t *ring = after_results + 128 + warp * DEPTH * slot_bytes;
     slots s = slots::all(p);
     if (p.experts.count > 0) {
         grid_wait(); // who has which slots was worked out just now
@@ -325,7 +327,7 @@ __global__ void __launch_bounds__(MATMUL_STREAM_WARPS * 32, 1)
         if (++ahead_part < parts) source = stream_source<F>(p, s, other, lane);
     };
 
-    if (lane < 8) ((uint4 *)zeros)[lane] = make_uint4(0, 0, 0, 0); // every warp writes the same
+    if (lane == 0) *(uint4 *)zeros = make_uint4(0, 0, 0, 0);
     for (int i = 0; i < DEPTH - 1 && ahead_part < parts; i++, advance())
         source.copy(p, ahead, lane, ring + ahead_slot * slot_bytes);
     grid_wait(); // weights are nobody's output; x is

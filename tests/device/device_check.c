@@ -2,9 +2,10 @@
 //
 //   device_check_NAME [--group NAME]... [--seed N] [--order fifo|reverse|warp:SEED|all] [--copies
 //   late|early]
-//       [--streams immediate|deferred|background] [--small] [--list]
+//       [--streams immediate|deferred|background] [--small] [--quick] [--list]
 //
 // --small takes an emulated device's shapes on a real one too, for tools that slow a card down;
+// --quick a sample of the shapes, for builds that slow the emulated one down;
 // --list names the groups.
 // Without --group: all of them. `--order all` runs each group once per order of an emulated
 // device's threads, where a missing barrier shows in some and not in others. The seed is printed; a
@@ -46,14 +47,14 @@ typedef struct run {
     int only_count;
     uint64_t seed;
     const char *order, *copies, *streams;
-    bool small, list;
+    bool small, quick, list;
     int failed;
 } run;
 
 static void usage(void) {
     fprintf(stderr, "usage: device_check [--group NAME]... [--seed N] [--order "
                     "fifo|reverse|warp:SEED|all] [--copies late|early] [--streams "
-                    "immediate|deferred|background] [--small] [--list]\ngroups:");
+                    "immediate|deferred|background] [--small] [--quick] [--list]\ngroups:");
     for (const struct group *g = groups; g->name; g++) fprintf(stderr, " %s", g->name);
     fprintf(stderr, "\n");
     exit(2);
@@ -83,11 +84,11 @@ static void run_group(run *r, const struct group *g, const struct order *o, bool
 
 static void run_orders(run *r, const struct group *g) {
     if (strcmp(r->order, "all") != 0 || !check_target_emulated()) {
-        run_group(r, g, &(struct order){r->order, r->copies, r->streams}, true);
+        run_group(r, g, &(struct order){r->order, r->copies, r->streams}, !r->quick);
         return;
     }
     for (size_t i = 0; i < sizeof all_orders / sizeof *all_orders; i++)
-        run_group(r, g, &all_orders[i], i == 0);
+        run_group(r, g, &all_orders[i], i == 0 && !r->quick);
 }
 
 static bool wanted(const run *r, const char *name) {
@@ -97,11 +98,15 @@ static bool wanted(const run *r, const char *name) {
 }
 
 static void parse(run *r, int argc, char **argv) {
-    static const struct option options[] = {
-        {"group", required_argument, NULL, 'g'},   {"seed", required_argument, NULL, 's'},
-        {"order", required_argument, NULL, 'o'},   {"copies", required_argument, NULL, 'c'},
-        {"streams", required_argument, NULL, 't'}, {"small", no_argument, NULL, 'm'},
-        {"list", no_argument, NULL, 'l'},          {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"group", required_argument, NULL, 'g'},
+                                            {"seed", required_argument, NULL, 's'},
+                                            {"order", required_argument, NULL, 'o'},
+                                            {"copies", required_argument, NULL, 'c'},
+                                            {"streams", required_argument, NULL, 't'},
+                                            {"small", no_argument, NULL, 'm'},
+                                            {"quick", no_argument, NULL, 'q'},
+                                            {"list", no_argument, NULL, 'l'},
+                                            {NULL, 0, NULL, 0}};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'g' && r->only_count < (int)(sizeof r->only / sizeof *r->only))
             r->only[r->only_count++] = optarg;
@@ -115,6 +120,8 @@ static void parse(run *r, int argc, char **argv) {
             r->streams = optarg;
         else if (option == 'm')
             r->small = true;
+        else if (option == 'q')
+            r->quick = true;
         else if (option == 'l')
             r->list = true;
         else
