@@ -21,9 +21,9 @@ BIN = BUILD / "bin"
 class Cluster:
     """with Cluster(model, ranks=2) as c: ... c.http ("http://127.0.0.1:PORT"), c.grpc ("127.0.0.1:PORT")."""
 
-    def __init__(self, model, ranks=1, threads=1, coordinator_args=(), worker_args=(), name=None):
+    def __init__(self, model, ranks=1, threads=1, coordinator_args=(), worker_args=(), name=None, worker=BIN / "octant-worker"):
         self.model, self.ranks, self.threads, self.name = str(model), ranks, threads, name
-        self.coordinator_args, self.worker_args = list(coordinator_args), list(worker_args)
+        self.coordinator_args, self.worker_args, self.worker = list(coordinator_args), list(worker_args), worker
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="octant-test-"))
         self.coordinator, self.groups = None, []
 
@@ -56,7 +56,7 @@ class Cluster:
         command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks or self.ranks)]
         if os.geteuid() == 0:
             command.append("--allow-run-as-root")
-        command += [BIN / "octant-worker", "--coordinator", self.grpc, "--model", self.model, "--threads", str(self.threads),
+        command += [self.worker, "--coordinator", self.grpc, "--model", self.model, "--threads", str(self.threads),
                     *self.worker_args, *worker_args]
         if self.name:
             command += ["--name", self.name]
@@ -103,7 +103,7 @@ class Cluster:
         found = {}
         for pid in descendants(self.groups[group].pid):
             with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{pid}/exe").endswith("/octant-worker"):
+                if os.readlink(f"/proc/{pid}/exe").endswith(f"/{self.worker.name}"):
                     environment = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
                     rank = next(int(e.split(b"=")[1]) for e in environment if e.startswith(b"OMPI_COMM_WORLD_RANK="))
                     found[rank] = pid
