@@ -137,6 +137,18 @@ static status sum_over_ranks(decoder *d) {
     return reduce_sum(d->p.reduce, d->sums, (size_t)d->rows * (size_t)d->width, d->deadline_ns);
 }
 
+// x += sums of all ranks, normed = rmsnorm(x)
+static status add_and_norm(decoder *d, const float *weight) {
+    reduce_norm n = {.x = d->x,
+                     .sums = d->sums,
+                     .weight = weight,
+                     .epsilon = d->p.config->norm_epsilon,
+                     .tokens = d->rows,
+                     .width = d->width,
+                     .out = d->normed};
+    return reduce_add_rmsnorm(d->p.reduce, &n, d->deadline_ns);
+}
+
 // x = the embeddings: each id lies in one rank's rows, the other ranks add zeros.
 static status embed(decoder *d) {
     kernels_embed(d->p.kernels, &d->p.weights->embedding, d->p.shard->vocab.begin, d->sums);
@@ -172,21 +184,17 @@ static status run_layers(void *context) {
     decoder *d = context;
     const weights *all = d->p.weights;
     kernels *k = d->p.kernels;
-    float epsilon = d->p.config->norm_epsilon;
     TRY(embed(d));
+    kernels_rmsnorm(k, d->x, all->layers[0].attn_norm, d->p.config->norm_epsilon, d->rows, d->width,
+                    d->normed);
     for (int i = 0; i < all->layer_count; i++) {
         const layer_weights *w = &all->layers[i];
-        if (i == 0)
-            kernels_rmsnorm(k, d->x, w->attn_norm, epsilon, d->rows, d->width, d->normed);
-        else
-            kernels_add_rmsnorm(k, d->x, d->sums, w->attn_norm, epsilon, d->rows, d->width,
-                                d->normed);
+        if (i > 0) TRY(add_and_norm(d, w->attn_norm));
         attend(d, w, &d->p.kv->layers[i]);
-        TRY(sum_over_ranks(d));
-        kernels_add_rmsnorm(k, d->x, d->sums, w->ffn_norm, epsilon, d->rows, d->width, d->normed);
+        TRY(add_and_norm(d, w->ffn_norm));
         feed_forward(d, w);
-        TRY(sum_over_ranks(d));
     }
+    TRY(sum_over_ranks(d));
     kernels_add(k, d->x, d->sums, d->rows, d->width);
     return status_ok();
 }

@@ -114,6 +114,14 @@ status reduce_gather(reduce *r, float *parts, size_t count, int64_t deadline_ns)
     return r->ops->sum(r->state, parts, ranks * count / 2, KERNELS_SUMS_EXACT, deadline_ns);
 }
 
+status reduce_add_rmsnorm(reduce *r, const reduce_norm *n, int64_t deadline_ns) {
+    if (r->ops && r->ops->add_rmsnorm) return r->ops->add_rmsnorm(r->state, n);
+    TRY(reduce_sum(r, n->sums, (size_t)n->tokens * (size_t)n->width, deadline_ns));
+    kernels_add_rmsnorm(r->o.kernels, n->x, n->sums, n->weight, n->epsilon, n->tokens, n->width,
+                        n->out);
+    return status_ok();
+}
+
 static status wait_for_device(reduce *r, int64_t deadline_ns) {
     bool done = false;
     for (int i = 0;; i++) {

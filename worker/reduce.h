@@ -52,6 +52,18 @@ status reduce_sum(reduce *r, void *sums, size_t count, int64_t deadline_ns);
 // arrive as 0, and a NaN may spoil its neighbour.)
 status reduce_gather(reduce *r, float *parts, size_t count, int64_t deadline_ns);
 
+// reduce_sum of sums (T, D), then kernels_add_rmsnorm with them; in one kernel where the transport
+// has it and it pays. The bits are the same; what is left in `sums` is of no use.
+typedef struct reduce_norm {
+    float *x; // (T, D)
+    void *sums;
+    const float *weight; // (D)
+    float epsilon;
+    int tokens, width; // T, D
+    kernels_act *out;
+} reduce_norm;
+status reduce_add_rmsnorm(reduce *r, const reduce_norm *n, int64_t deadline_ns);
+
 // Waits for all that was queued on the kernels' device, this rank's sums included, and meanwhile
 // watches the communicator. An error means that the group cannot go on; it names the rank that did
 // not come where that is known.

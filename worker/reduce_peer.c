@@ -31,6 +31,13 @@ static status sum(void *state, void *sums, size_t count, kernels_sums type, int6
     return peer_group_sum(p->group, kernels_stream(p->o.kernels), sums, count, type);
 }
 
+static status add_rmsnorm(void *state, const reduce_norm *n) {
+    peer *p = state;
+    kernels *k = p->o.kernels;
+    return peer_group_add_rmsnorm(p->group, kernels_stream(k), n->x, n->sums, kernels_sums_type(k),
+                                  n->weight, n->epsilon, n->tokens, n->width, n->out);
+}
+
 static status check(void *state) {
     return peer_group_check(((peer *)state)->group);
 }
@@ -146,8 +153,12 @@ static status create(peer *p, peer_invitation *mine) {
 
 status reduce_peer_open(const reduce_options *o, int64_t deadline_ns, const reduce_ops **ops,
                         void **state) {
-    static const reduce_ops peer_ops = {
-        .name = "peer", .queues = true, .sum = sum, .check = check, .close = close_peer};
+    static const reduce_ops peer_ops = {.name = "peer",
+                                        .queues = true,
+                                        .sum = sum,
+                                        .add_rmsnorm = add_rmsnorm,
+                                        .check = check,
+                                        .close = close_peer};
     TRY(comm_agree(o->comm, suits(o), deadline_ns));
     peer *p = calloc(1, sizeof *p);
     peer_invitation mine = {0};
