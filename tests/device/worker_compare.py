@@ -25,11 +25,12 @@ HERE = pathlib.Path(__file__).resolve().parent
 MAKE = HERE.parent / "golden" / "make_random_llama.py"
 TIE = 0.05
 LIMIT = 0.03
-MODELS = [  # preset, dtype, reference's KV cache: the device holds F16 as the reference does
+MODELS = [  # preset, dtype; the KV cache is F16 on both sides
     ("twin6", "bf16"),
     ("twin9", "q8_0"),
     ("twin-qwen2", "q4_1"),
     ("twin6", "f32"),
+    ("twin6", "fp8"),
 ]
 
 
@@ -80,10 +81,19 @@ class Check:
         generate(program, model, prompts, ranks, ["--logits-out", path, *extra])
         return path.read_bytes()
 
+    def make(self, preset, dtype):
+        path = self.folder / f"{preset}-{dtype}"
+        if dtype != "fp8":
+            run([sys.executable, MAKE, "--preset", preset, "--gguf", path, "--dtype", dtype])
+            return path
+        source, twin = self.folder / "source", self.folder / "twin"
+        run([sys.executable, MAKE, "--preset", preset, "--folder", source, "--dtype", "f32"])
+        run([sys.executable, MAKE.parent / "quantise_folder.py", source, path, twin])
+        return path
+
     def model(self, preset, dtype):
         args, name = self.args, f"{preset} {dtype}"
-        model = self.folder / f"{preset}-{dtype}.gguf"
-        run([sys.executable, MAKE, "--preset", preset, "--gguf", model, "--dtype", dtype])
+        model = self.make(preset, dtype)
         random = numpy.random.default_rng(7)
         prompts = self.folder / "prompts"
         prompts.write_text("".join(" ".join(map(str, random.integers(3, 500, n))) + "\n" for n in (1, 5, 19, 40)[: args.prompts]))
@@ -106,9 +116,9 @@ class Check:
                 self.that(numpy.isfinite(got).all() and error < LIMIT, f"{name}: logits within {error:.2g} of the CPU's")
                 continue
             self.that(lines == base and logits == base_logits, f"{name}: {ranks} ranks give the bits of one")
-        return model, prompts, few, greedy, base, want
+        return model, prompts, few, greedy, base, want, want_logits
 
-    def variants(self, model, prompts, greedy, base, want):
+    def variants(self, model, prompts, few, greedy, base, want, want_logits):
         """What must leave no trace, and what may leave that of its rounding."""
         emulated = self.args.emulated
         for what, ranks, extra in [
@@ -121,6 +131,10 @@ class Check:
         ]:
             lines = generate(emulated, model, prompts, ranks, [*greedy, "--device", "cuda", "--sums", "exact", *extra])
             self.that(lines == base, f"{what}: {'the same bits' if lines == base else 'other bits'}")
+        for kv in ("f8", "i8"):
+            got = numpy.frombuffer(self.logits(emulated, model, few, 2, ["--device", "cuda", "--sums", "exact", "--kv-type", kv]), "<f4")
+            error = float(numpy.abs(got - want_logits).max() / numpy.abs(want_logits).max())
+            self.that(numpy.isfinite(got).all() and LIMIT / 100 < error < 3 * LIMIT, f"KV cache in {kv}: logits within {error:.2g}")
         for kind in ("nccl", "peer"):
             lines = generate(emulated, model, prompts, 2, [*greedy, "--device", "cuda", "--sums", "bf16", "--reduce", kind])
             equal, ties, wrong = compare_tokens(answers(lines), want)
@@ -132,7 +146,7 @@ def main():
     parser.add_argument("--generate", required=True)
     parser.add_argument("--emulated", required=True)
     parser.add_argument("--ranks", default="1,2,3")
-    parser.add_argument("--models", default="0,1,2,3", help="numbers in MODELS")
+    parser.add_argument("--models", default="0,1,2,3,4", help="numbers in MODELS")
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--max-tokens", type=int, default=8)
     parser.add_argument("--no-variants", action="store_true")
@@ -144,8 +158,7 @@ def main():
             made = check.model(*MODELS[number])
             first = first or made
         if not args.no_variants:
-            model, prompts, _, greedy, base, want = first
-            check.variants(model, prompts, greedy, base, want)
+            check.variants(*first)
     print(f"{check.passed} passed, {check.failed} failed")
     return int(check.failed > 0)
 
