@@ -53,6 +53,12 @@ status reduce_sum(reduce *r, void *sums, size_t count, int64_t deadline_ns) {
     return status_ok();
 }
 
+status reduce_add_rmsnorm(reduce *r, const reduce_norm *n, int64_t deadline_ns) {
+    TRY(reduce_sum(r, n->sums, (size_t)n->tokens * (size_t)n->width, deadline_ns));
+    kernels_add_rmsnorm(r->k, n->x, n->sums, n->weight, n->epsilon, n->tokens, n->width, n->out);
+    return status_ok();
+}
+
 status reduce_wait(reduce *r, int64_t deadline_ns) {
     return kernels_sync(r->k, deadline_ns);
 }
