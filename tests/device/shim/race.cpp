@@ -75,6 +75,7 @@ struct acquired {
 bool on = false;
 
 struct {
+    bool synchronized = false; // the host waited for all grids so far
     uint32_t block = 0, launch_first = 0, chain_first = 0; // serial numbers of blocks
     uint32_t launch = 0;
     int threads = 0;
@@ -326,14 +327,19 @@ void note_acquire(const void *p) {
         if (v->block != state.block) state.acquisitions.push_back({v, now});
 }
 
+void race_synchronized() {
+    state.synchronized = true;
+}
+
 void race_grid(const grid &g) {
     if (!on) return;
     // A grid that waits before it lets the next one start, or ends, has all before it done by then.
     uint32_t first = state.block + 1;
-    if (!g.dependent)
+    if (!g.dependent || state.synchronized)
         state.chain_first = first;
     else if (!state.dependent || state.orderly)
         state.chain_first = state.launch_first;
+    state.synchronized = false;
     state.launch_first = first;
     state.launch++;
     state.dependent = g.dependent;

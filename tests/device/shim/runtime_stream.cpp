@@ -302,6 +302,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
         return fail(cudaErrorStreamCaptureUnsupported);
     }
     the_engine().finish(s, the_engine().newest());
+    if (stream_is_legacy(s)) simt::race_synchronized(); // it waits for all others
     return fail(lasting_error());
 }
 
@@ -320,6 +321,7 @@ cudaError_t cudaStreamQuery(cudaStream_t handle) {
 cudaError_t cudaDeviceSynchronize(void) {
     if (cudaError_t e = enter(__func__, UNSAFE)) return e;
     the_engine().finish_all();
+    simt::race_synchronized();
     return fail(lasting_error());
 }
 

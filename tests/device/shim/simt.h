@@ -98,6 +98,7 @@ void note_acquire(const void *p);
 
 // Between the scheduler, the race checker and emulator.cpp.
 void race_grid(const grid &g);
+void race_synchronized(); // the host waited for the whole device
 void race_block();
 void race_block_end();
 void race_barrier(uint32_t warps);
