@@ -78,6 +78,8 @@ cudaError_t matmul_quantise_x(cudaStream_t stream, const void *x, int tokens, in
 // together) on a device with so many multiprocessors. Never more than some tens of MB.
 size_t matmul_workspace_bytes(int tokens, int rows, int multiprocessors);
 
+// The weights must lie in place, the host having waited for them: kernels read them before they wait
+// for the work queued before them.
 // Enqueues the product: one kernel for each run of matrices of one type, and a second where the
 // columns are split over blocks. T of 0 enqueues nothing. cudaErrorInvalidValue for a call that
 // breaks the contract above.

@@ -71,6 +71,8 @@ status cuda_weight_place(kernels *base, const kernels_weight *host, void *device
         int left = host->rows - first;
         TRY(place_rows(k, host, first, left < rows ? left : rows, &pack));
     }
+    // Products read weights before they wait for the work that was queued before them.
+    TRY(cuda_sync(base, clock_now_ns() + CUDA_WAIT_NS));
     *out = (kernels_weight){.data = device,
                             .row_stride = dtype_row_bytes(type, (size_t)host->cols),
                             .rows = host->rows,

@@ -70,6 +70,7 @@ static float *make_experts(layer *l, int which, int rows, int cols) {
                    weight_pack_rows(NULL, raw, stride, l->type, NULL, 0, rows, &at) == cudaSuccess,
                    "packing fails");
     }
+    check_that(c, cudaDeviceSynchronize() == cudaSuccess, "packing fails");
     return numbers;
 }
 

@@ -328,6 +328,7 @@ static void check_cut(check *c, dtype type, int rows, int cols, int cut, int seg
         const uint8_t *raw = m.raw + dtype_row_bytes(type, (size_t)from[i]);
         cudaError_t e = weight_pack_rows(NULL, raw, m.stride, type, m.raw_scales, 0, rows, &pack);
         check_that(c, e == cudaSuccess, "packing a slice: error %d", (int)e);
+        check_that(c, cudaDeviceSynchronize() == cudaSuccess, "packing a slice fails");
         matmul_call call = {
             .w = {pack}, .count = 1, .output = MATMUL_F64, .segment = segment, .tokens = tokens};
         call.multiprocessors = MANY_PROCESSORS;
