@@ -118,7 +118,7 @@ stage_device() {
     echo "skipped: the CUDA kernels on the emulated device: no CUDA toolkit headers (cuda_runtime_api.h) on this machine"
     return
   fi
-  unit_tests build "CUDA kernels on the emulated device" -L device
+  LIMIT=900 unit_tests build "CUDA kernels on the emulated device" -L device
 }
 stage_golden() {
   release && python || return
