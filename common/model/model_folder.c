@@ -133,7 +133,10 @@ static named_tensor convert(const safetensors_tensor *t) {
         .name = t->name,
         .name_size = strlen(t->name),
         .dims = t->dims,
-        .value = {t->data, t->type, t->dims > 1 ? (int64_t)t->shape[t->dims - 2] : 1, cols},
+        .value = {.data = t->data,
+                  .type = t->type,
+                  .rows = t->dims > 1 ? (int64_t)t->shape[t->dims - 2] : 1,
+                  .cols = cols},
         .bytes = (int64_t)t->bytes,
     };
 }

@@ -10,7 +10,10 @@ static named_tensor convert(const gguf_tensor *t) {
         .name = t->name,
         .name_size = t->name_size,
         .dims = t->dims,
-        .value = {t->data, t->type, (int64_t)t->shape[1], (int64_t)t->shape[0]},
+        .value = {.data = t->data,
+                  .type = t->type,
+                  .rows = (int64_t)t->shape[1],
+                  .cols = (int64_t)t->shape[0]},
         .bytes = (int64_t)t->bytes,
     };
 }
