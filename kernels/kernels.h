@@ -118,8 +118,7 @@ status kernels_create_cpu(int threads, int first_core, const char *isa, kernels 
 typedef struct kernels_cuda_options {
     int device;
     kernels_sums sums;
-    bool fast; // large products by cuBLASLt where it is found, 8-bit activations: not
-               // batch-invariant
+    bool fast; // large products by cuBLASLt where it is found: not batch-invariant
 } kernels_cuda_options;
 status kernels_create_cuda(kernels_cuda_options options, kernels **out);
 

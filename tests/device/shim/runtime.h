@@ -26,6 +26,9 @@ namespace runtime {
 
 // ---- errors
 
+// Reads OCTANT_EMULATOR, if nobody has yet: for API functions that answer on any machine.
+void configure_once();
+
 enum capture_rule { SAFE, UNSAFE }; // UNSAFE: not allowed while a stream is captured
 
 // First line of each API function: what must be returned at once (already noted as the last error),

@@ -283,6 +283,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device) {
 }
 
 cudaError_t cudaDriverGetVersion(int *version) {
+    configure_once();
     *version = state.driver;
     return cudaSuccess;
 }

@@ -45,6 +45,8 @@ cudaError_t take_plant(const char *function) {
     return cudaSuccess;
 }
 
+} // namespace
+
 void configure_once() {
     if (state.configured) return;
     state.configured = true;
@@ -57,8 +59,6 @@ void configure_once() {
         abort();
     }
 }
-
-} // namespace
 
 cudaError_t fail(cudaError_t e) {
     if (e != cudaSuccess) last_error = e;
