@@ -8,6 +8,8 @@ const char *answer_finish_name(answer_finish finish) {
         return "stop";
     case ANSWER_LENGTH:
         return "length";
+    case ANSWER_TOOLS:
+        return "tool_calls";
     }
     return NULL;
 }

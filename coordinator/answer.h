@@ -15,6 +15,7 @@ typedef enum answer_finish {
     ANSWER_GOES_ON,
     ANSWER_STOP,   // an end-of-answer token or a stop text
     ANSWER_LENGTH, // max_tokens or the context is used up
+    ANSWER_TOOLS,  // the model calls tools and waits for what they say (upstreams only)
 } answer_finish;
 
 // "stop", "length"; NULL for ANSWER_GOES_ON. As OpenAI's API spells them.
@@ -25,6 +26,14 @@ typedef struct answer_logprob {
     const token_choice *top;
     int top_count;
 } answer_logprob;
+
+// A part of a tool call: id and name come once, first; arguments are JSON text in parts.
+typedef struct answer_tool {
+    int index;             // which of the answer's calls, from 0
+    const char *id, *name; // NULL after the first part
+    const char *arguments; // may be empty
+    size_t size;           // of it
+} answer_tool;
 
 // A part of the text of one of the n answers. The texts of an index put together are the answer.
 typedef struct answer_piece {
@@ -37,8 +46,19 @@ typedef struct answer_piece {
         *tokens; // the tokens sampled since the last piece (NOT always those that spell `text`)
     int token_count;
     const answer_logprob *logprobs; // (token_count), or NULL when none were asked for
-    answer_finish finish; // not ANSWER_GOES_ON on the last piece of an index, which always comes
+    answer_finish finish;    // not ANSWER_GOES_ON on the last piece of an index, which always comes
+    const answer_tool *tool; // a part of a tool call instead of text; NULL: none
+    const char
+        *served_by; // who said this piece: a group's id or an upstream's name; NULL: as before
 } answer_piece;
+
+enum { ANSWER_SEGMENTS_MAX = 4 };
+
+// Who said which part of the answer; more than one after a move in the middle of a stream.
+typedef struct answer_segment {
+    char by[64];    // a model name of ours ("local/NAME") or an upstream's name
+    int32_t tokens; // as far as known
+} answer_segment;
 
 typedef struct answer_usage {
     int32_t prompt_tokens;
@@ -48,6 +68,10 @@ typedef struct answer_usage {
     int64_t queue_ns; // arrival to first scheduled
     int64_t ttft_ns;  // arrival to first token
     int64_t total_ns;
+    int64_t compute_us; // of ranks that worked for it: ranks * step time * its share of the rows
+    bool estimated;     // some counts are ours, not an upstream's
+    int segment_count;  // who served it, in order
+    answer_segment segments[ANSWER_SEGMENTS_MAX];
 } answer_usage;
 
 typedef struct answer_end {

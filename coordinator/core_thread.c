@@ -27,7 +27,7 @@ struct core_thread {
     pthread_mutex_t lock; // of `core`
     core *core;           // NULL once stopped
     core_effects *effects;
-    group_port groups;
+    core_ports ports;
     ring *events;
     int requests_most;
     atomic_int requests_waiting; // in `events`: they may not crowd out what workers say
@@ -58,7 +58,9 @@ status core_thread_create(const core_thread_options *options, core_thread **out)
 
 // ---- effects ----
 
-static void end_request(core_request *r, const answer_end *end) {
+static void end_request(core_thread *t, core_request *r, const answer_end *end) {
+    const usage_port *usage = &t->ports.observe.usage;
+    if (usage->ledger) usage->usage(usage->ledger, &(usage_record){r, end});
     sink_end(r->sink, end);
     served_model_release(r->owner);
     arena_destroy(r->memory);
@@ -76,14 +78,25 @@ static void note_gone(core_thread *t, uint64_t id) {
     t->gone[t->gone_count++] = id;
 }
 
+static void record_call(core_thread *t, const core_effect *e) {
+    const usage_port *usage = &t->ports.observe.usage;
+    if (!usage->ledger) return;
+    usage->call(usage->ledger, &(call_record){.request_id = e->call_done.public_id,
+                                              .key = e->call_done.client,
+                                              .upstream = e->call_done.upstream,
+                                              .call = e->call_done.call,
+                                              .failover = e->call_done.failover,
+                                              .end = &e->call_done.end});
+}
+
 static void carry_out(core_thread *t, core_effect *e) {
-    group_port *g = &t->groups;
+    group_port *g = &t->ports.groups;
     switch (e->kind) {
     case CORE_PIECE:
         if (!sink_piece(e->piece.sink, &e->piece.piece)) note_gone(t, e->piece.request_id);
         break;
     case CORE_END:
-        end_request(e->end.request, &e->end.end);
+        end_request(t, e->end.request, &e->end.end);
         break;
     case CORE_SEND_PLAN:
         g->send_plan(g->links, e->epoch, &e->plan);
@@ -102,6 +115,18 @@ static void carry_out(core_thread *t, core_effect *e) {
         break;
     case CORE_LOG:
         log_write((log_level)e->log.level, e->log.subject, "%s", e->log.line);
+        break;
+    case CORE_CALL_UPSTREAM:
+        t->ports.upstreams.call(t->ports.upstreams.links, e);
+        break;
+    case CORE_CANCEL_UPSTREAM:
+        t->ports.upstreams.cancel(t->ports.upstreams.links, e->call.call);
+        break;
+    case CORE_CALL_DONE:
+        record_call(t, e);
+        break;
+    case CORE_NOTICE:
+        if (t->ports.observe.notice) t->ports.observe.notice(t->ports.observe.events, &e->notice);
         break;
     }
 }
@@ -157,9 +182,9 @@ static void *run(void *argument) {
     return NULL;
 }
 
-status core_thread_start(core_thread *t, const group_port *groups) {
+status core_thread_start(core_thread *t, const core_ports *ports) {
     assert(!t->started);
-    t->groups = *groups;
+    t->ports = *ports;
     if (pthread_create(&t->thread, NULL, run, t))
         return status_error(STATUS_RESOURCE_EXHAUSTED, "cannot start the core's thread");
     t->started = true;

@@ -9,6 +9,7 @@
 
 #include "common/base/status.h"
 #include "coordinator/core/core.h"
+#include "coordinator/ledger/usage_port.h"
 
 typedef struct core_thread core_thread;
 
@@ -26,6 +27,28 @@ typedef struct group_port {
     void (*drain_reply)(void *links, void *reply, bool drained, int running);
 } group_port;
 
+// How calls reach the upstreams; implemented by coordinator/upstream. Called on the core's thread:
+// must not block. Every call ends with one CORE_UPSTREAM_END event. `links` NULL: the core was
+// given no upstreams and never calls.
+typedef struct upstream_port {
+    void *links;
+    void (*call)(void *links, const core_effect *call); // CORE_CALL_UPSTREAM; copies what it needs
+    void (*cancel)(void *links, uint64_t call);
+} upstream_port;
+
+// Who wants to know what happened; both may be empty.
+typedef struct observe_port {
+    usage_port usage; // `ledger` NULL: no books
+    void *events;
+    void (*notice)(void *events, const core_notice *n); // NULL: nobody; must not block
+} observe_port;
+
+typedef struct core_ports {
+    group_port groups;
+    upstream_port upstreams;
+    observe_port observe;
+} core_ports;
+
 typedef struct core_thread_options {
     core_options core;
     int queue; // events of workers that may wait, beside core.max_queue requests
@@ -34,8 +57,8 @@ typedef struct core_thread_options {
 // Creates the core; nothing runs yet.
 status core_thread_create(const core_thread_options *options, core_thread **out);
 
-// Starts the thread. `groups` is copied; its functions are called until core_thread_stop is back.
-status core_thread_start(core_thread *t, const group_port *groups);
+// Starts the thread. `ports` is copied; its functions are called until core_thread_stop is back.
+status core_thread_start(core_thread *t, const core_ports *ports);
 
 // Posts a cluster event (not CORE_REQUEST, not CORE_CANCEL). Waits while the queue is full, until
 // deadline_ns. False: not taken (deadline, or the core has stopped); the caller frees the event.

@@ -128,8 +128,8 @@ static status write_addresses(const coordinator *c) {
 
 static status start(coordinator *c) {
     TRY(make_core(c));
-    group_port port = group_links_port(c->links);
-    TRY(core_thread_start(c->core, &port));
+    core_ports ports = {.groups = group_links_port(c->links)};
+    TRY(core_thread_start(c->core, &ports));
     TRY(start_grpc(c));
     TRY(start_http(c));
     log_info("main",

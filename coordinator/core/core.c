@@ -94,6 +94,8 @@ void core_destroy(core *c, core_effects *out) {
 void core_event_free(core_event *event) {
     if (event->kind == CORE_STEP_RESULT) arena_destroy(event->result.memory);
     if (event->kind == CORE_STEP_RESULT) event->result.memory = NULL;
+    if (event->kind == CORE_UPSTREAM_CONTENT) free(event->upstream.memory);
+    if (event->kind == CORE_UPSTREAM_CONTENT) event->upstream.memory = NULL;
 }
 
 static void cancel(core *c, uint64_t id) {

@@ -25,6 +25,8 @@
 #include "common/model/model_config.h"
 #include "common/model/sampling.h"
 #include "coordinator/answer.h"
+#include "coordinator/core/route.h"
+#include "coordinator/core/upstream_call.h"
 #include "coordinator/core/vocabulary.h"
 #include "proto/cluster_msg.h"
 
@@ -53,6 +55,7 @@ typedef struct core_options {
     int64_t no_group_wait_ns;     // how long a request waits while no group of its model is there
     uint64_t first_epoch; // of this process: larger than any before (Unix time in ms does it)
     uint64_t hash_seed;   // of the prefix cache; from outside so that nobody can aim at collisions
+    upstreams_policy upstreams; // lives as long as the core; count 0: nothing ever leaves
 } core_options;
 core_options core_default_options(void);
 
@@ -73,7 +76,9 @@ typedef struct core_request {
     const char *model;     // name
     vocabulary vocabulary; // of the model
     const int32_t *prompt;
-    int32_t prompt_count; // at least 1
+    int32_t prompt_count; // at least 1; 0 when the route is not local
+    core_route route;     // zeroed by core_request_create but for `local`, which it sets
+    char public_id[40];   // what the client sees and the books say: "chatcmpl-..."
     sampling sampling;    // checked; answer i is sampled with seed + i
     int n;                // answers, 1 to CORE_N_MAX
     int32_t max_tokens;   // of each answer; clipped to what fits, so INT32_MAX is "what is left"
@@ -103,7 +108,9 @@ typedef enum core_event_kind {
     CORE_GROUP_FAILED, // the leader said that a rank cannot go on
     CORE_GROUP_CLOSED, // the leader's stream ended
     CORE_HEARTBEAT,
-    CORE_DRAIN, // answered by CORE_DRAIN_REPLY
+    CORE_DRAIN,            // answered by CORE_DRAIN_REPLY
+    CORE_UPSTREAM_CONTENT, // about a call; of calls that are over: ignored
+    CORE_UPSTREAM_END,
 } core_event_kind;
 
 typedef struct core_event {
@@ -126,6 +133,12 @@ typedef struct core_event {
             int64_t deadline_ns; // what still runs then is handed over or ended
             void *reply;         // NULL: nobody waits for an answer
         } drain;                 // DRAIN
+        struct {
+            uint64_t call;
+            upstream_content content; // UPSTREAM_CONTENT
+            void *memory;             // what it points into, from malloc; core_event_free frees it
+            upstream_end end;         // UPSTREAM_END
+        } upstream;
     };
 } core_event;
 
@@ -134,6 +147,46 @@ void core_event_free(core_event *event);
 
 // ---- effects ----
 
+// What happened to a group, a rank, a target or a request that an operator wants to know; the event
+// log, gRPC Watch, metrics and the log say the same.
+typedef enum core_notice_kind {
+    NOTICE_GROUP_REGISTERED,
+    NOTICE_GROUP_READY,
+    NOTICE_GROUP_DRAINING,
+    NOTICE_GROUP_DRAINED,
+    NOTICE_GROUP_LOST,        // with `loss`
+    NOTICE_REQUEST_POISON,    // a request that killed two groups was quarantined
+    NOTICE_BREAKER_OPEN,      // upstream
+    NOTICE_BREAKER_CLOSED,    // upstream
+    NOTICE_UPSTREAM_DISABLED, // its account was refused; alarm
+    NOTICE_TRAFFIC_LEFT,      // a model's requests go to upstreams
+    NOTICE_TRAFFIC_BACK,
+} core_notice_kind;
+const char *core_notice_name(core_notice_kind kind); // "group-lost", ...
+
+typedef enum loss_reason {
+    LOSS_NONE,
+    LOSS_STREAM_CLOSED,
+    LOSS_SILENT,   // a rank's heartbeats stopped
+    LOSS_OVERDUE,  // a step overran its deadline; `rank` is the one that did not arrive
+    LOSS_DEVICE,   // a rank reported a fatal error
+    LOSS_NUMBERS,  // NaN or infinity
+    LOSS_CHECKSUM, // ranks disagree about the same number
+    LOSS_PROTOCOL, // an answer made no sense
+    LOSS_MEMORY,   // of the coordinator
+} loss_reason;
+const char *loss_reason_name(loss_reason r); // "stream-closed", "silent", ...
+
+typedef struct core_notice {
+    core_notice_kind kind;
+    loss_reason loss;
+    const char *model, *group, *host, *upstream; // "" where it says nothing
+    uint64_t epoch;
+    int rank;         // -1: none is named
+    int sequences;    // GROUP_LOST, DRAINED: handed over
+    const char *text; // one line
+} core_notice;
+
 typedef enum core_effect_kind {
     CORE_PIECE,
     CORE_END,
@@ -141,7 +194,13 @@ typedef enum core_effect_kind {
     CORE_REGISTER_REPLY,
     CORE_CLOSE_GROUP, // send Bye with the reason, close the stream; heartbeats now hear "stop"
     CORE_DRAIN_REPLY,
-    CORE_LOG, // one line for the log
+    CORE_LOG,             // one line for the log
+    CORE_CALL_UPSTREAM,   // answered by UPSTREAM_CONTENT events and one UPSTREAM_END
+    CORE_CANCEL_UPSTREAM, // the call's answer is not wanted: drain it for its usage, then
+                          // UPSTREAM_END
+    CORE_CALL_DONE,       // for the books: a call's end, with whose it was; comes also after the
+                          // request's end
+    CORE_NOTICE,          // for the event log, Watch and metrics
 } core_effect_kind;
 
 typedef struct core_effect {
@@ -173,6 +232,24 @@ typedef struct core_effect {
             int level; // log_level
             const char *subject, *line;
         } log;
+        struct {
+            uint64_t call; // unique in this process, not 0
+            int upstream;  // index into the policy's
+            upstream_mode mode;
+            const core_request *request; // borrowed: copy what the call needs
+            const char *partial;         // what the client has so far; mode FRESH: empty
+            size_t partial_size;
+            int64_t deadline_ns;
+            bool failover; // it was to be served here
+        } call;            // CALL_UPSTREAM; CANCEL_UPSTREAM: `call` alone
+        struct {
+            uint64_t call;
+            const upstream_policy *upstream;
+            bool failover;
+            const char *public_id, *client; // of the request
+            upstream_end end;
+        } call_done;
+        core_notice notice;
     };
 } core_effect;
 
@@ -229,7 +306,20 @@ typedef struct core_group_view {
     int max_seqs;
     uint64_t steps;
     int64_t lost_age_ns; // since LOST; -1: lives
+    loss_reason loss;
 } core_group_view;
+
+typedef enum breaker_state { BREAKER_CLOSED, BREAKER_HALF_OPEN, BREAKER_OPEN } breaker_state;
+const char *breaker_state_name(breaker_state s);
+typedef struct core_upstream_view {
+    const char *name;
+    breaker_state breaker;
+    bool disabled; // its account was refused
+    int calls_open;
+    uint64_t calls, faults, busy; // since the start
+    int64_t wait_ns;    // until it may be called again (back-pressure, limits, breaker); 0: now
+    const char *reason; // of the last fault or refusal; ""
+} core_upstream_view;
 
 // Sums since the start.
 typedef struct core_counters {
@@ -246,6 +336,9 @@ typedef struct core_view {
     int waiting;                   // sequences that wait for a slot, with those put back
     int running;                   // sequences in slots
     bool draining;
+    int upstream_count;
+    const core_upstream_view *upstreams; // in the policy's order
+    int away;                            // requests at upstreams
     core_counters counters;
 } core_view;
 

@@ -32,7 +32,7 @@ ONLY_IN = {
     r"sqlite3\.h": r"coordinator/(ledger|batch)/.*",
     r"pcre2\.h": r"common/model/pretokenize\.c",
     r"utf8proc\.h": r"common/model/(unicode_class|jinja_unicode)\.c",
-    r"yaml\.h": r"common/base/config\w*\.[ch]",
+    r"yaml\.h": r"common/base/config\w*\.[ch]|common/base/yaml\w*\.[ch]",
     r"cuda\w*\.h|cublas\w*\.h": r"kernels/cuda/.*|worker/reduce_(nccl|peer)\.[ch]|bench/.*",
     r"nccl\.h": r"worker/(reduce_nccl|nccl_library)\.[ch]",
     r"jansson\.h": r"common/.*|coordinator/(?!core/).*|tests/.*|bench/.*",
