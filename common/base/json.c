@@ -14,8 +14,7 @@ status json_parse(const char *bytes, size_t size, json_t **out) {
                         error.column, error.text);
 }
 
-void json_append_string(buf *b, const char *bytes, size_t size) {
-    buf_append_char(b, '"');
+void json_append_escaped(buf *b, const char *bytes, size_t size) {
     size_t plain = 0; // start of the run that needs no escape
     for (size_t i = 0; i < size;) {
         unsigned char c = (unsigned char)bytes[i];
@@ -39,6 +38,11 @@ void json_append_string(buf *b, const char *bytes, size_t size) {
         plain = ++i;
     }
     buf_append(b, bytes + plain, size - plain);
+}
+
+void json_append_string(buf *b, const char *bytes, size_t size) {
+    buf_append_char(b, '"');
+    json_append_escaped(b, bytes, size);
     buf_append_char(b, '"');
 }
 

@@ -16,6 +16,8 @@ status json_parse(const char *bytes, size_t size, json_t **out);
 
 // Appends `size` bytes as a JSON string with its quotes. Invalid UTF-8 becomes U+FFFD, one per bad byte.
 void json_append_string(buf *b, const char *bytes, size_t size);
+// The same without the quotes: a part of a string, in whole characters.
+void json_append_escaped(buf *b, const char *bytes, size_t size);
 
 // Appends a finite double in the shortest form that reads back the same; NaN and infinities become null.
 void json_append_number(buf *b, double value);

@@ -50,6 +50,7 @@ struct http_exchange {
     const http_route *route;
     metrics_endpoint endpoint;
     char *rest, *api_key;                     // malloc; may be NULL
+    char served_by[POLICY_NAME_MAX + 1];      // who answers; empty: not known (yet)
     char request_id[HTTP_REQUEST_ID_MAX + 1]; // as the client sent it; empty: none
     char peer[HTTP_PEER_MAX + 1];
     buf body;

@@ -21,6 +21,7 @@ enum {
 static void add_headers(http_exchange *x, struct MHD_Response *response) {
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, x->content_type);
     if (x->request_id[0]) MHD_add_response_header(response, "x-request-id", x->request_id);
+    if (x->served_by[0]) MHD_add_response_header(response, "octant-served-by", x->served_by);
     if (x->allow) MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, x->allow);
     if (x->status == 401)
         MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
@@ -60,6 +61,12 @@ static enum MHD_Result send_end_error(http_exchange *x, const answer_end *end) {
 }
 
 // ---- streams ----
+
+// The header can only say who answers first; what follows is in the body.
+static void note_server(http_exchange *x, const sink_event *event) {
+    if (event->kind == SINK_PIECE && event->piece.served_by && !x->served_by[0])
+        snprintf(x->served_by, sizeof x->served_by, "%s", event->piece.served_by);
+}
 
 // Events that wait become bytes in x->out. False when there were none.
 static bool format_events(http_exchange *x) {
@@ -153,11 +160,12 @@ enum MHD_Result http_answer_events(http_exchange *x) {
     if (sink_stream_take(x->answer.stream, &x->taken)) {
         sink_event event;
         size_t at = 0;
-        if (sink_event_next(&x->taken, &at, &event) && event.kind == SINK_END &&
-            event.end.why.code != STATUS_OK) {
+        bool some = sink_event_next(&x->taken, &at, &event);
+        if (some && event.kind == SINK_END && event.end.why.code != STATUS_OK) {
             x->ended = true;
             return send_end_error(x, &event.end);
         }
+        if (some) note_server(x, &event);
         x->taken_at = 0;
         return begin_stream(x);
     }
@@ -183,6 +191,7 @@ enum MHD_Result http_answer_whole(http_exchange *x) {
     sink_event event;
     sink_stream_take(x->answer.stream, &x->taken);
     while (sink_event_next(&x->taken, &x->taken_at, &event)) {
+        note_server(x, &event);
         if (event.kind == SINK_PIECE) {
             x->answer.piece(x->answer.state, &event.piece, NULL);
             continue;

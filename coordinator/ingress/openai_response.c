@@ -12,6 +12,7 @@
 #include "coordinator/ingress/sse.h"
 
 enum {
+    TOOLS_MAX = 64, // tool calls of one answer
     HEAD_MAX = 16 << 10
 }; // a model's name has at most MODEL_NAME_MAX bytes, six times that escaped
 
@@ -20,6 +21,8 @@ typedef struct one_answer {
     buf text;
     buf chat_logprobs;
     openai_text_logprobs text_logprobs;
+    buf *tools; // (TOOLS_MAX) whole answers: each tool call so far, but for its closing quote;
+                // NULL: none
     answer_finish finish;
 } one_answer;
 
@@ -76,6 +79,9 @@ void openai_response_free(openai_response *r) {
     for (int i = 0; i < r->options.answers; i++) {
         buf_free(&r->answers[i].text);
         buf_free(&r->answers[i].chat_logprobs);
+        for (int k = 0; r->answers[i].tools && k < TOOLS_MAX; k++)
+            buf_free(&r->answers[i].tools[k]);
+        free(r->answers[i].tools);
         openai_text_logprobs_free(&r->answers[i].text_logprobs);
     }
     buf_free(&r->head);
@@ -106,6 +112,24 @@ static void append_usage(buf *out, const answer_usage *u) {
                u->cached_tokens, u->seed);
 }
 
+// Octant's own field: who answers, and at the end who answered which part.
+static void append_octant(buf *out, const char *served_by, const answer_usage *u) {
+    if (u && !u->segment_count) return;
+    if (u) served_by = u->segments[u->segment_count - 1].by;
+    buf_append_string(out, ",\"octant\":{\"served_by\":");
+    append_text(out, served_by);
+    if (u) {
+        buf_append_string(out, ",\"segments\":[");
+        for (int i = 0; i < u->segment_count; i++) {
+            buf_append_string(out, i ? ",{\"by\":" : "{\"by\":");
+            append_text(out, u->segments[i].by);
+            buf_printf(out, ",\"tokens\":%" PRId32 "}", u->segments[i].tokens);
+        }
+        buf_append_string(out, u->estimated ? "],\"estimated\":true" : "]");
+    }
+    buf_append_char(out, '}');
+}
+
 // ---- streams ----
 
 static void begin_chunk(openai_response *r, buf *out) {
@@ -113,25 +137,48 @@ static void begin_chunk(openai_response *r, buf *out) {
     begin_object(r, is_chat(r) ? "chat.completion.chunk" : "text_completion", out);
 }
 
-static void end_chunk(openai_response *r, buf *out) {
-    buf_append_string(out, r->options.include_usage ? "}],\"usage\":null}" : "}]}");
+// `served_by` NULL: as before.
+static void end_chunk(openai_response *r, const char *served_by, buf *out) {
+    buf_append_string(out, r->options.include_usage ? "}],\"usage\":null" : "}]");
+    if (served_by) append_octant(out, served_by, NULL);
+    buf_append_char(out, '}');
     sse_end(out);
 }
 
-static void stream_role(openai_response *r, int index, buf *out) {
+static void stream_role(openai_response *r, int index, const char *served_by, buf *out) {
     begin_chunk(r, out);
     buf_printf(
         out,
         "{\"index\":%d,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
         "\"finish_reason\":null",
         index);
-    end_chunk(r, out);
+    end_chunk(r, served_by, out);
+}
+
+static void stream_tool(openai_response *r, const answer_piece *p, buf *out) {
+    const answer_tool *t = p->tool;
+    begin_chunk(r, out);
+    buf_printf(out, "{\"index\":%d,\"delta\":{\"tool_calls\":[{\"index\":%d,", p->index, t->index);
+    if (t->id) {
+        buf_append_string(out, "\"id\":");
+        append_text(out, t->id);
+        buf_append_string(out, ",\"type\":\"function\",\"function\":{\"name\":");
+        append_text(out, t->name);
+        buf_append_string(out, ",\"arguments\":");
+    } else {
+        buf_append_string(out, "\"function\":{\"arguments\":");
+    }
+    json_append_string(out, t->arguments, t->size);
+    buf_append_string(out, "}}]},\"logprobs\":null,\"finish_reason\":null");
+    end_chunk(r, NULL, out);
 }
 
 static void stream_chat_piece(openai_response *r, const answer_piece *p, buf *out) {
     one_answer *a = answer_at(r, p->index);
-    if (!a->begun) stream_role(r, p->index, out);
+    const char *moved = a->begun ? p->served_by : NULL; // in the middle of the answer
+    if (!a->begun) stream_role(r, p->index, p->served_by, out);
     a->begun = true;
+    if (p->tool) stream_tool(r, p, out);
     bool logprobs = r->options.logprobs && p->logprobs && p->token_count;
     if (p->size || logprobs) {
         begin_chunk(r, out);
@@ -146,13 +193,13 @@ static void stream_chat_piece(openai_response *r, const answer_piece *p, buf *ou
             buf_append_string(out, "null");
         }
         append_finish(out, ANSWER_GOES_ON);
-        end_chunk(r, out);
+        end_chunk(r, moved, out);
     }
     if (p->finish == ANSWER_GOES_ON) return;
     begin_chunk(r, out);
     buf_printf(out, "{\"index\":%d,\"delta\":{},\"logprobs\":null", p->index);
     append_finish(out, p->finish);
-    end_chunk(r, out);
+    end_chunk(r, NULL, out);
 }
 
 static void stream_text_piece(openai_response *r, const answer_piece *p, buf *out) {
@@ -171,7 +218,7 @@ static void stream_text_piece(openai_response *r, const answer_piece *p, buf *ou
         buf_append_string(out, "null");
     }
     append_finish(out, p->finish);
-    end_chunk(r, out);
+    end_chunk(r, p->served_by, out);
 }
 
 void openai_stream_piece(openai_response *r, const answer_piece *piece, buf *out) {
@@ -192,6 +239,7 @@ void openai_stream_end(openai_response *r, const answer_end *end, buf *out) {
         begin_chunk(r, out);
         buf_append_string(out, "],");
         append_usage(out, &end->usage);
+        append_octant(out, NULL, &end->usage);
         buf_append_char(out, '}');
         sse_end(out);
     }
@@ -200,8 +248,30 @@ void openai_stream_end(openai_response *r, const answer_end *end, buf *out) {
 
 // ---- whole answers ----
 
+// Parts of several calls may come in turns.
+static void collect_tool(openai_response *r, one_answer *a, const answer_tool *t) {
+    if (!a->tools) {
+        a->tools = calloc(TOOLS_MAX, sizeof *a->tools);
+        for (int i = 0; a->tools && i < TOOLS_MAX; i++) a->tools[i] = buf_make(r->options.limit);
+    }
+    if (!a->tools || t->index < 0 || t->index >= TOOLS_MAX) {
+        a->text.failed = true;
+        return;
+    }
+    buf *call = &a->tools[t->index];
+    if (!call->size) {
+        buf_append_string(call, "{\"id\":");
+        append_text(call, t->id ? t->id : "");
+        buf_append_string(call, ",\"type\":\"function\",\"function\":{\"name\":");
+        append_text(call, t->name ? t->name : "");
+        buf_append_string(call, ",\"arguments\":\"");
+    }
+    json_append_escaped(call, t->arguments, t->size);
+}
+
 void openai_collect_piece(openai_response *r, const answer_piece *p) {
     one_answer *a = answer_at(r, p->index);
+    if (p->tool) collect_tool(r, a, p->tool);
     buf_append(&a->text, p->text, p->size);
     if (p->finish != ANSWER_GOES_ON) a->finish = p->finish;
     if (!r->options.logprobs || !p->logprobs) return;
@@ -211,12 +281,35 @@ void openai_collect_piece(openai_response *r, const answer_piece *p) {
         openai_text_logprobs_add(r->options.tokens, p, &a->text_logprobs);
 }
 
+static void append_tools(const one_answer *a, buf *out) {
+    const char *before = ",\"tool_calls\":[";
+    for (int i = 0; i < TOOLS_MAX; i++) {
+        if (!a->tools[i].size) continue;
+        buf_append_string(out, before);
+        buf_append(out, a->tools[i].data, a->tools[i].size);
+        buf_append_string(out, "\"}}");
+        before = ",";
+    }
+    buf_append_char(out, ']');
+}
+
+static bool has_failed(const one_answer *a) {
+    bool failed = a->text.failed || a->chat_logprobs.failed || a->text_logprobs.tokens.failed ||
+                  a->text_logprobs.top_logprobs.failed;
+    for (int i = 0; a->tools && i < TOOLS_MAX; i++) failed = failed || a->tools[i].failed;
+    return failed;
+}
+
 static void append_choice(openai_response *r, int index, buf *out) {
     const one_answer *a = &r->answers[index];
     buf_printf(out, "%s{\"index\":%d,", index ? "," : "", index);
     buf_append_string(out, is_chat(r) ? "\"message\":{\"role\":\"assistant\",\"content\":"
                                       : "\"text\":");
-    json_append_string(out, buf_string(&a->text), a->text.size);
+    if (a->tools && !a->text.size)
+        buf_append_string(out, "null");
+    else
+        json_append_string(out, buf_string(&a->text), a->text.size);
+    if (is_chat(r) && a->tools) append_tools(a, out);
     if (is_chat(r)) buf_append_string(out, ",\"refusal\":null}");
     buf_append_string(out, ",\"logprobs\":");
     if (!r->options.logprobs) {
@@ -237,13 +330,12 @@ bool openai_collect_end(openai_response *r, const answer_end *end, buf *out) {
     begin_object(r, is_chat(r) ? "chat.completion" : "text_completion", out);
     bool good = true;
     for (int i = 0; i < r->options.answers; i++) {
-        const one_answer *a = &r->answers[i];
-        good = good && !a->text.failed && !a->chat_logprobs.failed &&
-               !a->text_logprobs.tokens.failed && !a->text_logprobs.top_logprobs.failed;
+        good = good && !has_failed(&r->answers[i]);
         append_choice(r, i, out);
     }
     buf_append_string(out, "],");
     append_usage(out, &end->usage);
+    append_octant(out, NULL, &end->usage);
     buf_append_char(out, '}');
     return good && !out->failed;
 }

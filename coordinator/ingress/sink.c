@@ -12,8 +12,8 @@
 #include "common/base/clock.h"
 #include "coordinator/observe/metrics.h"
 
-// A record: this, then tokens, then logprobs, then their alternatives, then the text; each part
-// padded to 8 bytes.
+// A record: this, then tokens, then logprobs, then their alternatives, then the text, then the tool
+// call's words, then who served it; each part padded to 8 bytes.
 typedef struct record {
     size_t size; // of the whole record
     sink_event_kind kind;
@@ -22,6 +22,9 @@ typedef struct record {
     answer_finish finish;
     int token_count;
     size_t text_size;
+    bool has_tool, names_tool, names_server;
+    int tool_index;
+    size_t arguments_size;
 } record;
 
 enum { RECORD_ALIGN = 8 };
@@ -129,6 +132,31 @@ static void overflow(sink_stream *s) {
     if (asleep) edge.wake(edge.owner);
 }
 
+// With its terminating zero, so that it can be read in place.
+static void append_words(buf *b, const char *words) {
+    append_padded(b, words, strlen(words) + 1);
+}
+
+static size_t words_size(const char *words) {
+    return padded(strlen(words) + 1);
+}
+
+static size_t extras_size(const answer_piece *p) {
+    size_t size = p->served_by ? words_size(p->served_by) : 0;
+    if (!p->tool) return size;
+    if (p->tool->id) size += words_size(p->tool->id) + words_size(p->tool->name);
+    return size + padded(p->tool->size);
+}
+
+static void append_extras(buf *b, const answer_piece *p) {
+    if (p->tool && p->tool->id) {
+        append_words(b, p->tool->id);
+        append_words(b, p->tool->name);
+    }
+    if (p->tool) append_padded(b, p->tool->arguments, p->tool->size);
+    if (p->served_by) append_words(b, p->served_by);
+}
+
 static size_t tops_of(const answer_piece *p) {
     size_t tops = 0;
     for (int i = 0; p->logprobs && i < p->token_count; i++)
@@ -138,7 +166,8 @@ static size_t tops_of(const answer_piece *p) {
 
 static void put_piece(sink_stream *s, int base, const answer_piece *p) {
     size_t tokens = (size_t)p->token_count, tops = tops_of(p);
-    size_t size = padded(sizeof(record)) + padded(tokens * sizeof(int32_t)) + padded(p->size);
+    size_t size = padded(sizeof(record)) + padded(tokens * sizeof(int32_t)) + padded(p->size) +
+                  extras_size(p);
     if (p->logprobs) size += tokens * sizeof(answer_logprob) + tops * sizeof(token_choice);
     record r = {.size = size,
                 .kind = SINK_PIECE,
@@ -147,7 +176,12 @@ static void put_piece(sink_stream *s, int base, const answer_piece *p) {
                 .has_logprobs = p->logprobs != NULL,
                 .finish = p->finish,
                 .token_count = p->token_count,
-                .text_size = p->size};
+                .text_size = p->size,
+                .has_tool = p->tool != NULL,
+                .names_tool = p->tool && p->tool->id,
+                .names_server = p->served_by != NULL,
+                .tool_index = p->tool ? p->tool->index : 0,
+                .arguments_size = p->tool ? p->tool->size : 0};
     buf *b = &s->waiting;
     if (!b->size) s->waiting_since_ns = clock_now_ns();
     append_padded(b, &r, sizeof r);
@@ -159,6 +193,7 @@ static void put_piece(sink_stream *s, int base, const answer_piece *p) {
                        (size_t)p->logprobs[i].top_count * sizeof(token_choice));
     }
     append_padded(b, p->text, p->size);
+    append_extras(b, p);
 }
 
 static void put_end(sink_stream *s, const answer_end *end) {
@@ -220,6 +255,11 @@ static void add_usage(answer_usage *sum, const answer_usage *one) {
     if (one->queue_ns > sum->queue_ns) sum->queue_ns = one->queue_ns;
     if (!sum->ttft_ns || (one->ttft_ns && one->ttft_ns < sum->ttft_ns)) sum->ttft_ns = one->ttft_ns;
     if (one->total_ns > sum->total_ns) sum->total_ns = one->total_ns;
+    sum->compute_us += one->compute_us;
+    sum->estimated = sum->estimated || one->estimated;
+    if (sum->segment_count) return; // several prompts: the first one's stand for all
+    sum->segment_count = one->segment_count;
+    memcpy(sum->segments, one->segments, sizeof sum->segments);
 }
 
 void sink_end(sink *one, const answer_end *end) {
@@ -260,8 +300,29 @@ bool sink_stream_take(sink_stream *s, buf *into) {
     return some;
 }
 
+static const char *read_words(char **at) {
+    const char *words = *at;
+    *at += words_size(words);
+    return words;
+}
+
+static void read_extras(const record *r, char *at, sink_event *out) {
+    if (r->has_tool) {
+        out->tool = (answer_tool){.index = r->tool_index, .size = r->arguments_size};
+        if (r->names_tool) {
+            out->tool.id = read_words(&at);
+            out->tool.name = read_words(&at);
+        }
+        out->tool.arguments = at;
+        at += padded(r->arguments_size);
+        out->piece.tool = &out->tool;
+    }
+    if (r->names_server) out->piece.served_by = read_words(&at);
+}
+
 // Offsets become pointers only here, after the last move of the bytes.
-static void read_piece(const record *r, char *at, answer_piece *p) {
+static void read_piece(const record *r, char *at, sink_event *out) {
+    answer_piece *p = &out->piece;
     *p = (answer_piece){
         .index = r->index, .prompt = r->prompt, .finish = r->finish, .token_count = r->token_count};
     size_t tokens = (size_t)r->token_count;
@@ -279,6 +340,7 @@ static void read_piece(const record *r, char *at, answer_piece *p) {
     }
     p->text = at;
     p->size = r->text_size;
+    read_extras(r, at + padded(r->text_size), out);
 }
 
 bool sink_event_next(const buf *taken, size_t *at, sink_event *out) {
@@ -287,7 +349,7 @@ bool sink_event_next(const buf *taken, size_t *at, sink_event *out) {
     char *body = (char *)r + padded(sizeof *r);
     out->kind = r->kind;
     if (r->kind == SINK_PIECE)
-        read_piece(r, body, &out->piece);
+        read_piece(r, body, out);
     else
         memcpy(&out->end, body, sizeof out->end);
     *at += r->size;

@@ -75,6 +75,7 @@ typedef enum sink_event_kind { SINK_PIECE, SINK_END } sink_event_kind;
 typedef struct sink_event {
     sink_event_kind kind;
     answer_piece piece; // index counts within the stream; arrays point into the taken bytes
+    answer_tool tool;   // what piece.tool points to
     answer_end end;     // of the whole stream: all sinks ended (usage added up), or the first error
 } sink_event;
 

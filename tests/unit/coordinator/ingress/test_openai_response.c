@@ -171,17 +171,77 @@ static void test_text_logprobs(void **state) {
     openai_response_free(r);
 }
 
+static answer_piece tool_piece(answer_tool *t, int index, const char *id, const char *arguments) {
+    *t = (answer_tool){.index = index,
+                       .id = id,
+                       .name = id ? "look" : NULL,
+                       .arguments = arguments,
+                       .size = strlen(arguments)};
+    return (answer_piece){.text = "", .tool = t};
+}
+
+// Calls whose parts come in turns, and who served them.
+static void test_tools(void **state) {
+    answer_tool t;
+    openai_response *r = make(*state, OPENAI_CHAT, false, false, 1);
+    const struct {
+        int index;
+        const char *id, *arguments;
+    } parts[] = {{0, "c0", "{\"a\""}, {1, "c1", ""}, {0, NULL, ":1}"}, {1, NULL, "{}"}};
+    for (int i = 0; i < 4; i++) {
+        answer_piece p = tool_piece(&t, parts[i].index, parts[i].id, parts[i].arguments);
+        openai_collect_piece(r, &p);
+    }
+    answer_piece last = text_piece(0, "", ANSWER_TOOLS);
+    openai_collect_piece(r, &last);
+    answer_end end = GOOD_END;
+    end.usage.segment_count = 1;
+    end.usage.segments[0] = (answer_segment){"frontier", 2};
+    buf out = buf_make(1 << 20);
+    assert_true(openai_collect_end(r, &end, &out));
+    const char *calls = "\"content\":null,\"tool_calls\":[{\"id\":\"c0\",\"type\":\"function\","
+                        "\"function\":{\"name\":"
+                        "\"look\",\"arguments\":\"{\\\"a\\\":1}\"}},{\"id\":\"c1\",\"type\":"
+                        "\"function\",\"function\":{"
+                        "\"name\":\"look\",\"arguments\":\"{}\"}}],\"refusal\":null}";
+    assert_non_null(strstr(out.data, calls));
+    assert_non_null(strstr(out.data, "\"finish_reason\":\"tool_calls\""));
+    assert_non_null(strstr(out.data, "\"octant\":{\"served_by\":\"frontier\",\"segments\":[{\"by\":"
+                                     "\"frontier\",\"tokens\":2}]}"));
+    json_t *parsed = json_loads(out.data, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(parsed);
+    json_decref(parsed);
+    buf_free(&out);
+    openai_response_free(r);
+
+    r = make(*state, OPENAI_CHAT, false, false, 1);
+    out = buf_make(1 << 20);
+    answer_piece p = tool_piece(&t, 1, "c1", "{\"");
+    p.served_by = "frontier";
+    openai_stream_piece(r, &p, &out);
+    assert_non_null(strstr(out.data, "\"octant\":{\"served_by\":\"frontier\"}}\n\n"));
+    assert_non_null(strstr(out.data,
+                           "{\"tool_calls\":[{\"index\":1,\"id\":\"c1\",\"type\":\"function\","
+                           "\"function\":{\"name\":\"look\",\"arguments\":\"{\\\"\"}}]}"));
+    p = tool_piece(&t, 1, NULL, "}");
+    openai_stream_piece(r, &p, &out);
+    assert_non_null(strstr(out.data, "[{\"index\":1,\"function\":{\"arguments\":\"}\"}}]"));
+    buf_free(&out);
+    openai_response_free(r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chat_stream),   cmocka_unit_test(test_text_stream),
         cmocka_unit_test(test_stream_error),  cmocka_unit_test(test_whole_chat),
         cmocka_unit_test(test_chat_logprobs), cmocka_unit_test(test_text_logprobs),
+        cmocka_unit_test(test_tools),
     };
     model_registry *models = model_registry_create();
     tiny_model_add(models, "tiny");
-    struct CMUnitTest run[6];
+    struct CMUnitTest run[7];
     memcpy(run, tests, sizeof run);
-    for (int i = 0; i < 6; i++) run[i].initial_state = (void *)tokens_of(models);
+    for (int i = 0; i < 7; i++) run[i].initial_state = (void *)tokens_of(models);
     int failed = cmocka_run_group_tests(run, NULL, NULL);
     model_registry_destroy(models);
     return failed;

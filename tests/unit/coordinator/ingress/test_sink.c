@@ -82,6 +82,42 @@ static void test_pieces_come_back_as_they_were(void **state) {
     buf_free(&taken);
 }
 
+static void test_tools_and_servers_come_back(void **state) {
+    (void)state;
+    counts c;
+    sink_stream *stream = make(&c, 1, 1, SINK_STREAM_BYTES, false);
+    sink *s = sink_stream_sink(stream, 0);
+    answer_tool first = {
+        .index = 2, .id = "call-1", .name = "look", .arguments = "{\"a", .size = 3};
+    answer_tool more = {.index = 2, .arguments = "\":1}", .size = 4};
+    assert_true(
+        sink_piece(s, &(answer_piece){.text = "", .tool = &first, .served_by = "frontier"}));
+    assert_true(sink_piece(s, &(answer_piece){.text = "t", .size = 1, .tool = &more}));
+    answer_end done = {.usage = {.segment_count = 1, .segments = {{"frontier", 7}}}};
+    sink_end(s, &done);
+    buf taken = buf_make(1 << 20);
+    assert_true(sink_stream_take(stream, &taken));
+    size_t at = 0;
+    sink_event e;
+    assert_true(sink_event_next(&taken, &at, &e));
+    assert_string_equal(e.piece.served_by, "frontier");
+    assert_int_equal(e.piece.tool->index, 2);
+    assert_string_equal(e.piece.tool->id, "call-1");
+    assert_string_equal(e.piece.tool->name, "look");
+    assert_memory_equal(e.piece.tool->arguments, "{\"a", e.piece.tool->size);
+    assert_true(sink_event_next(&taken, &at, &e));
+    assert_null(e.piece.served_by);
+    assert_null(e.piece.tool->id);
+    assert_int_equal(e.piece.tool->size, 4);
+    assert_memory_equal(e.piece.tool->arguments, "\":1}", 4);
+    assert_memory_equal(e.piece.text, "t", 1);
+    assert_true(sink_event_next(&taken, &at, &e));
+    assert_int_equal(e.end.usage.segment_count, 1);
+    assert_string_equal(e.end.usage.segments[0].by, "frontier");
+    buf_free(&taken);
+    sink_stream_release(stream);
+}
+
 static int ends_of(sink_stream *stream, sink_event *last) {
     buf taken = buf_make(1 << 20);
     int ends = 0;
@@ -271,6 +307,7 @@ static void test_threads(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pieces_come_back_as_they_were),
+        cmocka_unit_test(test_tools_and_servers_come_back),
         cmocka_unit_test(test_one_end),
         cmocka_unit_test(test_sleep_and_wake),
         cmocka_unit_test(test_overflow_cuts),
