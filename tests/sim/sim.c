@@ -127,8 +127,14 @@ static void handle(world *w, const core_event *event) {
             stop_place(w, p);
             break;
         }
+        case CORE_CALL_UPSTREAM:
+        case CORE_CANCEL_UPSTREAM:
+        case CORE_CALL_DONE:
+            SIM_CHECK(false, "a call, and no upstream was configured");
+            break;
         case CORE_DRAIN_REPLY:
         case CORE_LOG:
+        case CORE_NOTICE:
             break;
         }
     }
