@@ -5,6 +5,7 @@
 #include "coordinator/ingress/openai_messages.h"
 #include "coordinator/ingress/openai_parameters.h"
 #include "coordinator/ingress/openai_request.h"
+#include "coordinator/ingress/openai_tools.h"
 
 static bool parse_max_tokens(const json_t *body, generate_request *g, refusal *why) {
     int64_t old_name = -1, new_name = -1;
@@ -36,6 +37,7 @@ bool openai_chat_parse(const char *body, size_t size, openai_request *out, refus
     generate_request *g = &out->generate;
     if (openai_parameters_parse(OPENAI_CHAT, body, size, out, why) &&
         parse_max_tokens(out->body, g, why) && parse_logprobs(out->body, g, why) &&
+        openai_tools_parse(out->body, g, why) &&
         openai_messages_parse(out->body, &g->messages, why))
         return true;
     openai_request_free(out);

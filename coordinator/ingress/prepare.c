@@ -107,6 +107,15 @@ static bool check_request(const served_model *m, const generate_request *r, refu
     return refuse_status(why, s, param, "invalid_value");
 }
 
+// No model of ours calls tools or writes to a schema.
+static bool check_served_here(const generate_request *r, refusal *why) {
+    const char *name = r->tools ? "tools" : r->response_format ? "response_format" : NULL;
+    return !name || refuse(why, STATUS_INVALID_ARGUMENT, name, "unsupported_parameter",
+                           "Unsupported parameter: '%s' is not supported by this model. Leave it "
+                           "out.",
+                           name);
+}
+
 // ---- the core's request ----
 
 static bool copy_stops(arena *memory, const generate_request *r, core_request *out) {
@@ -196,7 +205,7 @@ bool generate_prepare(const ingress *in, const generate_request *r, prepared *ou
         return false;
     // Up to 2^53, so that a seed told in JSON is exact in every language.
     uint64_t seed = r->seed_given ? r->sampling.seed : random_id() >> 11;
-    bool good = check_request(out->model, r, why);
+    bool good = check_request(out->model, r, why) && check_served_here(r, why);
     for (int i = 0; good && i < out->prompt_count; i++)
         good = prepare_one(in, r, i, seed, client, out, why);
     if (!good) {

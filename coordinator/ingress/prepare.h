@@ -67,6 +67,10 @@ typedef struct generate_request {
                          // peer's address
     const char *api_key; // as sent, or NULL
     int64_t deadline_ns; // monotonic; 0: the configured default
+    // For upstreams alone, checked JSON in OpenAI's form: upstream_prompt takes them as they are.
+    // NULL: not asked for.
+    const char *tools, *tool_choice, *response_format;
+    bool single_tool; // at most one tool call in the answer
 } generate_request;
 
 // n 1, max_tokens -1, sampling_default(), a fresh arena. False when memory is short.

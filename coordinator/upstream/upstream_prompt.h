@@ -14,6 +14,7 @@ typedef struct upstream_prompt {
     const char
         *tools; // array of {type:"function", function:{name, description, parameters}}; NULL: none
     const char *tool_choice;     // JSON value; NULL: not given
+    bool single_tool;            // at most one tool call in the answer
     const char *response_format; // JSON object; NULL: text
     int32_t max_tokens;          // 0: not given
     double temperature, top_p;   // NaN: not given (upstream models may refuse them)

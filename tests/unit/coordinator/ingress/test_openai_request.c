@@ -20,6 +20,7 @@ typedef struct bad_body {
     const char *param, *code, *message; // message: a part of it
 } bad_body;
 
+#define TOOL "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"look_up\"}}]"
 #define HI "\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]"
 
 static const bad_body BAD[] = {
@@ -56,10 +57,21 @@ static const bad_body BAD[] = {
     {OPENAI_CHAT, "{" HI ",\"foo\":1}", "foo", "unknown_parameter",
      "Unrecognized request argument supplied: foo"},
     {OPENAI_CHAT, "{" HI ",\"prompt\":\"x\"}", "prompt", "unknown_parameter", "Unrecognized"},
-    {OPENAI_CHAT, "{" HI ",\"tools\":[{}]}", "tools", "unsupported_parameter",
-     "not supported by this server"},
-    {OPENAI_CHAT, "{" HI ",\"response_format\":{\"type\":\"json_object\"}}", "response_format",
-     "unsupported_parameter", "'response_format'"},
+    {OPENAI_CHAT, "{" HI ",\"tools\":[{}]}", "tools[0].function", "invalid_value", "'tools[0]'"},
+    {OPENAI_CHAT, "{" HI ",\"tools\":{}}", "tools", "invalid_type", "an array"},
+    {OPENAI_CHAT, "{" HI ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"a b\"}}]}",
+     "tools[0].function", "invalid_value", "digits"},
+    {OPENAI_CHAT,
+     "{" HI ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"a\",\"parameters\":7}}]}",
+     "tools[0].function", "invalid_type", "'parameters'"},
+    {OPENAI_CHAT, "{" HI ",\"tool_choice\":\"auto\"}", "tool_choice", "invalid_value",
+     "only allowed"},
+    {OPENAI_CHAT, "{" HI "," TOOL ",\"tool_choice\":\"maybe\"}", "tool_choice", "invalid_value",
+     "required"},
+    {OPENAI_CHAT, "{" HI ",\"response_format\":{\"type\":\"yaml\"}}", "response_format",
+     "invalid_value", "json_schema"},
+    {OPENAI_CHAT, "{" HI ",\"response_format\":{\"type\":\"json_schema\"}}", "response_format",
+     "invalid_value", "\"schema\""},
     {OPENAI_CHAT, "{" HI ",\"modalities\":[\"audio\"]}", "modalities", "unsupported_parameter",
      "'modalities'"},
     {OPENAI_CHAT, "{" HI ",\"temperature\":\"hot\"}", "temperature", "invalid_type",
@@ -193,6 +205,27 @@ static void test_defaults(void **state) {
     openai_request_free(&r);
 }
 
+static void test_tools(void **state) {
+    (void)state;
+    openai_request r =
+        good(OPENAI_CHAT, "{" HI "," TOOL ",\"tool_choice\":\"required\",\"parallel_tool_calls\":"
+                          "false,\"response_format\":{\"type\":\"json_object\"}}");
+    assert_string_equal(r.generate.tools,
+                        "[{\"type\":\"function\",\"function\":{\"name\":\"look_up\"}}]");
+    assert_string_equal(r.generate.tool_choice, "\"required\"");
+    assert_string_equal(r.generate.response_format, "{\"type\":\"json_object\"}");
+    assert_true(r.generate.single_tool);
+    openai_request_free(&r);
+    r = good(OPENAI_CHAT,
+             "{" HI ",\"tools\":[],\"tool_choice\":\"none\",\"parallel_tool_calls\":false,"
+             "\"response_format\":{\"type\":\"text\"}}");
+    assert_null(r.generate.tools);
+    assert_null(r.generate.tool_choice);
+    assert_null(r.generate.response_format);
+    assert_false(r.generate.single_tool);
+    openai_request_free(&r);
+}
+
 static void test_every_parameter(void **state) {
     (void)state;
     openai_request r = good(
@@ -302,8 +335,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_bodies), cmocka_unit_test(test_deep_json),
         cmocka_unit_test(test_defaults),   cmocka_unit_test(test_every_parameter),
-        cmocka_unit_test(test_messages),   cmocka_unit_test(test_prompts),
-        cmocka_unit_test(test_error_body),
+        cmocka_unit_test(test_tools),      cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_prompts),    cmocka_unit_test(test_error_body),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,107 @@
+#include "coordinator/ingress/openai_tools.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "coordinator/ingress/body_fields.h"
+
+enum { PATH_BYTES = 64, TOOL_NAME_MAX = 64 };
+
+// Into the request's arena, as compact text.
+static bool keep(const json_t *value, const char *name, generate_request *g, const char **out,
+                 refusal *why) {
+    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    *out = text ? arena_copy_string(g->memory, text) : NULL;
+    free(text);
+    return *out ||
+           refuse(why, STATUS_RESOURCE_EXHAUSTED, name, NULL, "out of memory for '%s'", name);
+}
+
+static bool check_name(const json_t *function, const char *path, refusal *why) {
+    const json_t *name = json_object_get(function, "name");
+    size_t size = json_string_length(name); // 0: no string
+    const char *bytes = json_string_value(name);
+    bool good = size >= 1 && size <= TOOL_NAME_MAX;
+    for (size_t i = 0; good && i < size; i++)
+        good = (bytes[i] >= 'a' && bytes[i] <= 'z') || (bytes[i] >= 'A' && bytes[i] <= 'Z') ||
+               (bytes[i] >= '0' && bytes[i] <= '9') || bytes[i] == '_' || bytes[i] == '-';
+    return good || refuse(why, STATUS_INVALID_ARGUMENT, path, "invalid_value",
+                          "Invalid '%s.name': expected 1 to %d letters, digits, '_' or '-'.", path,
+                          TOOL_NAME_MAX);
+}
+
+static bool check_tool(const json_t *tool, size_t i, refusal *why) {
+    char path[PATH_BYTES];
+    snprintf(path, sizeof path, "tools[%zu].function", i);
+    const char *type = json_string_value(json_object_get(tool, "type"));
+    const json_t *function = json_object_get(tool, "function");
+    if (!type || strcmp(type, "function") || !json_is_object(function))
+        return refuse(why, STATUS_INVALID_ARGUMENT, path, "invalid_value",
+                      "Invalid 'tools[%zu]': expected {\"type\": \"function\", \"function\": "
+                      "{...}}; no other type is supported.",
+                      i);
+    const json_t *parameters = json_object_get(function, "parameters");
+    const json_t *description = json_object_get(function, "description");
+    if (parameters && !json_is_null(parameters) && !json_is_object(parameters))
+        return body_wrong_type(path, "an object as 'parameters'", parameters, why);
+    if (description && !json_is_null(description) && !json_is_string(description))
+        return body_wrong_type(path, "a string as 'description'", description, why);
+    return check_name(function, path, why);
+}
+
+static bool parse_tools(const json_t *body, generate_request *g, refusal *why) {
+    const json_t *tools = body_field(body, "tools");
+    if (!tools) return true;
+    if (!json_is_array(tools)) return body_wrong_type("tools", "an array", tools, why);
+    size_t count = json_array_size(tools);
+    if (!count) return true;
+    if (count > OPENAI_TOOLS_MAX)
+        return refuse(why, STATUS_INVALID_ARGUMENT, "tools", "array_above_max_length",
+                      "Invalid 'tools': %zu are given; at most %d are taken.", count,
+                      OPENAI_TOOLS_MAX);
+    for (size_t i = 0; i < count; i++)
+        if (!check_tool(json_array_get(tools, i), i, why)) return false;
+    return keep(tools, "tools", g, &g->tools, why);
+}
+
+static bool parse_choice(const json_t *body, generate_request *g, refusal *why) {
+    const json_t *choice = body_field(body, "tool_choice");
+    if (!choice) return true;
+    const char *word = json_string_value(choice);
+    if (word && !g->tools && !strcmp(word, "none")) return true;
+    if (!g->tools)
+        return refuse(why, STATUS_INVALID_ARGUMENT, "tool_choice", "invalid_value",
+                      "'tool_choice' is only allowed when 'tools' are specified.");
+    if (word ? !strcmp(word, "none") || !strcmp(word, "auto") || !strcmp(word, "required")
+             : json_is_string(json_object_get(json_object_get(choice, "function"), "name")))
+        return keep(choice, "tool_choice", g, &g->tool_choice, why);
+    return refuse(why, STATUS_INVALID_ARGUMENT, "tool_choice", "invalid_value",
+                  "Invalid 'tool_choice': expected \"none\", \"auto\", \"required\" or "
+                  "{\"type\": \"function\", \"function\": {\"name\": ...}}.");
+}
+
+static bool parse_format(const json_t *body, generate_request *g, refusal *why) {
+    const json_t *format = body_field(body, "response_format");
+    if (!format) return true;
+    const char *type = json_string_value(json_object_get(format, "type"));
+    if (type && !strcmp(type, "text")) return true;
+    const json_t *schema = json_object_get(format, "json_schema");
+    if (type && (!strcmp(type, "json_object") ||
+                 (!strcmp(type, "json_schema") && json_is_string(json_object_get(schema, "name")) &&
+                  json_is_object(json_object_get(schema, "schema")))))
+        return keep(format, "response_format", g, &g->response_format, why);
+    return refuse(why, STATUS_INVALID_ARGUMENT, "response_format", "invalid_value",
+                  "Invalid 'response_format': expected {\"type\": \"text\"}, {\"type\": "
+                  "\"json_object\"} or {\"type\": \"json_schema\", \"json_schema\": {\"name\", "
+                  "\"schema\"}}.");
+}
+
+bool openai_tools_parse(const json_t *body, generate_request *g, refusal *why) {
+    bool parallel = true;
+    if (!parse_tools(body, g, why) || !parse_choice(body, g, why) || !parse_format(body, g, why) ||
+        !body_bool(body, "parallel_tool_calls", &parallel, why))
+        return false;
+    g->single_tool = g->tools && !parallel;
+    return true;
+}
