@@ -9,23 +9,9 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "coordinator/observe/histogram.h"
 
-// Upper bounds [us]: from a fast decode step to a request of ten minutes; one list serves all three
-// histograms.
-static const int64_t BOUNDS_US[] = {
-    500,     1000,    2500,    5000,     10000,    25000,    50000,     100000,    250000,   500000,
-    1000000, 2500000, 5000000, 10000000, 30000000, 60000000, 120000000, 300000000, 600000000};
-enum {
-    BOUNDS = sizeof BOUNDS_US / sizeof *BOUNDS_US,
-    HTTP_STATUS_LOW = 100,
-    HTTP_STATUS_COUNT = 500,
-    CODES = 17
-};
-
-typedef struct histogram {
-    atomic_ullong buckets[BOUNDS + 1]; // not cumulative; the last one is above all bounds
-    atomic_ullong sum_us;
-} histogram;
+enum { HTTP_STATUS_LOW = 100, HTTP_STATUS_COUNT = 500, CODES = 17 };
 
 struct metrics {
     histogram first_token, between_tokens, request, queue;
@@ -60,25 +46,17 @@ static uint64_t get(const atomic_ullong *counter) {
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-static void observe(histogram *h, int64_t ns, uint64_t times) {
-    int64_t us = ns > 0 ? ns / 1000 : 0;
-    int i = 0;
-    while (i < BOUNDS && us > BOUNDS_US[i]) i++;
-    add(&h->buckets[i], times);
-    add(&h->sum_us, (uint64_t)us * times);
-}
-
 void metrics_first_token(metrics *m, int64_t ns) {
-    observe(&m->first_token, ns, 1);
+    histogram_observe(&m->first_token, ns, 1);
 }
 
 void metrics_next_tokens(metrics *m, int64_t ns, int tokens) {
-    observe(&m->between_tokens, ns / tokens, (uint64_t)tokens);
+    histogram_observe(&m->between_tokens, ns / tokens, (uint64_t)tokens);
 }
 
 void metrics_request_end(metrics *m, const answer_end *end, int64_t ns) {
-    observe(&m->request, ns, 1);
-    if (end->usage.queue_ns > 0) observe(&m->queue, end->usage.queue_ns, 1);
+    histogram_observe(&m->request, ns, 1);
+    if (end->usage.queue_ns > 0) histogram_observe(&m->queue, end->usage.queue_ns, 1);
     add(&m->ends[end->why.code], 1);
     add(&m->prompt_tokens, (uint64_t)end->usage.prompt_tokens);
     add(&m->completion_tokens, (uint64_t)end->usage.completion_tokens);
@@ -124,16 +102,7 @@ void metrics_append_label(buf *out, const char *value) {
 
 static void append_histogram(buf *out, const histogram *h, const char *name, const char *help) {
     metrics_append_head(out, name, "histogram", help);
-    uint64_t below = 0;
-    for (int i = 0; i < BOUNDS; i++) {
-        below += get(&h->buckets[i]);
-        buf_printf(out, "%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, (double)BOUNDS_US[i] / 1e6,
-                   below);
-    }
-    below += get(&h->buckets[BOUNDS]);
-    buf_printf(out, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", name, below);
-    buf_printf(out, "%s_sum %.6f\n%s_count %" PRIu64 "\n", name, (double)get(&h->sum_us) / 1e6,
-               name, below);
+    histogram_append(h, name, "", out);
 }
 
 static void append_counter(buf *out, const char *name, const char *help, uint64_t value) {
