@@ -50,7 +50,8 @@ typedef struct upstream_policy {
     const char *model;              // as the API calls it
     const char *key_file, *key_env; // one of them, or neither (no key is sent); never logged
     const char *ca_file;            // NULL: the system's; verification is always on
-    const char *price;              // row of the price file; NULL: the model's name
+    bool plain_http;   // http:// to another machine is allowed, key and prompts in clear
+    const char *price; // row of the price file; NULL: the model's name
     // What the model can do.
     bool takes_prefill; // goes on from a last assistant message, literally
     bool takes_tools, takes_json;
