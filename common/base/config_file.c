@@ -5,7 +5,10 @@
 #include <yaml.h>
 
 // Sections that some program of Octant reads; a misspelt one must not be passed over in silence.
-static const char *const sections[] = {"coordinator", "worker"};
+// Those behind the first two are the coordinator's too, by coordinator/route/policy_file.h.
+static const char *const sections[] = {"coordinator",    "worker",  "models",     "upstreams",
+                                       "upstream-rules", "privacy", "complexity", "routes",
+                                       "maintenance",    "budgets", "local-cost"};
 
 typedef struct reader {
     yaml_parser_t parser;
@@ -88,7 +91,10 @@ static status read_top(reader *r) {
             known |= strcmp(name, sections[i]) == 0;
         if (!known)
             return at_event(r, STATUS_INVALID_ARGUMENT,
-                            "unknown section; there are coordinator and worker, not ", name);
+                            "unknown section; there are coordinator, worker, models, upstreams, "
+                            "upstream-rules, privacy, complexity, routes, maintenance, budgets and "
+                            "local-cost, not ",
+                            name);
         TRY(next(r));
         TRY(strcmp(name, r->program->section) == 0 ? read_section(r) : skip_value(r));
     }

@@ -1,5 +1,5 @@
 // policy: what the operator has decided about where requests may go, as plain data: upstreams,
-// privacy rules, routes, budgets. Read from octant.yaml once at start (coordinator/policy_file.h),
+// privacy rules, routes, budgets. Read from octant.yaml once at start (coordinator/route/),
 // immutable afterwards; the router decides by it, the core obeys it, upstream/ calls by it.
 //
 // Nothing about a vendor's model is in code: names, capabilities and limits are the operator's, and

@@ -1,4 +1,4 @@
-// route: where one request may go. The router (core/router.h) decides it once, on an ingress
+// route: where one request may go. The router (route/router.h) decides it once, on an ingress
 // thread, from the policy and the request; the core obeys it for the request's whole life. What the
 // route does not list is never tried; a zeroed route stays on the site's own groups.
 #ifndef OCTANT_COORDINATOR_CORE_ROUTE_H

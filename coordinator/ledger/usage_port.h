@@ -36,8 +36,10 @@ typedef struct usage_port {
     status (*leave)(void *ledger, const leave_record *r); // not OK: the call must not be made
     // Microdollars; -1: the price file has no row for it.
     int64_t (*price)(void *ledger, const upstream_policy *u, const upstream_usage *usage);
-    int64_t (*spent_today)(void *ledger,
-                           const char *key); // microdollars, calls under way counted by estimate
+    // Microdollars of this UTC day, calls under way counted by estimate. `key`: a client as the
+    // request names it ("key:NAME" for keys); NULL: of all. Negative: not known, so that nothing
+    // may be spent. Also called on ingress threads.
+    int64_t (*spent_today)(void *ledger, const char *key);
 } usage_port;
 
 #endif

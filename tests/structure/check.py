@@ -16,9 +16,12 @@ MAY_INCLUDE = {
     "proto": {"common/base", "common/model"},
     "kernels": {"common/base"},
     "worker": {"common/base", "common/model", "proto", "kernels"},
-    "coordinator/core": {"common/base", "common/model", "proto"},
-    "coordinator": {"common/base", "common/model", "proto"},
-    "client": {"common/base", "common/model", "proto"},
+    "coordinator/policy": {"common/base"},
+    "coordinator/core": {"common/base", "common/model", "proto", "coordinator/policy"},
+    "coordinator/route": {"common/base", "coordinator/policy"},
+    "coordinator": {"common/base", "common/model", "proto", "coordinator/policy", "coordinator/core", "coordinator/route"},
+    # `octant route` explains decisions with the router itself, which is pure and stands alone.
+    "client": {"common/base", "common/model", "proto", "coordinator/policy", "coordinator/route"},
     "bench": {"common/base", "common/model", "kernels", "worker", "client"},
     "tests": set(FOLDERS) | {"common/base", "common/model"},
 }
@@ -30,7 +33,7 @@ ONLY_IN = {
     r"microhttpd\.h": r"coordinator/ingress/.*",
     r"curl/.*": r"coordinator/upstream/.*|bench/serve\.c",
     r"sqlite3\.h": r"coordinator/(ledger|batch)/.*",
-    r"pcre2\.h": r"common/model/pretokenize\.c",
+    r"pcre2\.h": r"common/model/pretokenize\.c|coordinator/route/detectors\.c",
     r"utf8proc\.h": r"common/model/(unicode_class|jinja_unicode)\.c",
     r"yaml\.h": r"common/base/config\w*\.[ch]|common/base/yaml\w*\.[ch]",
     r"cuda\w*\.h|cublas\w*\.h": r"kernels/cuda/.*|worker/reduce_(nccl|peer)\.[ch]|bench/.*",
@@ -43,7 +46,9 @@ LINES_MAX = 800
 def folder_of(path):
     if path == "coordinator/answer.h":  # the words in which the core answers: part of its contract
         return "coordinator/core"
-    for prefix in ("common/base", "common/model", "coordinator/core"):
+    if path in ("coordinator/core/policy.h", "coordinator/core/policy.c", "coordinator/core/route.h"):
+        return "coordinator/policy"  # what the router and the core share: plain data
+    for prefix in ("common/base", "common/model", "coordinator/core", "coordinator/route"):
         if path.startswith(prefix + "/"):
             return prefix
     return path.split("/")[0]
@@ -51,8 +56,6 @@ def folder_of(path):
 
 def allowed(source, target):
     if source == target:
-        return True
-    if source == "coordinator" and target == "coordinator/core":
         return True
     # The core is pure: it sees only itself, common and the messages.
     return target in MAY_INCLUDE[source] or source == "tests"

@@ -1,0 +1,285 @@
+// detectors: a pattern proposes, a check disposes. A match whose check fails costs one step
+// forward, not its whole length: a card may begin inside of what looked like a longer number.
+#include "coordinator/route/detectors.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "coordinator/route/detector_check.h"
+
+enum {
+    MATCH_LIMIT = 1000000,  // steps of one match
+    DEPTH_LIMIT = 1000,     // nested, of one match
+    HEAP_LIMIT_KIB = 4096,  // of one match
+    CANDIDATES_MAX = 65536, // matches of one detector in one text, with those that fail their check
+    SPANS_MAX = 65536,      // findings of one text
+};
+
+typedef struct detector {
+    char name[DETECTOR_NAME_MAX + 1];
+    pcre2_code *code;
+    detector_check check;
+    detector_action action;
+} detector;
+
+struct detectors {
+    pcre2_match_context *limits;
+    int count;
+    detector items[DETECTORS_MAX];
+};
+
+// What may stand between the digits of one number: blank, dash, and their Unicode kin.
+#define GAP "[ \\-\\x{a0}\\x{2000}-\\x{200b}\\x{2010}-\\x{2015}\\x{202f}\\x{2060}]"
+
+static const struct {
+    const char *name, *regex;
+    detector_check check;
+    detector_action action;
+} built_in[] = {
+    // RFC 5321's lengths; letters and digits of any script (RFC 6531).
+    {"email",
+     "[\\p{L}\\p{N}._%+'\\-]{1,64}@(?:[\\p{L}\\p{N}\\-]{1,63}\\.){1,8}\\p{L}[\\p{L}\\p{N}\\-]{1,"
+     "62}",
+     CHECK_NONE, DETECTOR_REDACT},
+    // +49 30 1234567 and 0049...; (555) 123-4567 and 555-123-4567; 030 1234567, 0171/2345678.
+    {"phone",
+     "(?<![\\p{L}\\p{N}])(?:(?:\\+|00)(?:[ \\-.()/]{0,2}\\d){8,15}(?!\\d)"
+     "|(?:\\(\\d{3}\\)" GAP "?|\\d{3}(?:" GAP "|[./]))\\d{3}(?:" GAP "|[.])\\d{4}(?!\\d)"
+     "|\\(?0[1-9]\\d{1,4}\\)?(?:" GAP "|[/.]){0,3}\\d{2,9}(?:" GAP "?\\d{2,5}){0,4}(?!\\d))",
+     CHECK_PHONE, DETECTOR_REDACT},
+    {"card", "(?<!\\d)[2-6](?:" GAP "?\\d){11,18}", CHECK_CARD, DETECTOR_LOCAL_ONLY},
+    {"iban", "(?i)(?<![a-z0-9])[a-z]{2}" GAP "?\\d{2}(?:" GAP "?[a-z0-9]){11,30}", CHECK_MOD97,
+     DETECTOR_LOCAL_ONLY},
+    // With its dashes, or bare behind a word that says what it is.
+    {"us-ssn",
+     "(?<![\\d\\-])\\d{3}" GAP "\\d{2}" GAP "\\d{4}(?![\\d\\-])"
+     "|(?i)\\b(?:ssn|social security)(?: number| no)?[ .:#=is]{0,6}\\d{9}(?!\\d)",
+     CHECK_US_SSN, DETECTOR_REDACT},
+};
+
+// ---- the list ----
+
+detectors *detectors_create(void) {
+    detectors *d = calloc(1, sizeof *d);
+    if (!d) return NULL;
+    d->limits = pcre2_match_context_create(NULL);
+    bool good = d->limits != NULL;
+    if (good) {
+        pcre2_set_match_limit(d->limits, MATCH_LIMIT);
+        pcre2_set_depth_limit(d->limits, DEPTH_LIMIT);
+        pcre2_set_heap_limit(d->limits, HEAP_LIMIT_KIB);
+    }
+    for (size_t i = 0; good && i < sizeof built_in / sizeof *built_in; i++) {
+        status s = detectors_add(d, built_in[i].name, built_in[i].regex, built_in[i].check,
+                                 built_in[i].action);
+        good = status_is_ok(&s);
+    }
+    if (good) return d;
+    detectors_destroy(d);
+    return NULL;
+}
+
+void detectors_destroy(detectors *d) {
+    if (!d) return;
+    for (int i = 0; i < d->count; i++) pcre2_code_free(d->items[i].code);
+    pcre2_match_context_free(d->limits);
+    free(d);
+}
+
+int detectors_count(const detectors *d) {
+    return d->count;
+}
+
+const char *detectors_name(const detectors *d, int i) {
+    return d->items[i].name;
+}
+
+detector_action detectors_action(const detectors *d, int i) {
+    return d->items[i].action;
+}
+
+static int find(const detectors *d, const char *name) {
+    for (int i = 0; i < d->count; i++)
+        if (strcmp(d->items[i].name, name) == 0) return i;
+    return -1;
+}
+
+bool detectors_set(detectors *d, const char *name, detector_action action) {
+    int i = find(d, name);
+    if (i >= 0) d->items[i].action = action;
+    return i >= 0;
+}
+
+static status compile(const char *regex, pcre2_code **out) {
+    int error;
+    PCRE2_SIZE at;
+    *out = pcre2_compile((PCRE2_SPTR)regex, PCRE2_ZERO_TERMINATED,
+                         PCRE2_UTF | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C, &error, &at,
+                         NULL);
+    if (*out) {
+        // Without a JIT compiler for this machine the interpreter does it.
+        pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE);
+        return status_ok();
+    }
+    PCRE2_UCHAR words[160];
+    pcre2_get_error_message(error, words, sizeof words);
+    return status_error(STATUS_INVALID_ARGUMENT, "the regex is wrong at its character %zu: %s",
+                        at + 1, (const char *)words);
+}
+
+static bool matches_empty(const pcre2_code *code) {
+    pcre2_match_data *data = pcre2_match_data_create(1, NULL);
+    int rc = data ? pcre2_match(code, (PCRE2_SPTR) "", 0, 0, 0, data, NULL) : 0;
+    pcre2_match_data_free(data);
+    return rc >= 0;
+}
+
+status detectors_add(detectors *d, const char *name, const char *regex, detector_check check,
+                     detector_action action) {
+    if (d->count == DETECTORS_MAX)
+        return status_error(STATUS_INVALID_ARGUMENT, "more than %d detectors", DETECTORS_MAX);
+    size_t size = strlen(name);
+    if (size == 0 || size > DETECTOR_NAME_MAX)
+        return status_error(STATUS_INVALID_ARGUMENT, "a detector's name has 1 to %d characters",
+                            DETECTOR_NAME_MAX);
+    if (find(d, name) >= 0)
+        return status_error(STATUS_INVALID_ARGUMENT, "there is a detector '%s' already", name);
+    if (strlen(regex) > DETECTOR_REGEX_MAX)
+        return status_error(STATUS_INVALID_ARGUMENT, "the regex is longer than %d bytes",
+                            DETECTOR_REGEX_MAX);
+    detector *item = &d->items[d->count];
+    TRY(compile(regex, &item->code));
+    if (matches_empty(item->code)) {
+        pcre2_code_free(item->code);
+        return status_error(STATUS_INVALID_ARGUMENT,
+                            "the regex matches the empty text, so it would be found everywhere");
+    }
+    memcpy(item->name, name, size + 1);
+    item->check = check;
+    item->action = action;
+    d->count++;
+    return status_ok();
+}
+
+// ---- looking ----
+
+typedef struct span {
+    size_t begin, end;
+    int detector;
+} span;
+
+typedef struct search {
+    const detectors *d;
+    const char *text;
+    size_t size;
+    pcre2_match_data *data;
+    span *spans; // NULL: only counted
+    size_t count, room;
+    bool failed; // a limit, or no memory
+} search;
+
+static void add_span(search *s, span found) {
+    if (s->count == s->room) {
+        size_t room = s->room ? 2 * s->room : 64;
+        span *grown = room > SPANS_MAX ? NULL : realloc(s->spans, room * sizeof *grown);
+        if (!grown) {
+            s->failed = true;
+            return;
+        }
+        s->spans = grown;
+        s->room = room;
+    }
+    s->spans[s->count++] = found;
+}
+
+// The next finding of detector i at or after *at. False: there is none, or s->failed.
+static bool find_next(search *s, int i, size_t *at, int *candidates, span *out) {
+    const detector *item = &s->d->items[i];
+    while (*at < s->size) {
+        int rc =
+            pcre2_match(item->code, (PCRE2_SPTR)s->text, s->size, *at, 0, s->data, s->d->limits);
+        if (rc == PCRE2_ERROR_NOMATCH) return false;
+        const PCRE2_SIZE *where = pcre2_get_ovector_pointer(s->data);
+        // An empty match says that something is here, but not what.
+        if (rc < 0 || where[1] <= where[0] || ++*candidates > CANDIDATES_MAX) {
+            s->failed = true;
+            return false;
+        }
+        size_t begin = where[0], end = where[1];
+        size_t passed =
+            detector_check_run(item->check, s->text + begin, end - begin, s->size - begin);
+        *at = passed ? begin + passed : begin + 1;
+        // In the middle of a character PCRE2 would see invalid bytes and start behind them anyway.
+        while (*at < s->size && ((unsigned char)s->text[*at] & 0xc0) == 0x80) (*at)++;
+        if (!passed) continue;
+        *out = (span){begin, begin + passed, i};
+        return true;
+    }
+    return false;
+}
+
+// Findings of detector i; collected when `keep`.
+static uint32_t search_one(search *s, int i, bool keep) {
+    uint32_t found = 0;
+    size_t at = 0;
+    int candidates = 0;
+    span one;
+    while (!s->failed && find_next(s, i, &at, &candidates, &one)) {
+        found++;
+        if (keep) add_span(s, one);
+    }
+    return found;
+}
+
+void detectors_scan(const detectors *d, const char *text, size_t size, detector_findings *f) {
+    search s = {.d = d, .text = text, .size = size, .data = pcre2_match_data_create(1, NULL)};
+    if (!s.data) {
+        f->limits++;
+        return;
+    }
+    for (int i = 0; i < d->count; i++) {
+        if (d->items[i].action == DETECTOR_OFF) continue;
+        s.failed = false;
+        f->found[i] += search_one(&s, i, false);
+        f->limits += s.failed;
+    }
+    pcre2_match_data_free(s.data);
+}
+
+static int by_place(const void *a, const void *b) {
+    const span *x = a, *y = b;
+    if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
+    if (x->end != y->end) return x->end > y->end ? -1 : 1; // the longer first: it gives the name
+    return x->detector - y->detector;
+}
+
+// Spans that touch one another's bytes become one, under the first's name.
+static void write_redacted(const search *s, buf *out) {
+    size_t done = 0;
+    for (size_t i = 0; i < s->count;) {
+        size_t end = s->spans[i].end, next = i + 1;
+        for (; next < s->count && s->spans[next].begin < end; next++)
+            if (s->spans[next].end > end) end = s->spans[next].end;
+        buf_append(out, s->text + done, s->spans[i].begin - done);
+        buf_printf(out, "[%s]", s->d->items[s->spans[i].detector].name);
+        done = end;
+        i = next;
+    }
+    buf_append(out, s->text + done, s->size - done);
+}
+
+bool detectors_redact(const detectors *d, const char *text, size_t size, buf *out) {
+    search s = {.d = d, .text = text, .size = size, .data = pcre2_match_data_create(1, NULL)};
+    s.failed = s.data == NULL;
+    for (int i = 0; i < d->count && !s.failed; i++)
+        if (d->items[i].action != DETECTOR_OFF) search_one(&s, i, true);
+    if (!s.failed) {
+        if (s.count > 1) qsort(s.spans, s.count, sizeof *s.spans, by_place);
+        write_redacted(&s, out);
+    }
+    pcre2_match_data_free(s.data);
+    free(s.spans);
+    return !s.failed && !out->failed;
+}
