@@ -105,7 +105,7 @@ static void carry_out(core_thread *t, core_effect *e) {
         g->register_reply(g->links, e->joined.reply, &e->joined.why, e->epoch, &e->joined.response);
         break;
     case CORE_CLOSE_GROUP:
-        g->close_group(g->links, e->epoch, e->reason);
+        g->close_group(g->links, e->epoch, e->reason, e->rejoin);
         break;
     case CORE_DRAIN_REPLY:
         if (e->drained.reply == t)

@@ -23,7 +23,8 @@ typedef struct group_port {
                            const register_response *response);
     // Takes the plan over (arena_destroy(plan->memory)). An epoch without stream: drop it.
     void (*send_plan)(void *links, uint64_t epoch, step_plan *plan);
-    void (*close_group)(void *links, uint64_t epoch, const char *reason);
+    // rejoin: its leader is told that the group may register anew.
+    void (*close_group)(void *links, uint64_t epoch, const char *reason, bool rejoin);
     void (*drain_reply)(void *links, void *reply, bool drained, int running);
 } group_port;
 

@@ -10,7 +10,7 @@
 #include "proto/cluster_check.h"
 #include "proto/protobuf.h"
 
-enum { FINGERPRINT_SIZE = 32, PART_NAME_MAX = 255 };
+enum { FINGERPRINT_SIZE = 32, PART_NAME_MAX = 255, NS_PER_MS = 1000000, TEMPERATURE_MAX = 1000 };
 
 typedef Octant__Cluster__V1__RegisterRequest pb_register;
 typedef Octant__Cluster__V1__RegisterResponse pb_registered;
@@ -22,6 +22,12 @@ const char *cluster_phase_name(cluster_phase phase) {
     static const char *const names[] = {"starting", "loading", "idle", "step", "allreduce"};
     _Static_assert(sizeof names / sizeof names[0] == CLUSTER_PHASE_COUNT, "a name for each phase");
     return phase >= 0 && phase < CLUSTER_PHASE_COUNT ? names[phase] : "unknown";
+}
+
+const char *cluster_failure_name(cluster_failure f) {
+    static const char *const names[] = {"failed", "device", "numbers", "checksum", "hung"};
+    _Static_assert(sizeof names / sizeof names[0] == CLUSTER_FAILED_COUNT, "a name for each");
+    return f >= 0 && f < CLUSTER_FAILED_COUNT ? names[f] : "unknown";
 }
 
 // ---- RegisterRequest ----
@@ -215,6 +221,10 @@ status heartbeat_encode(const heartbeat *m, buf *out) {
     to.step = m->step;
     to.memory_bytes = m->memory_bytes;
     to.error = (char *)m->error;
+    to.code = (int32_t)m->code;
+    to.collective = m->collective;
+    to.phase_ms = m->phase_ns / NS_PER_MS;
+    to.temperature = m->temperature;
     return protobuf_encode(&to.base, "HeartbeatRequest", out);
 }
 
@@ -228,6 +238,15 @@ static status take_heartbeat(const pb_heartbeat *from, heartbeat *out) {
     if (!(from->load_fraction >= 0 && from->load_fraction <= 1))
         return status_error(STATUS_INVALID_ARGUMENT, "load_fraction is %g; 0 to 1 are valid",
                             (double)from->load_fraction);
+    TRY(cluster_check_range("code", from->code, 0, CLUSTER_FAILED_COUNT - 1));
+    TRY(cluster_check_range("phase_ms", from->phase_ms, 0, INT64_MAX / NS_PER_MS));
+    if (!(from->temperature >= 0 && from->temperature <= TEMPERATURE_MAX))
+        return status_error(STATUS_INVALID_ARGUMENT, "temperature is %g; 0 to %d are valid",
+                            (double)from->temperature, TEMPERATURE_MAX);
+    out->code = (cluster_failure)from->code;
+    out->collective = from->collective;
+    out->phase_ns = from->phase_ms * NS_PER_MS;
+    out->temperature = from->temperature;
     out->epoch = from->epoch;
     out->rank = from->rank;
     out->pid = from->pid;

@@ -41,6 +41,17 @@ typedef enum cluster_phase {
 } cluster_phase;
 const char *cluster_phase_name(cluster_phase phase);
 
+// Why a rank, and with it its group, cannot go on.
+typedef enum cluster_failure {
+    CLUSTER_FAILED,          // the text alone says it
+    CLUSTER_FAILED_DEVICE,   // the device reported an error, or does not answer
+    CLUSTER_FAILED_NUMBERS,  // NaN or infinity in logits or activations; the step was discarded
+    CLUSTER_FAILED_CHECKSUM, // ranks disagree about what must be the same; the step was discarded
+    CLUSTER_FAILED_HUNG,     // the named rank did not come to a collective in time
+    CLUSTER_FAILED_COUNT
+} cluster_failure;
+const char *cluster_failure_name(cluster_failure f); // "failed", "device", "numbers", ...
+
 // What bounds a group's messages; fixed at registration.
 typedef struct cluster_limits {
     int max_step_tokens, max_seqs, block_tokens, max_context;
@@ -137,7 +148,14 @@ typedef struct heartbeat {
     float load_fraction;
     uint64_t step;
     int64_t memory_bytes;
-    char error[CLUSTER_REASON_MAX];
+    char error[CLUSTER_REASON_MAX]; // "": it can go on
+    cluster_failure code;           // of error
+    // Collectives that the rank has entered since it started. Of two ranks that stand in one step,
+    // the one with the smaller number is the one that the other waits for; with equal numbers, the
+    // one in CLUSTER_ALLREDUCE has not left what the other has left.
+    uint64_t collective;
+    int64_t phase_ns;  // how long it has been in `phase`
+    float temperature; // of the processor [degrees C]; 0: not known
 } heartbeat;
 
 typedef struct group_ready {
@@ -147,8 +165,9 @@ typedef struct group_ready {
 } group_ready;
 
 typedef struct group_failed {
-    int32_t rank;
+    int32_t rank; // -1: not one rank
     char reason[CLUSTER_REASON_MAX];
+    cluster_failure code;
 } group_failed;
 
 typedef enum leader_message_kind { LEADER_READY, LEADER_RESULT, LEADER_FAILED } leader_message_kind;
@@ -166,7 +185,8 @@ typedef enum coordinator_message_kind {
 typedef struct coordinator_message {
     coordinator_message_kind kind;
     step_plan plan;
-    char reason[CLUSTER_REASON_MAX];
+    char reason[CLUSTER_REASON_MAX]; // BYE
+    bool rejoin; // BYE: the group was LOST; where all its ranks live it may register anew
 } coordinator_message;
 
 // Empty group: everything.

@@ -117,6 +117,7 @@ status coordinator_message_encode(const coordinator_message *m, buf *out) {
     if (m->kind == COORDINATOR_BYE) {
         Octant__Cluster__V1__Bye bye = OCTANT__CLUSTER__V1__BYE__INIT;
         bye.reason = (char *)m->reason;
+        bye.rejoin = m->rejoin;
         to.body_case = OCTANT__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_BYE;
         to.bye = &bye;
         return protobuf_encode(&to.base, "CoordinatorMessage", out);
@@ -199,6 +200,7 @@ status leader_message_encode(const leader_message *m, buf *out) {
     case LEADER_FAILED:
         failed.rank = m->failed.rank;
         failed.reason = (char *)m->failed.reason;
+        failed.code = (int32_t)m->failed.code;
         to.body_case = OCTANT__CLUSTER__V1__LEADER_MESSAGE__BODY_FAILED;
         to.failed = &failed;
         break;
@@ -344,6 +346,7 @@ status coordinator_message_decode(const void *bytes, size_t size, const cluster_
         if (s.code == STATUS_OK) return s;
     } else if (from->body_case == OCTANT__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_BYE) {
         out->kind = COORDINATOR_BYE;
+        out->rejoin = from->bye->rejoin;
         s = cluster_copy_text("bye: reason", from->bye->reason, out->reason, sizeof out->reason);
     } else {
         s = status_error(STATUS_INVALID_ARGUMENT, "it is empty, or of another version");
@@ -429,6 +432,8 @@ static status get_leader(const pb_leader *from, const cluster_limits *limits, le
         out->kind = LEADER_FAILED;
         out->failed.rank = from->failed->rank;
         TRY(cluster_check_range("rank", from->failed->rank, -1, SHARD_RANKS_MAX - 1));
+        TRY(cluster_check_range("code", from->failed->code, 0, CLUSTER_FAILED_COUNT - 1));
+        out->failed.code = (cluster_failure)from->failed->code;
         return cluster_copy_text("reason", from->failed->reason, out->failed.reason,
                                  sizeof out->failed.reason);
     case OCTANT__CLUSTER__V1__LEADER_MESSAGE__BODY_RESULT:

@@ -206,6 +206,7 @@ typedef enum core_effect_kind {
 typedef struct core_effect {
     core_effect_kind kind;
     uint64_t epoch; // SEND_PLAN, CLOSE_GROUP; REGISTER_REPLY: of the new group
+    bool rejoin;    // CLOSE_GROUP: it was LOST, not told to end: what lives of it may come again
     union {
         struct {
             uint64_t request_id;
@@ -289,9 +290,11 @@ typedef struct core_rank_view {
     int32_t pid;
     cluster_phase phase;
     float load_fraction;
-    int64_t heartbeat_age_ns; // -1: none so far
-    uint64_t step;
+    int64_t heartbeat_age_ns;  // -1: none so far
+    uint64_t step, collective; // entered so far
+    int64_t phase_ns;          // in `phase` for so long when it last said so
     int64_t memory_bytes;
+    float temperature; // [degrees C]; 0: not known
 } core_rank_view;
 
 typedef struct core_group_view {

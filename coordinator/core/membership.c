@@ -60,6 +60,7 @@ static void leave(core *c, group *g, const char *reason) {
     core_effect *e = effects_add(c->out, CORE_CLOSE_GROUP);
     e->epoch = g->epoch;
     e->reason = text;
+    e->rejoin = g->state == GROUP_LOST;
     group_free(g);
 }
 
@@ -141,8 +142,11 @@ void membership_heartbeat(core *c, group *g, const heartbeat *h) {
     r->load_fraction = h->load_fraction;
     r->step = h->step;
     r->memory_bytes = h->memory_bytes;
+    r->collective = h->collective;
+    r->phase_ns = h->phase_ns;
+    r->temperature = h->temperature;
     if (!h->error[0]) return;
-    group_failed failed = {.rank = h->rank};
+    group_failed failed = {.rank = h->rank, .code = h->code};
     snprintf(failed.reason, sizeof failed.reason, "%s", h->error);
     membership_failed(c, g, &failed);
 }
@@ -185,18 +189,28 @@ static bool lose_silent(core *c, group *g) {
     return true;
 }
 
+// Whether the others wait for `a` before they wait for `b`: it entered fewer steps or collectives,
+// or has not left the one that `b` has left.
+static bool is_behind(const rank_state *a, const rank_state *b) {
+    if (a->step != b->step) return a->step < b->step;
+    if (a->collective != b->collective) return a->collective < b->collective;
+    return a->phase == CLUSTER_ALLREDUCE && b->phase != CLUSTER_ALLREDUCE;
+}
+
 static bool lose_overdue(core *c, group *g) {
     if (c->now_ns < overdue_at(c, g)) return false;
-    int behind = 0; // the rank that entered the fewest steps is the one that the others wait for
+    int behind = 0;
     for (int i = 1; i < g->ranks_count; i++)
-        if (g->ranks[i].step < g->ranks[behind].step) behind = i;
+        if (is_behind(&g->ranks[i], &g->ranks[behind])) behind = i;
     char text[CLUSTER_REASON_MAX], who[256];
     name_rank(g, behind, who, sizeof who);
     snprintf(text, sizeof text,
-             "step %llu is overdue after %lld ms; %s is behind, at step %llu (%s)",
+             "step %llu is overdue after %lld ms; %s is behind, at step %llu, collective %llu (%s)",
              (unsigned long long)g->under_way[0].step,
              (long long)((c->now_ns - g->step_began_ns) / CLOCK_MS), who,
-             (unsigned long long)g->ranks[behind].step, cluster_phase_name(g->ranks[behind].phase));
+             (unsigned long long)g->ranks[behind].step,
+             (unsigned long long)g->ranks[behind].collective,
+             cluster_phase_name(g->ranks[behind].phase));
     membership_lose(c, g, text);
     return true;
 }

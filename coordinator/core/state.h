@@ -106,8 +106,10 @@ typedef struct rank_state {
     cluster_phase phase;
     float load_fraction;
     int64_t heard_ns; // -1: no heartbeat so far
-    uint64_t step;
+    uint64_t step, collective;
+    int64_t phase_ns; // in `phase` for so long, when heard
     int64_t memory_bytes;
+    float temperature;
 } rank_state;
 
 typedef struct group {

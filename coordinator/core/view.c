@@ -21,6 +21,9 @@ static const core_rank_view *see_ranks(const group *g, int64_t now_ns, arena *me
                                     .load_fraction = r->load_fraction,
                                     .heartbeat_age_ns = r->heard_ns < 0 ? -1 : now_ns - r->heard_ns,
                                     .step = r->step,
+                                    .collective = r->collective,
+                                    .phase_ns = r->phase_ns,
+                                    .temperature = r->temperature,
                                     .memory_bytes = r->memory_bytes};
         if (!ranks[i].host) return NULL;
     }

@@ -263,7 +263,7 @@ static void send_plan(void *links, uint64_t epoch, step_plan *plan) {
     arena_destroy(plan->memory);
 }
 
-static void close_group(void *links, uint64_t epoch, const char *reason) {
+static void close_group(void *links, uint64_t epoch, const char *reason, bool rejoin) {
     group_links *g = links;
     rpc_call *call = NULL;
     pthread_mutex_lock(&g->lock);
@@ -275,7 +275,7 @@ static void close_group(void *links, uint64_t epoch, const char *reason) {
     pthread_mutex_unlock(&g->lock);
     if (call == NULL) return;
     buf bytes = buf_make(SMALL_MESSAGE_MAX);
-    coordinator_message m = {.kind = COORDINATOR_BYE};
+    coordinator_message m = {.kind = COORDINATOR_BYE, .rejoin = rejoin};
     strncpy(m.reason, reason, sizeof m.reason - 1);
     if (coordinator_message_encode(&m, &bytes).code == STATUS_OK)
         rpc_call_send(call, bytes.data, bytes.size);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "proto/cluster_msg.h"
 
 static const cluster_limits limits = {.max_step_tokens = 64,
@@ -151,7 +152,11 @@ static void test_heartbeat(void **state) {
                    .load_fraction = 0.5f,
                    .step = 99,
                    .memory_bytes = INT64_C(1) << 40,
-                   .error = "device lost"};
+                   .error = "device lost",
+                   .code = CLUSTER_FAILED_DEVICE,
+                   .collective = 1234,
+                   .phase_ns = 250 * CLOCK_MS,
+                   .temperature = 61.5f};
     heartbeat back;
     buf b = buf_make(1000);
     assert_int_equal(heartbeat_encode(&m, &b).code, STATUS_OK);
@@ -160,11 +165,15 @@ static void test_heartbeat(void **state) {
     struct {
         heartbeat m;
         const char *field;
-    } bad[] = {{m, "rank"}, {m, "phase"}, {m, "load_fraction"}, {m, "memory_bytes"}};
+    } bad[] = {{m, "rank"}, {m, "phase"},    {m, "load_fraction"}, {m, "memory_bytes"},
+               {m, "code"}, {m, "phase_ms"}, {m, "temperature"}};
     bad[0].m.rank = SHARD_RANKS_MAX;
     bad[1].m.phase = CLUSTER_PHASE_COUNT;
     bad[2].m.load_fraction = NAN;
     bad[3].m.memory_bytes = -1;
+    bad[4].m.code = CLUSTER_FAILED_COUNT;
+    bad[5].m.phase_ns = -CLOCK_MS;
+    bad[6].m.temperature = -1;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         buf_clear(&b);
         assert_int_equal(heartbeat_encode(&bad[i].m, &b).code, STATUS_OK);
@@ -334,11 +343,12 @@ static void test_plan_limits(void **state) {
 
 static void test_bye(void **state) {
     (void)state;
-    coordinator_message m = {.kind = COORDINATOR_BYE, .reason = "drained"}, back;
+    coordinator_message m = {.kind = COORDINATOR_BYE, .reason = "drained", .rejoin = true}, back;
     buf b = buf_make(1000);
     assert_int_equal(coordinator_message_encode(&m, &b).code, STATUS_OK);
     assert_int_equal(coordinator_message_decode(b.data, b.size, &limits, &back).code, STATUS_OK);
     assert_int_equal(back.kind, COORDINATOR_BYE);
+    assert_true(back.rejoin);
     assert_string_equal(back.reason, "drained");
     coordinator_message_free(&back);
     assert_int_equal(coordinator_message_decode("", 0, &limits, &back).code,
@@ -363,11 +373,15 @@ static void test_ready_and_failed(void **state) {
     assert_int_equal(back.ready.kv_blocks, 100);
     m.ready.kv_blocks = 0;
     assert_int_equal(leader_there(&m, &back).code, STATUS_INVALID_ARGUMENT);
-    m = (leader_message){.kind = LEADER_FAILED, .failed = {3, "rank 3: no memory"}};
+    m = (leader_message){.kind = LEADER_FAILED,
+                         .failed = {3, "rank 3: no memory", CLUSTER_FAILED_NUMBERS}};
     assert_int_equal(leader_there(&m, &back).code, STATUS_OK);
     assert_int_equal(back.kind, LEADER_FAILED);
     assert_int_equal(back.failed.rank, 3);
     assert_string_equal(back.failed.reason, "rank 3: no memory");
+    assert_int_equal(back.failed.code, CLUSTER_FAILED_NUMBERS);
+    m.failed.code = CLUSTER_FAILED_COUNT;
+    assert_int_equal(leader_there(&m, &back).code, STATUS_INVALID_ARGUMENT);
     leader_message_free(&back);
 }
 

@@ -235,7 +235,7 @@ static void test_steps(void **state) {
         assert_int_equal(event.result.seqs[0].token, 5);
         core_event_free(&event);
     }
-    w->port.close_group(w->port.links, EPOCH, "drained");
+    w->port.close_group(w->port.links, EPOCH, "drained", false);
     status why = status_ok();
     assert_int_equal(rpc_stream_read(stream, &w->message, soon(), &why), RPC_READ_MESSAGE);
     coordinator_message bye;
@@ -304,7 +304,7 @@ static void test_heartbeat(void **state) {
     assert_int_equal(event.epoch, EPOCH);
     assert_int_equal(event.heartbeat.rank, 1);
     assert_true(beat(w, EPOCH + 1));
-    w->port.close_group(w->port.links, EPOCH, "lost");
+    w->port.close_group(w->port.links, EPOCH, "lost", true);
     assert_true(beat(w, EPOCH));
     assert_int_equal(ring_count(w->events), 0);
 }
