@@ -105,6 +105,7 @@ bool grpc_request_translate(rpc_call *call, const inference_request *from, gener
     out->model = from->model.bytes;
     out->client = from->client.size > 0 ? from->client.bytes : rpc_call_peer(call);
     out->api_key = grpc_api_key(call);
+    out->privacy = rpc_call_metadata(call, "octant-privacy");
     out->deadline_ns = rpc_call_deadline_ns(call);
     out->echo = from->echo;
     if (from->kind == INFERENCE_CHAT ? !take_messages(from, out, why)

@@ -130,6 +130,10 @@ const buf *http_exchange_body(const http_exchange *x) {
     return &x->body;
 }
 
+const char *http_exchange_privacy(const http_exchange *x) {
+    return x->privacy[0] ? x->privacy : NULL;
+}
+
 const char *http_exchange_api_key(const http_exchange *x) {
     return x->api_key;
 }

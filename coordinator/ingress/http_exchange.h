@@ -24,6 +24,7 @@ const ingress *http_exchange_ingress(const http_exchange *x);
 const char *http_exchange_rest(const http_exchange *x); // of the path, behind the route's
 const buf *http_exchange_body(const http_exchange *x);
 const char *http_exchange_api_key(const http_exchange *x); // NULL: none sent
+const char *http_exchange_privacy(const http_exchange *x); // header octant-privacy; NULL: none
 const char *http_exchange_peer(const http_exchange *x);    // the client's address, without port
 // What x-request-id says, unless the client sent its own.
 void http_exchange_name(http_exchange *x, const char *id);

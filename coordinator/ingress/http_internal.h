@@ -17,7 +17,7 @@
 #include "coordinator/ingress/http_route.h"
 #include "coordinator/ingress/http_server.h"
 
-enum { HTTP_REQUEST_ID_MAX = 128, HTTP_PEER_MAX = 63 };
+enum { HTTP_REQUEST_ID_MAX = 128, HTTP_PEER_MAX = 63, HTTP_PRIVACY_MAX = 31 };
 
 struct http_server {
     http_server_options options;
@@ -50,6 +50,7 @@ struct http_exchange {
     const http_route *route;
     metrics_endpoint endpoint;
     char *rest, *api_key;                     // malloc; may be NULL
+    char privacy[HTTP_PRIVACY_MAX + 1];       // header octant-privacy, cut; empty: none
     char served_by[POLICY_NAME_MAX + 1];      // who answers; empty: not known (yet)
     char request_id[HTTP_REQUEST_ID_MAX + 1]; // as the client sent it; empty: none
     char peer[HTTP_PEER_MAX + 1];

@@ -54,6 +54,18 @@ static void read_request_id(http_exchange *x) {
     memcpy(x->request_id, id, strlen(id) + 1);
 }
 
+// Several such headers that differ, like one that is cut here, are a word that nobody knows, which
+// closes every door. An empty one does too: the client meant something.
+static enum MHD_Result read_privacy(void *exchange, enum MHD_ValueKind kind, const char *name,
+                                    const char *value) {
+    (void)kind;
+    http_exchange *x = exchange;
+    if (strcasecmp(name, "octant-privacy")) return MHD_YES;
+    if (!value || !*value || (x->privacy[0] && strcmp(x->privacy, value))) value = "unclear";
+    snprintf(x->privacy, sizeof x->privacy, "%s", value);
+    return MHD_YES;
+}
+
 // ---- requests ----
 
 // What can be said without reading the body. True: replied.
@@ -75,6 +87,7 @@ static bool refuse_header(http_exchange *x, const char *method, const char *url)
     const char *key = api_key_from_header(header(x, MHD_HTTP_HEADER_AUTHORIZATION));
     x->rest = strdup(rest);
     x->api_key = key ? strdup(key) : NULL;
+    MHD_get_connection_values(x->connection, MHD_HEADER_KIND, read_privacy, x);
     const char *type = header(x, MHD_HTTP_HEADER_CONTENT_TYPE);
     if (!strcmp(x->route->method, "POST") && type && strncasecmp(type, "application/json", 16)) {
         http_reply_error(x, 415, "Unsupported media type: send 'Content-Type: application/json'.",

@@ -118,6 +118,7 @@ static void serve(http_exchange *x,
         return;
     }
     request.generate.api_key = http_exchange_api_key(x);
+    request.generate.privacy = http_exchange_privacy(x);
     if (!request.generate.client) request.generate.client = http_exchange_peer(x);
     bool good = generate_prepare(c->in, &request.generate, &c->prepared, &why);
     if (good) {

@@ -48,7 +48,8 @@ static uint64_t random_id(void) {
 
 // ---- who ----
 
-// "key:NAME", else what the client says it is. A long name is told apart by its hash (FNV-1a).
+// "key:NAME", else what the client says it is. A long name, and one that would pass for a key's, is
+// told apart by its hash (FNV-1a).
 bool generate_authenticate(const ingress *in, const char *api_key, const char *client,
                            char out[GENERATE_CLIENT_MAX + 1], refusal *why) {
     const char *key = in->keys && api_key ? api_keys_find(in->keys, api_key) : NULL;
@@ -58,7 +59,9 @@ bool generate_authenticate(const ingress *in, const char *api_key, const char *c
             api_key ? "Incorrect API key provided."
                     : "You didn't provide an API key: send it as 'Authorization: Bearer KEY'.");
     const char *name = key ? key : client ? client : "";
-    if (snprintf(out, GENERATE_CLIENT_MAX + 1, key ? "key:%s" : "%s", name) <= GENERATE_CLIENT_MAX)
+    bool poses = !key && !strncmp(name, "key:", 4);
+    if (!poses &&
+        snprintf(out, GENERATE_CLIENT_MAX + 1, key ? "key:%s" : "%s", name) <= GENERATE_CLIENT_MAX)
         return true;
     uint64_t hash = UINT64_C(14695981039346656037);
     for (const char *c = name; *c; c++) hash = (hash ^ (unsigned char)*c) * UINT64_C(1099511628211);

@@ -25,7 +25,9 @@
 #include "coordinator/ingress/sink.h"
 #include "coordinator/model_registry.h"
 
-struct metrics; // coordinator/observe/metrics.h
+struct metrics;        // coordinator/observe/metrics.h
+struct routing_policy; // coordinator/route/routing_policy.h
+struct usage_port;     // coordinator/ledger/usage_port.h
 
 enum {
     GENERATE_STOP_MAX = CORE_STOP_MAX,
@@ -71,6 +73,9 @@ typedef struct generate_request {
     // NULL: not asked for.
     const char *tools, *tool_choice, *response_format;
     bool single_tool; // at most one tool call in the answer
+    // What the client says about privacy ("local-only", ...): it may only tighten what its key may;
+    // a word that nobody knows is local-only. NULL: nothing.
+    const char *privacy;
 } generate_request;
 
 // n 1, max_tokens -1, sampling_default(), a fresh arena. False when memory is short.
@@ -94,10 +99,14 @@ typedef struct ingress {
     const api_keys *keys; // NULL: anybody may ask
     struct metrics *metrics;
     core_port core;
-    int max_context;            // 0: the model's own
-    int max_queue;              // the core's, for /health; 0: not told
-    int64_t default_timeout_ns; // of a request without a deadline
-    int64_t max_timeout_ns;     // no deadline is later than this from now
+    int max_context;                      // 0: the model's own
+    int max_queue;                        // the core's, for /health; 0: not told
+    int64_t default_timeout_ns;           // of a request without a deadline
+    int64_t max_timeout_ns;               // no deadline is later than this from now
+    const struct routing_policy *routing; // where requests may go; NULL: all stay here
+    // The books, asked for prices and what was spent. NULL: nothing is known of either, and nothing
+    // leaves.
+    const struct usage_port *books;
 } ingress;
 
 typedef struct prepared {

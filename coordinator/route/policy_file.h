@@ -12,6 +12,7 @@
 //       model: some-model-1        # as the API calls it
 //       key-env: FRONTIER_KEY      # or key-file: PATH; neither: no key is sent
 //       ca-file: PATH              # else the system's; verification is always on
+//       plain-http: false          # true: http:// to another machine is wanted, in clear
 //       price: some-model-1        # row of the price file; default: the model's name
 //       prefill: false             # goes on from a last assistant message, literally
 //       tools: true

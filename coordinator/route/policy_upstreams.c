@@ -80,6 +80,7 @@ static status read_upstream(policy_reader *r, const yaml_node *n, upstream_polic
         POLICY_FIELD("key-env", CONFIG_STRING, &u->key_env, 0, 0),
         POLICY_FIELD("key-file", CONFIG_STRING, &u->key_file, 0, 0),
         POLICY_FIELD("ca-file", CONFIG_STRING, &u->ca_file, 0, 0),
+        POLICY_FIELD("plain-http", CONFIG_BOOL, &u->plain_http, 0, 0),
         POLICY_FIELD("price", CONFIG_STRING, &u->price, 0, 0),
         POLICY_FIELD("prefill", CONFIG_BOOL, &u->takes_prefill, 0, 0),
         POLICY_FIELD("tools", CONFIG_BOOL, &u->takes_tools, 0, 0),
