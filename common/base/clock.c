@@ -13,6 +13,12 @@ int64_t clock_unix_seconds(void) {
     return (int64_t)time(NULL);
 }
 
+int64_t clock_unix_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
 void clock_sleep_until(int64_t deadline_ns) {
     if (deadline_ns <= 0) return;
     struct timespec t = {.tv_sec = (time_t)(deadline_ns / CLOCK_SECOND),

@@ -13,6 +13,7 @@ int64_t clock_now_ns(void);
 
 // Calendar time [s since 1970-01-01 UTC], for "created" fields and log lines.
 int64_t clock_unix_seconds(void);
+int64_t clock_unix_us(void); // the same in microseconds, for the books
 
 // Sleeps until `deadline_ns` of the monotonic clock; returns at once when it has passed.
 void clock_sleep_until(int64_t deadline_ns);

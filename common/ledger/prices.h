@@ -65,6 +65,9 @@ const price_row *prices_at(const prices *p, size_t i);
 // The row in force at `unix_s`; NULL: none.
 const price_row *prices_find(const prices *p, const char *model, int64_t unix_s);
 
+// Nanodollars of one call by this row; PRICES_UNKNOWN where it says nothing (above).
+int64_t price_row_cost(const price_row *row, const price_usage *usage);
+
 // "2026-11-24" to days since 1970-01-01; false when it is no date. And back.
 bool prices_parse_day(const char *text, int64_t *day);
 void prices_day_text(int64_t day, char out[16]);

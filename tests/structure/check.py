@@ -13,17 +13,19 @@ FOLDERS = ["common", "proto", "kernels", "worker", "coordinator", "client", "ben
 MAY_INCLUDE = {
     "common/base": set(),
     "common/model": {"common/base"},
+    # The books: the coordinator writes them, `octant cost` and `octant audit` read them, also when no coordinator runs.
+    "common/ledger": {"common/base"},
     "proto": {"common/base", "common/model"},
     "kernels": {"common/base"},
     "worker": {"common/base", "common/model", "proto", "kernels"},
     "coordinator/policy": {"common/base"},
     "coordinator/core": {"common/base", "common/model", "proto", "coordinator/policy"},
     "coordinator/route": {"common/base", "coordinator/policy"},
-    "coordinator": {"common/base", "common/model", "proto", "coordinator/policy", "coordinator/core", "coordinator/route"},
+    "coordinator": {"common/base", "common/model", "common/ledger", "proto", "coordinator/policy", "coordinator/core", "coordinator/route"},
     # `octant route` explains decisions with the router itself, which is pure and stands alone.
-    "client": {"common/base", "common/model", "proto", "coordinator/policy", "coordinator/route"},
+    "client": {"common/base", "common/model", "common/ledger", "proto", "coordinator/policy", "coordinator/route"},
     "bench": {"common/base", "common/model", "kernels", "worker", "client"},
-    "tests": set(FOLDERS) | {"common/base", "common/model"},
+    "tests": set(FOLDERS) | {"common/base", "common/model", "common/ledger"},
 }
 # Which files may name a third party's header.
 ONLY_IN = {
@@ -32,7 +34,7 @@ ONLY_IN = {
     r"protobuf-c/.*|.*\.pb-c\.h": r"proto/.*",
     r"microhttpd\.h": r"coordinator/ingress/.*",
     r"curl/.*": r"coordinator/upstream/.*|bench/serve\.c",
-    r"sqlite3\.h": r"coordinator/(ledger|batch)/.*",
+    r"sqlite3\.h": r"coordinator/(ledger|batch)/.*|common/ledger/.*",
     r"pcre2\.h": r"common/model/pretokenize\.c|coordinator/route/detectors\.c",
     r"utf8proc\.h": r"common/model/(unicode_class|jinja_unicode)\.c",
     r"yaml\.h": r"common/base/config\w*\.[ch]|common/base/yaml\w*\.[ch]",
@@ -48,7 +50,7 @@ def folder_of(path):
         return "coordinator/core"
     if path in ("coordinator/core/policy.h", "coordinator/core/policy.c", "coordinator/core/route.h"):
         return "coordinator/policy"  # what the router and the core share: plain data
-    for prefix in ("common/base", "common/model", "coordinator/core", "coordinator/route"):
+    for prefix in ("common/base", "common/model", "common/ledger", "coordinator/core", "coordinator/route"):
         if path.startswith(prefix + "/"):
             return prefix
     return path.split("/")[0]
