@@ -10,8 +10,11 @@
 static const char *planted = "";
 static unsigned calls;
 
-void canary_set(const char *name) {
-    planted = name;
+bool canary_set(const char *name) {
+    static const char *const names[] = {"leak", "stale", "text", "early"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(names[i], name) == 0) planted = names[i];
+    return *planted != '\0';
 }
 
 static bool strikes(const char *name, unsigned every) {

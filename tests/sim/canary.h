@@ -3,9 +3,11 @@
 #ifndef OCTANT_TESTS_SIM_CANARY_H
 #define OCTANT_TESTS_SIM_CANARY_H
 
+#include <stdbool.h>
+
 // "leak": a sequence keeps its last block now and then. "stale": a block is shared that holds
 // something else. "text": what was held back is lost at an answer's end. "early": a block is given
 // to somebody else while its sequence still runs.
-void canary_set(const char *name);
+bool canary_set(const char *name); // false: no canary is called so
 
 #endif

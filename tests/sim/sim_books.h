@@ -4,6 +4,7 @@
 
 #include "coordinator/core/core.h"
 
-void sim_books_check(const core *c);
+// `blocks`: every block of every group, too; a beat that nobody minded moves none.
+void sim_books_check(const core *c, bool blocks);
 
 #endif

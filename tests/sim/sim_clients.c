@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "coordinator/upstream/upstream_prompt.h"
+#include "tests/sim/sim_away.h"
 #include "tests/sim/sim_check.h"
 #include "tests/sim/sim_model.h"
 
@@ -21,21 +23,28 @@ typedef struct asked {
     core_request *request;
     bool cancelled;
     int max_tokens; // as the client said
+    int model;      // of the site
+    sim_away away;
     heard answers[SIM_N_MAX];
 } asked;
 
 struct sim_clients {
-    rng random;
+    rng random;    // for who is picked
+    uint64_t seed; // each request draws from its own numbers
+    rng own;       // of the request being made
     uint64_t next_id;
+    const sim_site *site;
     asked *alive[ALIVE_MAX];
     int count;
     int32_t prompts[PROMPTS][SIM_CONTEXT]; // beginnings that many requests share
 };
 
-sim_clients *sim_clients_create(uint64_t seed) {
+sim_clients *sim_clients_create(uint64_t seed, const sim_site *site) {
     sim_clients *c = calloc(1, sizeof *c);
     SIM_CHECK(c, "no memory");
     c->random = rng_make(seed);
+    c->seed = seed;
+    c->site = site;
     c->next_id = 1;
     for (int i = 0; i < PROMPTS; i++)
         for (int k = 0; k < SIM_CONTEXT; k++)
@@ -44,7 +53,7 @@ sim_clients *sim_clients_create(uint64_t seed) {
 }
 
 static int below(sim_clients *c, int bound) {
-    return (int)rng_below(&c->random, (uint64_t)bound);
+    return (int)rng_below(&c->own, (uint64_t)bound);
 }
 
 static bool one_in(sim_clients *c, int n) {
@@ -70,52 +79,110 @@ static void make_stops(sim_clients *c, core_request *r) {
     }
 }
 
-core_request *sim_clients_ask(sim_clients *c, int64_t now_ns, bool calm) {
-    static const char *const names[SIM_CLIENTS] = {"flood", "a", "b", "c", "d", "e"};
-    core_request *r = core_request_create();
-    asked *a = calloc(1, sizeof *a);
-    SIM_CHECK(r && a && c->count < ALIVE_MAX, "no memory");
-    r->id = c->next_id++;
-    r->client = names[one_in(c, 2) ? 0 : below(c, SIM_CLIENTS)];
-    r->model = "sim";
-    r->vocabulary = sim_vocabulary();
-    make_prompt(c, r);
-    make_stops(c, r);
-    r->n = one_in(c, 5) ? 1 + below(c, SIM_N_MAX) : 1;
-    r->max_tokens = one_in(c, 6) ? INT32_MAX : below(c, 40);
-    r->ignore_eos = one_in(c, 3);
-    r->prompt_logprobs = one_in(c, 20);
+// Where the router says that it may go. What leaves has one answer, and nobody asked for numbers
+// that an upstream does not have.
+static void make_route(sim_clients *c, core_request *r, bool served) {
+    static const upstream_prompt prompt = {.messages = "[]"};
+    core_route *route = &r->route;
+    int have = c->site->upstreams.count;
+    *route = (core_route){.privacy = (privacy_class)below(c, 3), .local = true, .rule = "sim"};
+    if (route->privacy == PRIVACY_LOCAL_ONLY || have == 0) return;
+    bool listed[SIM_UPSTREAMS_MAX] = {false};
+    for (int want = below(c, have + 1); route->upstream_count < want;) {
+        int u = below(c, have);
+        if (!listed[u]) route->upstreams[route->upstream_count++] = (uint8_t)u;
+        listed[u] = true;
+    }
+    if (route->upstream_count == 0) return;
+    route->local = served ? !one_in(c, 8) : one_in(c, 2);
+    route->upstream_first = one_in(c, 5);
+    route->midstream = (midstream_policy)below(c, 6);
+    if (route->midstream > MIDSTREAM_ERROR) route->midstream = MIDSTREAM_CONTINUE;
+    route->may_continue = !one_in(c, 4);
+    if (one_in(c, 2)) route->spill_ns = (1 + below(c, 300)) * CLOCK_MS;
+    if (one_in(c, 6)) route->cost_limit = 1 + below(c, 3000);
+    route->prompt = &prompt;
+}
+
+static void make_sampling(sim_clients *c, core_request *r) {
     r->sampling.temperature = one_in(c, 2) ? 0 : 1;
-    r->sampling.seed = rng_next(&c->random) % 3;
+    r->sampling.seed = rng_next(&c->own) % 3;
     r->sampling.presence_penalty = one_in(c, 6) ? 0.5f : 0;
     r->sampling.logprobs = one_in(c, 5) ? 2 : -1;
-    bool short_deadline = !calm && one_in(c, 6);
-    r->deadline_ns = now_ns + (short_deadline ? below(c, 2000) * CLOCK_MS : 600 * CLOCK_SECOND);
-    r->sink = a;
-    a->request = r;
-    a->max_tokens = r->max_tokens;
+    r->prompt_logprobs = one_in(c, 20);
+    r->n = one_in(c, 5) ? 1 + below(c, SIM_N_MAX) : 1;
+    if (r->route.upstream_count == 0) return;
+    r->n = 1;
+    r->prompt_logprobs = false;
+    r->sampling.logprobs = -1;
+}
+
+static void expect_answers(asked *a) {
+    const core_request *r = a->request;
     int left = SIM_CONTEXT - r->prompt_count, limit = r->max_tokens < left ? r->max_tokens : left;
-    for (int i = 0; i < r->n && i < SIM_N_MAX; i++) { // the second bound is for gcc, which cannot see it
+    for (int i = 0; i < r->n && i < SIM_N_MAX;
+         i++) { // the second bound is for gcc, which cannot see it
         a->answers[i].text = buf_make(1 << 16);
         sim_expect(r, i, limit < 0 ? 0 : limit, &a->answers[i].expected);
     }
+}
+
+static int64_t draw_deadline(sim_clients *c, int64_t now_ns, bool calm) {
+    bool near = !calm && one_in(c, 6);
+    return now_ns + (near ? below(c, 2000) * CLOCK_MS : 600 * CLOCK_SECOND);
+}
+
+core_request *sim_clients_ask(sim_clients *c, int64_t now_ns, bool calm) {
+    static const char *const names[SIM_CLIENTS] = {"flood", "a", "b", "c", "d", "e"};
+    uint64_t id = c->next_id++;
+    if (!sim_client(id)) return NULL;
+    c->own = rng_make(c->seed ^ id << 20);
+    core_request *r = core_request_create();
+    asked *a = calloc(1, sizeof *a);
+    SIM_CHECK(r && a && c->count < ALIVE_MAX, "no memory");
+    r->id = id;
+    snprintf(r->public_id, sizeof r->public_id, "sim-%llu", (unsigned long long)id);
+    r->client = names[one_in(c, 2) ? 0 : below(c, SIM_CLIENTS)];
+    a->model = below(c, c->site->model_count);
+    r->model = c->site->models[a->model];
+    r->vocabulary = sim_vocabulary();
+    make_route(c, r, c->site->served[a->model]);
+    make_sampling(c, r);
+    if (r->route.local) make_prompt(c, r);
+    make_stops(c, r);
+    r->max_tokens = one_in(c, 6) ? INT32_MAX : below(c, 40);
+    r->ignore_eos = one_in(c, 3);
+    r->deadline_ns = draw_deadline(c, now_ns, calm);
+    r->sink = a;
+    a->request = r;
+    a->max_tokens = r->max_tokens;
+    sim_away_begin(&a->away, r);
+    expect_answers(a);
     c->alive[c->count++] = a;
     return r;
 }
 
-static asked *find(sim_clients *c, uint64_t id, int *index) {
+static asked *look(const sim_clients *c, uint64_t id, int *index) {
     for (int i = 0; i < c->count; i++)
         if (c->alive[i]->request->id == id) {
             if (index) *index = i;
             return c->alive[i];
         }
-    SIM_CHECK(false, "request %llu does not live: a piece or an end too many",
-              (unsigned long long)id);
     return NULL;
 }
 
+static asked *find(sim_clients *c, uint64_t id, int *index) {
+    asked *a = look(c, id, index);
+    SIM_CHECK(a, "request %llu does not live: a piece or an end too many", (unsigned long long)id);
+    return a;
+}
+
+bool sim_clients_lives(const sim_clients *c, uint64_t id) {
+    return look(c, id, NULL) != NULL;
+}
+
 uint64_t sim_clients_pick(sim_clients *c) {
-    return c->count ? c->alive[below(c, c->count)]->request->id : 0;
+    return c->count ? c->alive[rng_below(&c->random, (uint64_t)c->count)]->request->id : 0;
 }
 
 void sim_clients_cancelled(sim_clients *c, uint64_t id) {
@@ -127,13 +194,22 @@ static void hear_prompt(const core_request *r, heard *h, const answer_piece *p) 
     for (int i = 0; i < p->token_count; i++) {
         int at = h->prompt_told++;
         SIM_CHECK(at < r->prompt_count && p->tokens[i] == r->prompt[at], "prompt token %d", at);
-        uint64_t entry = 0, folded = 0;
+        uint64_t entry = sim_salt(r->model), folded = 0;
         for (int k = 0; k < at; k++)
             folded = sim_fold(folded, entry = sim_entry(entry, r->prompt[k]));
         float expected = sim_logprob(folded, r->prompt[at]);
         SIM_CHECK(at ? p->logprobs[i].logprob == expected : isnan(p->logprobs[i].logprob),
                   "prompt logprob of token %d", at);
     }
+}
+
+// What came is the beginning of what must come. (The last piece is judged with the end: an answer
+// that is cut may spell its last, incomplete character.)
+static void check_text(const core_request *r, const heard *h, const sim_answer *e) {
+    SIM_CHECK(h->text.size <= e->text.size &&
+                  memcmp(buf_string(&h->text), buf_string(&e->text), h->text.size) == 0,
+              "request %llu: text '%s' of '%s'", (unsigned long long)r->id, buf_string(&h->text),
+              buf_string(&e->text));
 }
 
 void sim_clients_hear_piece(sim_clients *c, uint64_t id, const answer_piece *p) {
@@ -146,6 +222,15 @@ void sim_clients_hear_piece(sim_clients *c, uint64_t id, const answer_piece *p) 
         return;
     }
     const sim_answer *e = &h->expected;
+    buf_append(&h->text, p->text, p->size);
+    h->finish = p->finish;
+    if (a->away.speaks && p->token_count == 0) {
+        sim_away_heard(&a->away, &h->text, p->size);
+        return;
+    }
+    SIM_CHECK(!a->away.foreign, "request %llu: our words after an upstream's",
+              (unsigned long long)id);
+    if (p->finish == ANSWER_GOES_ON) check_text(a->request, h, e);
     for (int i = 0; i < p->token_count; i++) {
         SIM_CHECK(h->token_count < e->token_count && p->tokens[i] == e->tokens[h->token_count],
                   "request %llu answer %d: token %d is %d, not %d", (unsigned long long)id,
@@ -155,12 +240,10 @@ void sim_clients_hear_piece(sim_clients *c, uint64_t id, const answer_piece *p) 
             SIM_CHECK(p->logprobs && p->logprobs[i].logprob == -(float)p->tokens[i], "a logprob");
         h->token_count++;
     }
-    buf_append(&h->text, p->text, p->size);
-    h->finish = p->finish;
 }
 
 // Texts are compared as far as the answer got: a KV store may be smaller than the context.
-static void judge_answer(const asked *a, int index, const sim_weather *w) {
+static void judge_answer(const asked *a, int index, int least_capacity) {
     const core_request *r = a->request;
     const heard *h = &a->answers[index];
     const sim_answer *e = &h->expected;
@@ -168,7 +251,7 @@ static void judge_answer(const asked *a, int index, const sim_weather *w) {
               h->prompt_told, r->prompt_count);
     bool cut = h->finish == ANSWER_LENGTH && e->finish == ANSWER_STOP; // just before its end
     if (h->token_count < e->token_count || cut) {
-        int fits = w->least_capacity - r->prompt_count;
+        int fits = least_capacity - r->prompt_count;
         SIM_CHECK(h->finish == ANSWER_LENGTH && h->token_count >= fits,
                   "request %llu answer %d: %d tokens of %d, %d would fit",
                   (unsigned long long)r->id, index, h->token_count, e->token_count, fits);
@@ -196,13 +279,36 @@ static void judge_usage(const asked *a, const answer_usage *u) {
     SIM_CHECK(u->queue_ns >= 0 && u->queue_ns <= u->ttft_ns && u->ttft_ns <= u->total_ns, "times");
 }
 
-static void judge_end(const asked *a, const answer_end *end, int64_t now_ns, const sim_weather *w) {
+// The answer of an upstream: all that it said, and why it stopped.
+static void judge_foreign(const asked *a) {
+    const heard *h = &a->answers[0];
+    SIM_CHECK(h->text.size == a->away.text.size &&
+                  memcmp(buf_string(&h->text), buf_string(&a->away.text), h->text.size) == 0,
+              "request %llu has '%s', and the upstreams said '%s'",
+              (unsigned long long)a->request->id, buf_string(&h->text), buf_string(&a->away.text));
+    SIM_CHECK(h->finish == a->away.finish, "request %llu: finish %d, not %d",
+              (unsigned long long)a->request->id, h->finish, a->away.finish);
+}
+
+static void judge_ok(const asked *a, const answer_end *end, int least_capacity) {
+    if (a->away.complete) {
+        judge_foreign(a);
+        return;
+    }
+    SIM_CHECK(!a->away.foreign, "request %llu ends well in the middle of an upstream's answer",
+              (unsigned long long)a->request->id);
+    for (int i = 0; i < a->request->n; i++) judge_answer(a, i, least_capacity);
+    judge_usage(a, &end->usage);
+}
+
+static void judge_end(const sim_clients *c, const asked *a, const answer_end *end, int64_t now_ns,
+                      const sim_weather *w) {
     const core_request *r = a->request;
-    int capacity = w->least_capacity < SIM_CONTEXT ? w->least_capacity : SIM_CONTEXT;
+    int least = c->site->least_capacity[a->model];
+    uint32_t seen = a->away.outcomes;
     switch (end->why.code) {
     case STATUS_OK:
-        for (int i = 0; i < r->n; i++) judge_answer(a, i, w);
-        judge_usage(a, &end->usage);
+        judge_ok(a, end, least);
         return;
     case STATUS_CANCELLED:
         SIM_CHECK(a->cancelled, "cancelled by nobody");
@@ -211,7 +317,9 @@ static void judge_end(const asked *a, const answer_end *end, int64_t now_ns, con
         SIM_CHECK(now_ns >= r->deadline_ns, "no deadline has passed");
         return;
     case STATUS_INVALID_ARGUMENT:
-        SIM_CHECK(r->prompt_count >= capacity, "refused: %s", end->why.message);
+        SIM_CHECK(r->prompt_count >= (least < SIM_CONTEXT ? least : SIM_CONTEXT) ||
+                      seen >> UPSTREAM_CLIENT & 1,
+                  "refused: %s", end->why.message);
         return;
     case STATUS_INTERNAL:
         SIM_CHECK(w->bad_numbers, "%s", end->why.message);
@@ -219,8 +327,11 @@ static void judge_end(const asked *a, const answer_end *end, int64_t now_ns, con
     case STATUS_RESOURCE_EXHAUSTED:
         SIM_CHECK(end->retry_after_ms >= 1000, "no retry-after");
         return;
+    case STATUS_NOT_FOUND:
+        SIM_CHECK(!c->site->served[a->model] || !w->calm, "%s", end->why.message);
+        return;
     case STATUS_UNAVAILABLE:
-        SIM_CHECK(!w->calm, "%s", end->why.message);
+        SIM_CHECK(!w->calm || seen || !c->site->served[a->model], "%s", end->why.message);
         return;
     default:
         SIM_CHECK(false, "ended with %s", end->why.message);
@@ -232,14 +343,42 @@ void sim_clients_hear_end(sim_clients *c, core_request *request, const answer_en
     int index = 0;
     asked *a = find(c, request->id, &index);
     SIM_CHECK(a->request == request, "another request came back");
-    judge_end(a, end, now_ns, weather);
+    judge_end(c, a, end, now_ns, weather);
     for (int i = 0; i < request->n; i++) {
         buf_free(&a->answers[i].text);
         sim_answer_free(&a->answers[i].expected);
     }
+    sim_away_free(&a->away);
     c->alive[index] = c->alive[--c->count];
     free(a);
     arena_destroy(request->memory);
+}
+
+void sim_clients_called(sim_clients *c, const core_effect *e) {
+    const core_request *r = e->call.request;
+    asked *a = find(c, r->id, NULL);
+    SIM_CHECK(a->request == r, "a call for another request");
+    sim_away_called(&a->away, e, &c->site->upstreams, r, &a->answers[0].text);
+}
+
+void sim_clients_call_cancelled(sim_clients *c, uint64_t id, uint64_t call) {
+    asked *a = look(c, id, NULL);
+    if (a) sim_away_cancelled(&a->away, call);
+}
+
+void sim_clients_said(sim_clients *c, uint64_t id, uint64_t call, const char *text, size_t size) {
+    asked *a = look(c, id, NULL);
+    if (a) sim_away_said(&a->away, call, text, size);
+}
+
+void sim_clients_call_ending(sim_clients *c, uint64_t id, uint64_t call, const upstream_end *end) {
+    asked *a = look(c, id, NULL);
+    if (a) sim_away_ending(&a->away, call, end);
+}
+
+void sim_clients_call_ended(sim_clients *c, uint64_t id) {
+    asked *a = look(c, id, NULL);
+    if (a) sim_away_ended(&a->away);
 }
 
 int sim_clients_alive(const sim_clients *c) {

@@ -9,30 +9,46 @@
 #include "common/base/rng.h"
 #include "coordinator/core/core.h"
 
-enum { SIM_N_MAX = 4, SIM_CLIENTS = 6 };
+enum { SIM_N_MAX = 4, SIM_CLIENTS = 6, SIM_MODELS_MAX = 3 };
 
 typedef struct sim_clients sim_clients;
 
+// What there is to ask for.
+typedef struct sim_site {
+    int model_count;
+    const char *models[SIM_MODELS_MAX];
+    bool served[SIM_MODELS_MAX];        // by a group of ours, if it lives
+    int least_capacity[SIM_MODELS_MAX]; // tokens that the smallest KV store of its groups holds
+    upstreams_policy upstreams;
+} sim_site;
+
 // What may have happened to a request, so that its end can be judged.
 typedef struct sim_weather {
-    bool calm;          // the last fault is long over: no group may be missing
-    int least_capacity; // tokens that the smallest KV store of this run holds
-    bool bad_numbers;   // some results had NaN logits
+    bool calm;        // the last fault is long over: no group may be missing
+    bool bad_numbers; // some results had NaN logits
 } sim_weather;
 
-sim_clients *sim_clients_create(uint64_t seed);
+sim_clients *sim_clients_create(uint64_t seed, const sim_site *site); // `site` outlives it
 void sim_clients_destroy(sim_clients *c);
 
-// A new request for the core, which owns it until its end.
+// A new request for the core, which owns it until its end; NULL: that client was left out.
 core_request *sim_clients_ask(sim_clients *c, int64_t now_ns, bool calm);
 
 // Some live request, or 0.
 uint64_t sim_clients_pick(sim_clients *c);
+bool sim_clients_lives(const sim_clients *c, uint64_t id);
 void sim_clients_cancelled(sim_clients *c, uint64_t id);
 
 void sim_clients_hear_piece(sim_clients *c, uint64_t id, const answer_piece *piece);
 void sim_clients_hear_end(sim_clients *c, core_request *request, const answer_end *end,
                           int64_t now_ns, const sim_weather *weather);
+
+// Upstreams. A request may be gone already when its call is over.
+void sim_clients_called(sim_clients *c, const core_effect *e);
+void sim_clients_call_cancelled(sim_clients *c, uint64_t id, uint64_t call);
+void sim_clients_said(sim_clients *c, uint64_t id, uint64_t call, const char *text, size_t size);
+void sim_clients_call_ending(sim_clients *c, uint64_t id, uint64_t call, const upstream_end *end);
+void sim_clients_call_ended(sim_clients *c, uint64_t id);
 
 int sim_clients_alive(const sim_clients *c);
 

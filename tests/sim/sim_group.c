@@ -21,16 +21,17 @@ typedef struct slot {
 struct sim_group {
     cluster_limits limits;
     int kv_blocks;
-    uint64_t step;
+    uint64_t step, salt;
     uint64_t *entries; // (kv_blocks, block_tokens)
     slot *slots;
 };
 
-sim_group *sim_group_create(const cluster_limits *limits, int kv_blocks) {
+sim_group *sim_group_create(const cluster_limits *limits, int kv_blocks, const char *model) {
     sim_group *g = calloc(1, sizeof *g);
     SIM_CHECK(g, "no memory");
     g->limits = *limits;
     g->kv_blocks = kv_blocks;
+    g->salt = sim_salt(model);
     g->entries = calloc((size_t)kv_blocks * (size_t)limits->block_tokens, sizeof *g->entries);
     g->slots = calloc((size_t)limits->max_seqs, sizeof *g->slots);
     SIM_CHECK(g->entries && g->slots, "no memory");
@@ -102,7 +103,7 @@ static bool run_rows(sim_group *g, const seq_rows *r, arena *memory, seq_result 
         int position = r->position + i;
         int32_t token = r->token_count ? r->tokens[i] : s->last;
         SIM_CHECK(token >= 0 && token < SIM_VOCAB, "token %d", token);
-        uint64_t before = position ? *entry_at(g, s, position - 1) : 0;
+        uint64_t before = position ? *entry_at(g, s, position - 1) : g->salt;
         *entry_at(g, s, position) = sim_entry(before, token);
         if (s->prompt_logprobs && position < s->prompt_tokens)
             add_prompt_logprob(g, s, position, token, out);

@@ -31,6 +31,11 @@ static uint64_t mix(uint64_t a, uint64_t b) {
     return z ^ (z >> 31);
 }
 
+uint64_t sim_salt(const char *model) {
+    uint64_t salt = 0;
+    for (; *model; model++) salt = mix(salt, (unsigned char)*model);
+    return salt;
+}
 uint64_t sim_entry(uint64_t before, int32_t token) {
     return mix(before, (uint32_t)token + 1u);
 }
@@ -93,7 +98,7 @@ void sim_expect(const core_request *r, int index, int limit, sim_answer *out) {
     out->text = buf_make(1 << 16);
     out->finish = ANSWER_LENGTH;
     buf bytes = buf_make(1 << 16);
-    uint64_t entry = 0, folded = 0, answer_hash = 0;
+    uint64_t entry = sim_salt(r->model), folded = 0, answer_hash = 0;
     for (int i = 0; i < r->prompt_count; i++) {
         entry = sim_entry(entry, r->prompt[i]);
         folded = sim_fold(folded, entry);

@@ -19,6 +19,7 @@ enum { SIM_VOCAB = 48, SIM_EOS = 0, SIM_CONTEXT = 160 };
 
 vocabulary sim_vocabulary(void);
 
+uint64_t sim_salt(const char *model); // before the first entry: models differ in it alone
 uint64_t sim_entry(uint64_t before, int32_t token); // KV entry after `before`
 uint64_t sim_fold(uint64_t folded, uint64_t entry); // attention over one more entry
 // The token that follows. `answer_hash` covers the answer so far when a penalty looks at it.

@@ -8,11 +8,14 @@
 typedef enum sim_kind {
     SIM_ASK,
     SIM_CANCEL,
-    SIM_REGISTER,
+    SIM_STALL,    // the coordinator stands still
+    SIM_CALL,     // an upstream goes on with the call numbered `epoch`
+    SIM_REGISTER, // this and the rest: about a place
     SIM_LOADED,
     SIM_BEAT,
-    SIM_STEP,
-    SIM_FAULT
+    SIM_STEP,   // the group works
+    SIM_RESULT, // what it says arrives; `data` is a step_result from malloc
+    SIM_FAULT,
 } sim_kind;
 
 typedef struct sim_item {
@@ -20,6 +23,7 @@ typedef struct sim_item {
     uint64_t order, epoch;
     sim_kind kind;
     int place;
+    void *data;
 } sim_item;
 
 enum { SIM_QUEUE_MAX = 4096 };

@@ -1,0 +1,303 @@
+#include "tests/sim/sim_places.h"
+
+#include <string.h>
+
+#include "tests/sim/sim_model.h"
+#include "tests/sim/sim_world.h"
+
+enum { BEAT_MS = 100 };
+
+static int number_of(const world *w, const place *p) {
+    return (int)(p - w->places.items);
+}
+
+static void later(world *w, const place *p, int64_t at_ns, sim_kind kind) {
+    sim_queue_push(
+        &w->queue,
+        (sim_item){.at_ns = at_ns, .kind = kind, .place = number_of(w, p), .epoch = p->epoch});
+}
+
+// When what the place sends now arrives.
+static int64_t arrival(place *p) {
+    int64_t at = sim_later(&p->random, 0, 2);
+    if (at < p->cut_until_ns) at = p->cut_until_ns;
+    if (at < p->arrived_ns) at = p->arrived_ns;
+    return p->arrived_ns = at;
+}
+
+void sim_places_open(world *w, const char *model, uint64_t seed) {
+    static const char *const hosts[SIM_PLACES_MAX] = {"h0", "h1", "h2", "h3", "h4", "h5"};
+    place *p = &w->places.items[w->places.count];
+    *p = (place){.random = rng_make(seed), .model = model, .silent_rank = -1};
+    p->ranks = 1 + sim_below(&p->random, SIM_RANKS_MAX);
+    p->kv_blocks = (SIM_CONTEXT - 40 + sim_below(&p->random, 400)) / w->options.block_tokens + 1;
+    for (int i = 0; i < SIM_RANKS_MAX; i++) p->hosts[i] = hosts[w->places.count];
+    w->places.count++;
+    later(w, p, sim_here->now_ns + 1, SIM_REGISTER);
+}
+
+static void drop_plans(place *p) {
+    for (int i = 0; i < p->plan_count; i++) arena_destroy(p->plans[i].memory);
+    p->plan_count = 0;
+}
+
+// The group is gone; its supervisor starts another.
+static void stop(world *w, place *p) {
+    drop_plans(p);
+    sim_group_destroy(p->group);
+    p->group = NULL;
+    p->epoch = 0;
+    p->ready = p->hangs = false;
+    p->slow_ms = 0;
+    later(w, p, sim_later(&p->random, 20, 600), SIM_REGISTER);
+}
+
+void sim_places_close(world *w) {
+    for (int i = 0; i < w->places.count; i++) {
+        drop_plans(&w->places.items[i]);
+        sim_group_destroy(w->places.items[i].group);
+    }
+}
+
+static int ghost_of(const place *p, uint64_t epoch) {
+    for (int i = 0; i < p->ghost_count; i++)
+        if (p->ghosts[i] == epoch) return i;
+    return -1;
+}
+
+static place *place_of(world *w, uint64_t epoch) {
+    for (int i = 0; i < w->places.count; i++)
+        if (w->places.items[i].epoch == epoch || ghost_of(&w->places.items[i], epoch) >= 0)
+            return &w->places.items[i];
+    return NULL;
+}
+
+static int64_t step_done(place *p) {
+    int64_t at = sim_later(&p->random, 1, 12) + p->slow_ms * CLOCK_MS;
+    return at < p->cut_until_ns ? p->cut_until_ns + (at - sim_here->now_ns) : at;
+}
+
+void sim_places_plan(world *w, uint64_t epoch, step_plan *plan) {
+    place *p = place_of(w, epoch);
+    SIM_CHECK(p, "a plan for a group that is closed");
+    if (p->epoch != epoch) { // nobody there any more
+        arena_destroy(plan->memory);
+        return;
+    }
+    SIM_CHECK(p->ready && p->plan_count < CORE_PIPELINE, "a plan that nobody can take");
+    p->plans[p->plan_count++] = *plan;
+    if (p->plan_count == 1) later(w, p, step_done(p), SIM_STEP);
+}
+
+void sim_places_reply(world *w, core_effect *e) {
+    place *p = e->joined.reply;
+    SIM_CHECK(status_is_ok(&e->joined.why), "a registration was refused: %s",
+              e->joined.why.message);
+    SIM_CHECK(e->joined.response.ranks == p->ranks && p->epoch == 0, "a reply for another group");
+    SIM_CHECK(e->epoch > 0 && !place_of(w, e->epoch), "an epoch twice");
+    p->epoch = e->epoch;
+    p->limits = e->joined.response.limits;
+    p->silent_rank = -1;
+    later(w, p, sim_here->now_ns + BEAT_MS / 2 * CLOCK_MS, SIM_BEAT);
+    later(w, p, sim_later(&p->random, 5, 150), SIM_LOADED);
+    if (!w->timid && !w->quiet) later(w, p, sim_later(&p->random, 50, 1500), SIM_FAULT);
+}
+
+void sim_places_bye(world *w, uint64_t epoch) {
+    place *p = place_of(w, epoch);
+    SIM_CHECK(p, "a group is closed twice");
+    SIM_CHECK(!w->timid, "a group without a fault is closed");
+    int ghost = ghost_of(p, epoch);
+    if (ghost >= 0)
+        p->ghosts[ghost] = p->ghosts[--p->ghost_count];
+    else
+        stop(w, p);
+}
+
+static void do_register(world *w, place *p) {
+    static const int32_t pids[SIM_RANKS_MAX] = {10, 11, 12};
+    p->registration = (register_request){.protocol = CLUSTER_PROTOCOL,
+                                         .version = OCTANT_VERSION,
+                                         .model = p->model,
+                                         .fingerprint = "f",
+                                         .backend = "sim",
+                                         .ranks = p->ranks,
+                                         .hosts = p->hosts,
+                                         .pids = pids};
+    core_event e = {.kind = CORE_REGISTER,
+                    .join = {.request = &p->registration, .config = &w->places.config, .reply = p}};
+    sim_handle(w, &e);
+}
+
+static void do_loaded(world *w, place *p) {
+    if (sim_here->now_ns < p->cut_until_ns) {
+        later(w, p, p->cut_until_ns, SIM_LOADED);
+        return;
+    }
+    p->ready = true;
+    p->group = sim_group_create(&p->limits, p->kv_blocks, p->model);
+    core_event e = {
+        .kind = CORE_GROUP_READY, .epoch = p->epoch, .ready = {.kv_blocks = p->kv_blocks}};
+    sim_handle(w, &e);
+}
+
+// Every rank in turn, by calls of their own: their order is anything.
+static void do_beat(world *w, place *p, uint64_t epoch) {
+    bool cut = sim_here->now_ns < p->cut_until_ns;
+    int first = sim_below(&p->random, p->ranks);
+    for (int i = 0; i < p->ranks && p->epoch == epoch && !cut; i++) {
+        int rank = (first + i) % p->ranks;
+        if (rank == p->silent_rank) continue;
+        core_event e = {.kind = CORE_HEARTBEAT,
+                        .heartbeat = {.epoch = epoch, .rank = rank, .phase = CLUSTER_IDLE}};
+        sim_handle(w, &e);
+        if (sim_below(&p->random, 50) == 0) sim_handle(w, &e); // said twice
+    }
+    if (p->epoch == epoch) later(w, p, sim_here->now_ns + BEAT_MS * CLOCK_MS, SIM_BEAT);
+}
+
+static void spoil(world *w, place *p, step_result *r) {
+    if (w->quiet || w->timid || r->seq_count == 0 || sim_below(&p->random, 150)) return;
+    int source = SIM_SOURCE_RESULT + number_of(w, p);
+    int what = sim_below(&p->random, 4);
+    seq_result *s = &r->seqs[sim_below(&p->random, r->seq_count)];
+    if (!sim_fault(source, p->results++)) return;
+    if (what == 0) {
+        s->token = SIM_VOCAB; // nonsense: the group is not to be trusted
+    } else if (what == 1) {
+        r->step--; // an old result again
+    } else {
+        s->bad_numbers = true;
+        w->weather.bad_numbers = true;
+    }
+}
+
+static void do_step(world *w, place *p) {
+    if (p->hangs || p->plan_count == 0) return;
+    step_result *r = calloc(1, sizeof *r);
+    SIM_CHECK(r, "no memory");
+    sim_group_step(p->group, &p->plans[0], r);
+    spoil(w, p, r);
+    arena_destroy(p->plans[0].memory);
+    p->plans[0] = p->plans[1];
+    p->plan_count--;
+    sim_item item = {.at_ns = arrival(p),
+                     .kind = SIM_RESULT,
+                     .place = number_of(w, p),
+                     .epoch = p->epoch,
+                     .data = r};
+    sim_queue_push(&w->queue, item);
+    if (p->plan_count) later(w, p, step_done(p), SIM_STEP);
+}
+
+// Of a group that is gone, too: half of these are lost, half come late.
+static void do_result(world *w, place *p, const sim_item *item) {
+    core_event e = {.kind = CORE_STEP_RESULT, .epoch = item->epoch};
+    e.result = *(step_result *)item->data;
+    free(item->data);
+    bool stale = p->epoch != item->epoch;
+    if (!stale || sim_below(&p->random, 2)) sim_handle(w, &e);
+    core_event_free(&e);
+}
+
+// The group loses its stream, gives up and comes back under a new epoch, before the coordinator
+// knows: what it says to the old one is not for it any more.
+static void become_ghost(world *w, place *p) {
+    if (p->ghost_count == SIM_GHOSTS_MAX) return;
+    p->ghosts[p->ghost_count++] = p->epoch;
+    stop(w, p);
+}
+
+static void closed(world *w, place *p) {
+    core_event e = {.epoch = p->epoch, .kind = CORE_GROUP_CLOSED};
+    if (sim_below(&p->random, 2)) snprintf(e.reason, sizeof e.reason, "connection reset");
+    sim_handle(w, &e);
+}
+
+static void failed(world *w, place *p) {
+    static const char *const reasons[] = {"device error", "ranks disagree about a token",
+                                          "an allreduce's checksum differs"};
+    core_event e = {.epoch = p->epoch, .kind = CORE_GROUP_FAILED};
+    e.failed.rank = sim_below(&p->random, p->ranks + 1) - 1;
+    snprintf(e.failed.reason, sizeof e.failed.reason, "%s", reasons[sim_below(&p->random, 3)]);
+    sim_handle(w, &e);
+}
+
+static void drained(world *w, place *p) {
+    core_event e = {.epoch = p->epoch, .kind = CORE_DRAIN};
+    e.drain.deadline_ns = sim_later(&p->random, 0, 300);
+    sim_handle(w, &e);
+}
+
+static void cut(place *p) {
+    p->cut_until_ns = sim_later(&p->random, 5, sim_below(&p->random, 2) ? 200 : 1500);
+}
+
+static void befall(world *w, place *p, int what) {
+    switch (what) {
+    case 0: // the step never ends
+        p->hangs = true;
+        break;
+    case 1: // as after SIGSTOP
+        p->silent_rank = sim_below(&p->random, p->ranks);
+        break;
+    case 2:
+        p->hangs = true, p->silent_rank = 0;
+        break;
+    case 3:
+        cut(p);
+        break;
+    case 4:
+        cut(p), become_ghost(w, p);
+        break;
+    case 5:
+        become_ghost(w, p);
+        break;
+    case 6:
+        p->slow_ms = 5 + sim_below(&p->random, 100);
+        break;
+    case 7:
+        failed(w, p);
+        break;
+    case 8:
+        drained(w, p);
+        break;
+    default:
+        closed(w, p);
+    }
+}
+
+static void do_fault(world *w, place *p) {
+    if (w->quiet) return;
+    int what = sim_below(&p->random, 11);
+    uint64_t epoch = p->epoch;
+    int64_t next = sim_later(&p->random, 50, 1500);
+    if (sim_fault(SIM_SOURCE_PLACE + number_of(w, p), p->faults++)) befall(w, p, what);
+    if (p->epoch == epoch) later(w, p, next, SIM_FAULT); // it lived through this one
+}
+
+void sim_places_run(world *w, const sim_item *item) {
+    place *p = &w->places.items[item->place];
+    if (item->kind == SIM_RESULT) {
+        do_result(w, p, item);
+        return;
+    }
+    if (p->epoch != item->epoch) return;
+    switch (item->kind) {
+    case SIM_REGISTER:
+        do_register(w, p);
+        break;
+    case SIM_LOADED:
+        do_loaded(w, p);
+        break;
+    case SIM_BEAT:
+        do_beat(w, p, item->epoch);
+        break;
+    case SIM_STEP:
+        do_step(w, p);
+        break;
+    default:
+        do_fault(w, p);
+        break;
+    }
+}

@@ -1,0 +1,56 @@
+// sim_places: where worker groups run: started, lost, started again, as a supervisor does. Between
+// a place and the coordinator lies a network: what is sent arrives later, in the order of its
+// stream; a cut link holds it back; what a closed stream still carried is lost or comes late.
+#ifndef OCTANT_TESTS_SIM_PLACES_H
+#define OCTANT_TESTS_SIM_PLACES_H
+
+#include "common/base/rng.h"
+#include "coordinator/core/core.h"
+#include "tests/sim/sim_group.h"
+#include "tests/sim/sim_queue.h"
+#include "tests/sim/sim_schedule.h"
+
+enum { SIM_RANKS_MAX = 3, SIM_GHOSTS_MAX = 8 };
+
+struct world;
+
+typedef struct place {
+    rng random;
+    const char *model;
+    uint64_t epoch; // 0: nothing registered
+    int ranks, kv_blocks;
+    cluster_limits limits;
+    sim_group *group;
+    step_plan plans[CORE_PIPELINE];
+    int plan_count;
+    bool ready, hangs;
+    int silent_rank;                 // -1: none
+    int slow_ms;                     // more per step
+    int64_t cut_until_ns;            // the link carries nothing until then
+    int64_t arrived_ns;              // of the last message from here: a stream keeps its order
+    int faults, results;             // so far, of both lives and deaths: they have numbers
+    uint64_t ghosts[SIM_GHOSTS_MAX]; // epochs that only the coordinator still believes in
+    int ghost_count;
+    register_request registration; // borrowed by the core until it replies
+    const char *hosts[SIM_RANKS_MAX];
+} place;
+
+typedef struct sim_places {
+    place items[SIM_PLACES_MAX];
+    int count;
+    model_config config; // of every model
+} sim_places;
+
+// A place for `model`, whose first registration is sent at once.
+void sim_places_open(struct world *w, const char *model, uint64_t seed);
+void sim_places_close(struct world *w);
+
+// Effects.
+void sim_places_plan(struct world *w, uint64_t epoch, step_plan *plan);
+void sim_places_reply(struct world *w, core_effect *e);
+void sim_places_bye(struct world *w, uint64_t epoch);
+
+// What is due at a place.
+void sim_places_run(struct world *w, const sim_item *item);
+
+#endif

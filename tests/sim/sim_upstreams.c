@@ -1,0 +1,236 @@
+#include "tests/sim/sim_upstreams.h"
+
+#include <string.h>
+
+#include "tests/sim/sim_script.h"
+#include "tests/sim/sim_world.h"
+
+enum { CALLS_MAX = 4096 };
+
+typedef struct call {
+    uint64_t id, request;
+    int upstream;
+    bool failover, cancelled, ended;
+    char public_id[40], client[16];
+    sim_script script;
+    int said; // pieces
+} call;
+
+typedef struct target {
+    rng random;
+    int calls;          // so far: they have numbers
+    int open;           // without an end
+    bool disabled;      // its account was refused
+    int64_t not_before; // back-pressure asks for silence until then
+} target;
+
+struct sim_upstreams {
+    bool timid;
+    upstream_policy policies[SIM_UPSTREAMS_MAX];
+    target targets[SIM_UPSTREAMS_MAX];
+    int count;
+    call *calls[CALLS_MAX];
+    int call_count;
+    sim_call_counts counts;
+};
+
+static void draw_policy(rng *r, upstream_policy *p, int index) {
+    static const char *const names[SIM_UPSTREAMS_MAX] = {"u0", "u1", "u2", "u3"};
+    *p = (upstream_policy){.name = names[index],
+                           .api = (upstream_api)sim_below(r, 4),
+                           .base_url = "https://sim",
+                           .model = "m",
+                           .takes_prefill = sim_below(r, 2),
+                           .takes_tools = true,
+                           .takes_json = true,
+                           .concurrency = sim_below(r, 2) ? 0 : 1 + sim_below(r, 6),
+                           .connect_ns = 100 * CLOCK_MS,
+                           .first_content_ns = (50 + sim_below(r, 400)) * CLOCK_MS,
+                           .between_chunks_ns = (20 + sim_below(r, 200)) * CLOCK_MS,
+                           .total_ns = 2 * CLOCK_SECOND,
+                           .drain_ns = (20 + sim_below(r, 300)) * CLOCK_MS,
+                           .breaker_window = 4 + sim_below(r, 8),
+                           .breaker_least = 2 + sim_below(r, 3),
+                           .breaker_share = 0.5,
+                           .breaker_open_ns = (50 + sim_below(r, 1000)) * CLOCK_MS};
+    if (sim_below(r, 6) == 0) p->requests_per_minute = 5 + sim_below(r, 60);
+    if (sim_below(r, 6) == 0) p->tokens_per_minute = 500 + sim_below(r, 20000);
+}
+
+sim_upstreams *sim_upstreams_create(uint64_t seed, bool timid, upstreams_policy *out) {
+    sim_upstreams *u = calloc(1, sizeof *u);
+    SIM_CHECK(u, "no memory");
+    rng r = rng_make(seed);
+    u->timid = timid;
+    u->count = sim_below(&r, SIM_UPSTREAMS_MAX + 1);
+    u->count = 0; // until the core calls any
+    for (int i = 0; i < u->count; i++) {
+        draw_policy(&r, &u->policies[i], i);
+        u->targets[i].random = rng_make(rng_next(&r));
+    }
+    *out = (upstreams_policy){.items = u->policies,
+                              .count = u->count,
+                              .return_after_ns = sim_below(&r, 2) * sim_below(&r, 800) * CLOCK_MS,
+                              .max_attempts = 1 + sim_below(&r, 4)};
+    return u;
+}
+
+void sim_upstreams_destroy(sim_upstreams *u) {
+    for (int i = 0; i < u->call_count; i++) {
+        sim_script_free(&u->calls[i]->script);
+        free(u->calls[i]);
+    }
+    free(u);
+}
+
+static call *find(const sim_upstreams *u, uint64_t id, int *index) {
+    for (int i = 0; i < u->call_count; i++)
+        if (u->calls[i]->id == id) {
+            if (index) *index = i;
+            return u->calls[i];
+        }
+    return NULL;
+}
+
+static void next_at(world *w, const call *c, int64_t after_ns) {
+    sim_queue_push(
+        &w->queue,
+        (sim_item){.at_ns = sim_here->now_ns + after_ns, .kind = SIM_CALL, .epoch = c->id});
+}
+
+static void check_target(const sim_upstreams *u, const core_effect *e) {
+    const target *t = &u->targets[e->call.upstream];
+    const upstream_policy *p = &u->policies[e->call.upstream];
+    SIM_CHECK(!t->disabled, "%s is called, and its account was refused", p->name);
+    SIM_CHECK(sim_here->now_ns >= t->not_before, "%s is called %lld ms too early", p->name,
+              (long long)((t->not_before - sim_here->now_ns) / CLOCK_MS));
+    SIM_CHECK(p->concurrency == 0 || t->open < p->concurrency, "%s: %d calls at once", p->name,
+              t->open + 1);
+}
+
+void sim_upstreams_call(world *w, const core_effect *e) {
+    sim_upstreams *u = w->upstreams;
+    sim_clients_called(w->clients, e);
+    check_target(u, e);
+    SIM_CHECK(e->call.call && !find(u, e->call.call, NULL), "a call's number comes twice");
+    SIM_CHECK(u->call_count < CALLS_MAX, "%d calls are open", u->call_count);
+    call *c = calloc(1, sizeof *c);
+    SIM_CHECK(c, "no memory");
+    *c = (call){.id = e->call.call,
+                .request = e->call.request->id,
+                .upstream = e->call.upstream,
+                .failover = e->call.failover};
+    snprintf(c->public_id, sizeof c->public_id, "%s", e->call.request->public_id);
+    snprintf(c->client, sizeof c->client, "%s", e->call.request->client);
+    target *t = &u->targets[c->upstream];
+    int number = t->calls++;
+    bool fault = !w->timid && !w->quiet && sim_below(&t->random, 2);
+    fault = fault && sim_fault(SIM_SOURCE_UPSTREAM + c->upstream, number);
+    sim_script_draw(&c->script, &t->random, &u->policies[c->upstream], c->upstream, e, fault);
+    t->open++;
+    u->calls[u->call_count++] = c;
+    u->counts.calls++;
+    u->counts.faults += fault;
+    u->counts.continued += e->call.mode != UPSTREAM_FRESH;
+    next_at(w, c, c->script.wait_ns[0]);
+}
+
+void sim_upstreams_cancel(world *w, const core_effect *e) {
+    sim_upstreams *u = w->upstreams;
+    call *c = find(u, e->call.call, NULL);
+    SIM_CHECK(c && !c->ended && !c->cancelled, "a call is cancelled that is over");
+    c->cancelled = true;
+    u->counts.cancelled++;
+    sim_clients_call_cancelled(w->clients, c->request, c->id);
+}
+
+// What the core tells the books is what the edge told the core.
+void sim_upstreams_done(world *w, const core_effect *e) {
+    sim_upstreams *u = w->upstreams;
+    int index;
+    call *c = find(u, e->call_done.call, &index);
+    SIM_CHECK(c && c->ended, "a call is done that is open, or was done before");
+    const upstream_end *said = &c->script.end, *told = &e->call_done.end;
+    SIM_CHECK(e->call_done.upstream == &u->policies[c->upstream], "a call of another upstream");
+    SIM_CHECK(e->call_done.failover == c->failover, "a call that was %s a failover",
+              c->failover ? "" : "not");
+    SIM_CHECK(strcmp(e->call_done.public_id, c->public_id) == 0 &&
+                  strcmp(e->call_done.client, c->client) == 0,
+              "a call of %s for %s, not %s for %s", e->call_done.public_id, e->call_done.client,
+              c->public_id, c->client);
+    SIM_CHECK(told->outcome == said->outcome &&
+                  told->cost_microdollars == said->cost_microdollars &&
+                  told->usage.input_tokens == said->usage.input_tokens &&
+                  told->usage.cached_tokens == said->usage.cached_tokens &&
+                  told->usage.written_tokens == said->usage.written_tokens &&
+                  told->usage.output_tokens == said->usage.output_tokens &&
+                  told->usage.known == said->usage.known,
+              "the books hear of another usage than the call had");
+    sim_script_free(&c->script);
+    free(c);
+    u->calls[index] = u->calls[--u->call_count];
+}
+
+static void say(world *w, call *c) {
+    sim_script *s = &c->script;
+    size_t from = s->cuts[c->said], to = s->cuts[c->said + 1];
+    next_at(w, c, s->wait_ns[++c->said]);
+    if (from == to) return;
+    size_t fresh = from < s->overlap ? s->overlap : from;
+    if (fresh < to)
+        sim_clients_said(w->clients, c->request, c->id, s->text.data + fresh, to - fresh);
+    core_event e = {.kind = CORE_UPSTREAM_CONTENT, .upstream.call = c->id};
+    e.upstream.memory = malloc(to - from + 1);
+    SIM_CHECK(e.upstream.memory, "no memory");
+    memcpy(e.upstream.memory, buf_string(&s->text) + from, to - from);
+    e.upstream.content = (upstream_content){.text = e.upstream.memory, .size = to - from};
+    sim_handle(w, &e);
+    core_event_free(&e);
+}
+
+static void note_end(world *w, const call *c) {
+    target *t = &w->upstreams->targets[c->upstream];
+    const upstream_end *end = &c->script.end;
+    t->open--;
+    if (end->outcome == UPSTREAM_ACCOUNT) t->disabled = true;
+    if (end->outcome == UPSTREAM_BUSY && end->retry_after_ms > 0) {
+        int64_t until = sim_here->now_ns + end->retry_after_ms * CLOCK_MS;
+        if (until > t->not_before) t->not_before = until;
+    }
+}
+
+static void finish(world *w, call *c) {
+    if (c->cancelled && sim_below(&w->upstreams->targets[c->upstream].random, 2))
+        sim_script_cancel(&c->script);
+    c->ended = true;
+    uint64_t id = c->id, request = c->request;
+    bool again = sim_below(&w->upstreams->targets[c->upstream].random, 20) == 0;
+    core_event e = {.kind = CORE_UPSTREAM_END, .upstream.call = id};
+    e.upstream.end = c->script.end;
+    note_end(w, c);
+    sim_clients_call_ending(w->clients, request, id, &c->script.end);
+    sim_handle(w, &e);
+    sim_clients_call_ended(w->clients, request);
+    SIM_CHECK(!find(w->upstreams, id, NULL), "a call ended, and the books did not hear of it");
+    if (again) sim_handle(w, &e); // of a call that is over: nobody minds
+}
+
+void sim_upstreams_run(world *w, const sim_item *item) {
+    call *c = find(w->upstreams, item->epoch, NULL);
+    if (!c) return;
+    if (c->said < c->script.pieces)
+        say(w, c);
+    else
+        finish(w, c);
+}
+
+int sim_upstreams_open(const sim_upstreams *u) {
+    return u->call_count;
+}
+
+void sim_upstreams_add(const sim_upstreams *u, sim_call_counts *sum) {
+    sum->calls += u->counts.calls;
+    sum->faults += u->counts.faults;
+    sum->continued += u->counts.continued;
+    sum->cancelled += u->counts.cancelled;
+}

@@ -1,0 +1,251 @@
+#include "tests/sim/sim_world.h"
+
+#include <string.h>
+
+#include "tests/sim/sim_books.h"
+#include "tests/sim/sim_model.h"
+
+enum { SETTLE_SECONDS = 5, CALM_SECONDS_MAX = 90 };
+
+int sim_below(rng *random, int bound) {
+    return (int)rng_below(random, (uint64_t)bound);
+}
+
+int64_t sim_later(rng *random, int from, int to) {
+    return sim_here->now_ns + (from + sim_below(random, to - from + 1)) * CLOCK_MS +
+           sim_below(random, 1000) * 1000;
+}
+
+static void carry_out(world *w, core_effect *e) {
+    switch (e->kind) {
+    case CORE_PIECE:
+        sim_clients_hear_piece(w->clients, e->piece.request_id, &e->piece.piece);
+        break;
+    case CORE_END:
+        sim_clients_hear_end(w->clients, e->end.request, &e->end.end, sim_here->now_ns,
+                             &w->weather);
+        break;
+    case CORE_SEND_PLAN:
+        sim_places_plan(w, e->epoch, &e->plan);
+        break;
+    case CORE_REGISTER_REPLY:
+        sim_places_reply(w, e);
+        break;
+    case CORE_CLOSE_GROUP:
+        sim_places_bye(w, e->epoch);
+        break;
+    case CORE_CALL_UPSTREAM:
+        sim_upstreams_call(w, e);
+        break;
+    case CORE_CANCEL_UPSTREAM:
+        sim_upstreams_cancel(w, e);
+        break;
+    case CORE_CALL_DONE:
+        sim_upstreams_done(w, e);
+        break;
+    case CORE_DRAIN_REPLY:
+    case CORE_LOG:
+    case CORE_NOTICE:
+        break;
+    }
+}
+
+void sim_handle(world *w, const core_event *event) {
+    core_effects_clear(w->effects);
+    core_handle(w->core, event, sim_here->now_ns, w->effects);
+    for (size_t i = 0; i < core_effects_count(w->effects); i++)
+        carry_out(w, core_effects_at(w->effects, i));
+    bool mere_beat = event->kind == CORE_HEARTBEAT && core_effects_count(w->effects) == 0;
+    sim_books_check(w->core, !mere_beat);
+    SIM_CHECK(core_next_timer(w->core) > sim_here->now_ns, "a timer that is due already");
+}
+
+static void cancel(world *w, uint64_t id) {
+    sim_clients_cancelled(w->clients, id);
+    core_event e = {.kind = CORE_CANCEL, .request_id = id};
+    sim_handle(w, &e);
+}
+
+static void plan(world *w, int64_t at_ns, sim_kind kind) {
+    sim_queue_push(&w->queue, (sim_item){.at_ns = at_ns, .kind = kind});
+}
+
+static void do_ask(world *w) {
+    int pause = sim_below(&w->random, 10) == 0 ? 10 * w->pause_ms : w->pause_ms; // bursts
+    if (!w->quiet) plan(w, sim_later(&w->random, 0, pause), SIM_ASK);
+    bool leaves = sim_below(&w->random, 9) == 0, at_once = sim_below(&w->random, 40) == 0;
+    core_event e = {.kind = CORE_REQUEST,
+                    .request = sim_clients_ask(w->clients, sim_here->now_ns, w->quiet)};
+    if (!e.request) return;
+    uint64_t id = e.request->id;
+    sim_handle(w, &e);
+    if (leaves) plan(w, sim_later(&w->random, 0, 300), SIM_CANCEL);
+    if (at_once && sim_clients_lives(w->clients, id)) cancel(w, id);
+}
+
+static void do_stall(world *w) {
+    if (w->quiet) return;
+    int64_t ms = 1 + sim_below(&w->random, sim_below(&w->random, 2) ? 100 : 3000);
+    plan(w, sim_later(&w->random, 100, 3000), SIM_STALL);
+    if (sim_fault(SIM_SOURCE_CLOCK, w->stalls++)) sim_here->now_ns += ms * CLOCK_MS;
+}
+
+static void run_item(world *w, const sim_item *item) {
+    switch (item->kind) {
+    case SIM_ASK:
+        do_ask(w);
+        break;
+    case SIM_CANCEL: {
+        uint64_t id = sim_clients_pick(w->clients);
+        if (id && !w->quiet) cancel(w, id);
+        break;
+    }
+    case SIM_STALL:
+        do_stall(w);
+        break;
+    case SIM_CALL:
+        sim_upstreams_run(w, item);
+        break;
+    default:
+        sim_places_run(w, item);
+        break;
+    }
+}
+
+// One thing happens: what is due first, or the core's timer. After a standstill much is overdue,
+// and comes in its order.
+static void advance(world *w) {
+    const sim_item *first = sim_queue_first(&w->queue);
+    int64_t timer = core_next_timer(w->core), now = sim_here->now_ns;
+    sim_here->event++;
+    if (!first || timer <= first->at_ns) {
+        SIM_CHECK(timer != INT64_MAX, "nothing will ever happen again");
+        sim_here->now_ns = timer > now ? timer : now;
+        sim_handle(w, &(core_event){.kind = CORE_TIMER});
+        return;
+    }
+    sim_item item = *first;
+    sim_queue_pop(&w->queue);
+    sim_here->now_ns = item.at_ns > now ? item.at_ns : now;
+    run_item(w, &item);
+}
+
+static core_options draw_options(world *w) {
+    rng *r = &w->random;
+    core_options o = core_default_options();
+    o.max_queue = 4 + sim_below(r, 40);
+    o.max_seqs = 2 + sim_below(r, 7);
+    o.max_step_tokens = o.max_seqs + 1 + sim_below(r, 40);
+    o.block_tokens = 1 + sim_below(r, 8);
+    o.heartbeat_timeout_ns = (350 + sim_below(r, 700)) * CLOCK_MS;
+    o.step_timeout_ns = (400 + sim_below(r, 1600)) * CLOCK_MS;
+    o.start_timeout_ns = CLOCK_SECOND;
+    o.no_group_wait_ns = (200 + sim_below(r, 4000)) * CLOCK_MS;
+    o.upstreams = w->site.upstreams;
+    return o;
+}
+
+static void draw_site(world *w, uint64_t seed) {
+    static const char *const names[SIM_MODELS_MAX] = {"m0", "m1", "m2"};
+    sim_site *site = &w->site;
+    site->model_count = 1 + sim_below(&w->random, SIM_MODELS_MAX);
+    for (int i = 0; i < site->model_count; i++) {
+        site->models[i] = names[i];
+        site->least_capacity[i] = INT32_MAX;
+    }
+    int count = 1 + sim_below(&w->random, SIM_PLACES_MAX);
+    for (int i = 0; i < count; i++) {
+        int m = sim_below(&w->random, site->model_count);
+        sim_places_open(w, names[m], seed ^ (uint64_t)(i + 1) << 40);
+        int capacity = w->places.items[i].kv_blocks * w->options.block_tokens;
+        if (capacity < site->least_capacity[m]) site->least_capacity[m] = capacity;
+        site->served[m] = true;
+    }
+}
+
+static void build(world *w, uint64_t seed) {
+    *w = (world){.random = rng_make(seed), .effects = core_effects_create()};
+    w->timid = sim_below(&w->random, 6) == 0;
+    w->pause_ms = 4 << sim_below(&w->random, 4);
+    w->upstreams = sim_upstreams_create(seed ^ UINT64_C(1) << 50, w->timid, &w->site.upstreams);
+    w->options = draw_options(w);
+    w->core = core_create(&w->options);
+    w->places.config = (model_config){.layers = 2,
+                                      .width = 64,
+                                      .ffn_width = 128,
+                                      .heads = 4,
+                                      .kv_heads = 2,
+                                      .head_dim = 16,
+                                      .vocab = SIM_VOCAB,
+                                      .context = SIM_CONTEXT};
+    draw_site(w, seed);
+    w->clients = sim_clients_create(seed + 1, &w->site);
+    plan(w, sim_later(&w->random, 2, 30), SIM_ASK);
+    if (!w->timid) plan(w, sim_later(&w->random, 10, 2000), SIM_STALL);
+}
+
+// No more faults; once those under way are over, everything must come to its end.
+static void turn_calm(world *w) {
+    w->quiet = true;
+    int64_t calm = sim_here->now_ns + SETTLE_SECONDS * CLOCK_SECOND;
+    int64_t end = calm + CALM_SECONDS_MAX * CLOCK_SECOND;
+    while (sim_clients_alive(w->clients) > 0 || sim_upstreams_open(w->upstreams) > 0) {
+        advance(w);
+        w->weather.calm = sim_here->now_ns > calm;
+        SIM_CHECK(sim_here->now_ns < end, "%d requests and %d calls still wait after %d seconds",
+                  sim_clients_alive(w->clients), sim_upstreams_open(w->upstreams),
+                  CALM_SECONDS_MAX);
+    }
+}
+
+static void add_counters(core_counters *sum, const world *w) {
+    arena *memory = arena_create(SIZE_MAX);
+    core_view view;
+    status s = core_look(w->core, sim_here->now_ns, memory, &view);
+    SIM_CHECK(status_is_ok(&s) && view.running == 0 && view.queued == 0 && view.waiting == 0 &&
+                  view.away == 0,
+              "somebody is left");
+    for (int i = 0; i < view.group_count; i++)
+        SIM_CHECK(view.groups[i].kv_blocks_used == 0, "blocks are left");
+    for (int i = 0; i < view.upstream_count; i++)
+        SIM_CHECK(view.upstreams[i].calls_open == 0, "calls are left");
+    SIM_CHECK(!w->timid || view.counters.groups_lost == 0, "a group without a fault was lost");
+    sum->requests += view.counters.requests;
+    sum->ended_ok += view.counters.ended_ok;
+    sum->cached_tokens += view.counters.cached_tokens;
+    sum->preemptions += view.counters.preemptions;
+    sum->replays += view.counters.replays;
+    sum->groups_lost += view.counters.groups_lost;
+    sum->steps += view.counters.steps;
+    arena_destroy(memory);
+}
+
+static void tear_down(world *w) {
+    core_effects_clear(w->effects);
+    core_destroy(w->core, w->effects);
+    sim_places_close(w);
+    for (const sim_item *i; (i = sim_queue_first(&w->queue)); sim_queue_pop(&w->queue)) {
+        if (!i->data) continue;
+        arena_destroy(((step_result *)i->data)->memory);
+        free(i->data);
+    }
+    core_effects_destroy(w->effects);
+    sim_clients_destroy(w->clients);
+    sim_upstreams_destroy(w->upstreams);
+}
+
+void sim_world_run(uint64_t seed, uint64_t events, sim_sums *sums) {
+    static world w;
+    sim_here->seed = seed;
+    sim_here->event = 0;
+    sim_here->now_ns = CLOCK_SECOND;
+    sim_here->violation[0] = '\0';
+    sim_schedule_begin();
+    build(&w, seed);
+    while (sim_here->event < events) advance(&w);
+    turn_calm(&w);
+    add_counters(&sums->core, &w);
+    sim_upstreams_add(w.upstreams, &sums->calls);
+    sums->events += sim_here->event;
+    tear_down(&w);
+}
