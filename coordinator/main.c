@@ -15,15 +15,17 @@
 #include "coordinator/ingress/api_keys.h"
 #include "coordinator/ingress/grpc_inference.h"
 #include "coordinator/ingress/http_server.h"
+#include "coordinator/observe/event_log.h"
 #include "coordinator/observe/metrics.h"
 #include "coordinator/options.h"
+#include "coordinator/outside.h"
 #include "proto/rpc_health.h"
 #include "proto/rpc_reflection.h"
 
 enum {
     SERVICES = 5, // of gRPC: clients', workers', health, reflection twice
     OPTIONS_BYTES_MAX = 1 << 20,
-    EVENTS_MAX = 4096,      // of workers; heartbeats of a thousand ranks in half a second
+    EVENTS_MAX = 4096, // of workers and upstreams; heartbeats of a thousand ranks in half a second
     LAST_WORDS_SECONDS = 2, // for what waits to be sent when the core has ended
 };
 
@@ -32,6 +34,8 @@ typedef struct coordinator {
     model_registry *models;
     api_keys *keys;
     metrics *metrics;
+    event_log *events;
+    outside outside;
     core_thread *core;
     group_links *links;
     grpc_inference *inference;
@@ -57,8 +61,12 @@ static status make_core(coordinator *c) {
     if (!c->models || !c->metrics) return no_memory();
     if (c->options->api_keys)
         TRY(status_context(api_keys_open(c->options->api_keys, &c->keys), "--api-keys"));
+    TRY(status_context(event_log_open(c->options->event_log, &c->events), "--event-log"));
+    TRY(outside_open(&c->outside, c->options));
     core_thread_options o = {.core = options_for_core(c->options), .queue = EVENTS_MAX};
+    o.core.upstreams = outside_upstreams(&c->outside);
     TRY(core_thread_create(&o, &c->core));
+    TRY(outside_start(&c->outside, c->options, c->core, post));
     c->ingress = (ingress){.models = c->models,
                            .keys = c->keys,
                            .metrics = c->metrics,
@@ -69,7 +77,11 @@ static status make_core(coordinator *c) {
                            .max_context = (int)c->options->max_context,
                            .max_queue = (int)c->options->max_queue,
                            .default_timeout_ns = c->options->request_timeout_ns,
-                           .max_timeout_ns = c->options->request_timeout_most_ns};
+                           .max_timeout_ns = c->options->request_timeout_most_ns,
+                           .routing = c->outside.policy,
+                           .books = c->outside.ledger ? &c->outside.books : NULL,
+                           .upstreams = c->outside.metrics,
+                           .ledger = c->outside.ledger};
     c->links = group_links_create(
         &(group_links_options){.core = c->core, .post = post, .models = c->models});
     c->inference = grpc_inference_create(&c->ingress);
@@ -126,10 +138,17 @@ static status write_addresses(const coordinator *c) {
     return status_error(STATUS_UNAVAILABLE, "--address-file %s: %s", path, strerror(errno));
 }
 
+static status start_core(coordinator *c) {
+    core_ports ports = {
+        .groups = group_links_port(c->links),
+        .observe = {.usage = c->outside.books, .events = c->events, .notice = event_log_write}};
+    if (c->outside.edge) ports.upstreams = upstream_edge_port(c->outside.edge);
+    return core_thread_start(c->core, &ports);
+}
+
 static status start(coordinator *c) {
     TRY(make_core(c));
-    core_ports ports = {.groups = group_links_port(c->links)};
-    TRY(core_thread_start(c->core, &ports));
+    TRY(start_core(c));
     TRY(start_grpc(c));
     TRY(start_http(c));
     log_info("main",
@@ -151,6 +170,7 @@ static void drain(coordinator *c) {
 
 // Also takes apart what was only half built.
 static void stop(coordinator *c) {
+    outside_close(&c->outside, clock_now_ns() + LAST_WORDS_SECONDS * CLOCK_SECOND);
     if (c->core) core_thread_stop(c->core);
     if (c->http) http_server_stop(c->http);
     if (c->grpc) {
@@ -161,7 +181,9 @@ static void stop(coordinator *c) {
     rpc_reflection_destroy(c->reflection);
     grpc_inference_destroy(c->inference);
     group_links_destroy(c->links);
+    outside_free(&c->outside);
     core_thread_destroy(c->core);
+    event_log_close(c->events);
     api_keys_close(c->keys);
     metrics_destroy(c->metrics);
     if (c->models) model_registry_destroy(c->models);

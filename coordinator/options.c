@@ -2,6 +2,7 @@
 #include "coordinator/options.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -63,6 +64,15 @@ static status check(options *o, int word_count, const char *const *words) {
     return log_level_parse(o->log_level_name, &o->log_level);
 }
 
+// The file after --config (config_parse has checked that it is there), or NULL.
+static const char *config_file_of(int argc, char **argv) {
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strncmp(argv[i], "--config=", 9) == 0) return argv[i] + 9;
+        if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) return argv[i + 1];
+    }
+    return NULL;
+}
+
 status options_parse(int argc, char **argv, arena *memory, options *out, bool *exit_now) {
     options *o = out;
     *o = defaults();
@@ -75,6 +85,16 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
          "file with one \"NAME KEY\" a line; none: anybody may ask"},
         {"address-file", CONFIG_STRING, &o->address_file, 0, 0, NULL, "PATH",
          "where to write the addresses once both listen, for whoever chose port 0"},
+        {"routing", CONFIG_STRING, &o->routing, 0, 0, NULL, "FILE",
+         "where requests may go: upstreams, privacy, routes, budgets; default: the --config file"},
+        {"data-dir", CONFIG_STRING, &o->data_dir, 0, 0, NULL, "DIR",
+         "where usage and the audit are kept; without it nothing may leave"},
+        {"prices", CONFIG_STRING, &o->prices, 0, 0, NULL, "FILE",
+         "what upstreams cost (deploy/prices.json)"},
+        {"event-log", CONFIG_STRING, &o->event_log, 0, 0, NULL, "FILE",
+         "what happens to groups and upstreams is appended there, a line of JSON each"},
+        {"upstream-proxy", CONFIG_STRING, &o->upstream_proxy, 0, 0, NULL, "URL",
+         "for https upstreams; the environment's proxies are not used"},
         {"max-queue", CONFIG_INT, &o->max_queue, 1, ITEMS_MAX, NULL, NULL,
          "requests that may wait; beyond, clients hear 429"},
         {"max-seqs", CONFIG_INT, &o->max_seqs, 1, CLUSTER_SEQS_MAX, NULL, NULL,
@@ -124,6 +144,7 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
     config_action action;
     TRY(config_parse(&program, argc, argv, memory, words, &word_count, &action));
     *exit_now = action == CONFIG_EXIT;
+    if (!o->routing) o->routing = config_file_of(argc, argv);
     return *exit_now ? status_ok() : check(o, word_count, words);
 }
 

@@ -11,9 +11,14 @@
 #include "coordinator/core/core.h"
 
 typedef struct options {
-    const char *http, *grpc;  // "HOST:PORT"
-    const char *api_keys;     // path; NULL: anybody may ask
-    const char *address_file; // path; NULL: the addresses are only logged
+    const char *http, *grpc;    // "HOST:PORT"
+    const char *api_keys;       // path; NULL: anybody may ask
+    const char *address_file;   // path; NULL: the addresses are only logged
+    const char *routing;        // path; by default the --config file; NULL: none, nothing leaves
+    const char *data_dir;       // path; NULL: no books, nothing leaves
+    const char *prices;         // path; NULL: what upstreams cost is not known
+    const char *event_log;      // path; NULL: kept in memory only
+    const char *upstream_proxy; // URL; NULL: none
     int64_t http_threads, http_workers, http_connections, http_body_max;
     int64_t max_queue, max_seqs, max_step_tokens, block_tokens, max_context;
     int64_t request_timeout_ns, request_timeout_most_ns, no_group_wait_ns;

@@ -107,6 +107,9 @@ typedef struct ingress {
     // The books, asked for prices and what was spent. NULL: nothing is known of either, and nothing
     // leaves.
     const struct usage_port *books;
+    // For /metrics alone; NULL: there are none.
+    const struct upstream_metrics *upstreams;
+    struct ledger *ledger;
 } ingress;
 
 typedef struct prepared {
