@@ -11,6 +11,7 @@ static const char schema[] =
     " ttft_us INTEGER NOT NULL, total_us INTEGER NOT NULL, outcome TEXT NOT NULL,"
     " compute_us INTEGER NOT NULL, local_nano INTEGER);"
     "CREATE INDEX IF NOT EXISTS usage_at ON usage (at_us);"
+    "CREATE INDEX IF NOT EXISTS usage_request ON usage (request_id);"
     "CREATE TABLE IF NOT EXISTS call ("
     " id INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, request_id TEXT NOT NULL, key TEXT NOT NULL,"
     " call INTEGER NOT NULL, upstream TEXT NOT NULL, api TEXT NOT NULL, model TEXT NOT NULL,"
@@ -35,6 +36,7 @@ static const char schema[] =
     "CREATE TRIGGER IF NOT EXISTS audit_in_order BEFORE INSERT ON audit"
     " WHEN NEW.seq IS NOT (SELECT ifnull(max(seq), -1) + 1 FROM audit)"
     " BEGIN SELECT RAISE(ABORT, 'audit rows are only appended'); END;"
+    // A request of several prompts is several rows of usage with one id, which share their calls.
     "CREATE VIEW IF NOT EXISTS request AS SELECT usage.*,"
     " (SELECT sum(cost_nano) FROM call WHERE call.request_id = usage.request_id) AS upstream_nano,"
     " (SELECT count(*) FROM call WHERE call.request_id = usage.request_id) AS calls,"

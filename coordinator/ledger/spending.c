@@ -21,7 +21,7 @@ typedef struct pending {
 struct spending {
     int64_t day;
     int keys;
-    spender others;
+    spender others, all;
     pending *calls;
     spender slots[SLOTS];
 };
@@ -51,7 +51,7 @@ void spending_destroy(spending *s) {
 static void turn(spending *s, int64_t day) {
     if (day <= s->day) return;
     s->day = day;
-    s->others.spent = 0;
+    s->others.spent = s->all.spent = 0;
     for (int i = 0; i < SLOTS; i++) s->slots[i].spent = 0;
 }
 
@@ -82,6 +82,7 @@ bool spending_begin(spending *s, int64_t day, const char *key, const char *reque
         return false;
     }
     p->who->under_way += nano;
+    s->all.under_way += nano;
     s->calls = p;
     return true;
 }
@@ -94,15 +95,18 @@ void spending_end(spending *s, int64_t day, const char *key, const char *request
             continue;
         pending *over = *p;
         over->who->under_way -= over->nano;
+        s->all.under_way -= over->nano;
         *p = over->next;
         free_call(over);
         break;
     }
-    if (nano > 0) find(s, key, true)->spent += nano;
+    if (nano <= 0) return;
+    find(s, key, true)->spent += nano;
+    s->all.spent += nano;
 }
 
 int64_t spending_today(spending *s, int64_t day, const char *key) {
     turn(s, day);
-    const spender *who = find(s, key, false);
+    const spender *who = key ? find(s, key, false) : &s->all;
     return who ? who->spent + who->under_way : 0;
 }

@@ -22,6 +22,7 @@ bool spending_begin(spending *s, int64_t day, const char *key, const char *reque
 // It ended and cost `nano`; also one that never began here.
 void spending_end(spending *s, int64_t day, const char *key, const char *request_id,
                   const char *upstream, int64_t nano);
-int64_t spending_today(spending *s, int64_t day, const char *key); // nanodollars
+// Nanodollars of a key; of all when key is NULL.
+int64_t spending_today(spending *s, int64_t day, const char *key);
 
 #endif

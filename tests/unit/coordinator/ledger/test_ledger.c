@@ -211,6 +211,7 @@ static void test_books_go_on_after_a_restart(void **state) {
         usage_port port = ledger_port(l);
         assert_int_equal(port.spent_today(port.ledger, "key:support"), 1000 * (i + 1));
         assert_int_equal(port.spent_today(port.ledger, "key:another"), 0);
+        assert_int_equal(port.spent_today(port.ledger, NULL), 1000 * (i + 1));
         ledger_close(l);
     }
     audit_report r = verify(&f);
