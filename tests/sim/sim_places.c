@@ -77,6 +77,11 @@ static int64_t step_done(place *p) {
     return at < p->cut_until_ns ? p->cut_until_ns + (at - sim_here->now_ns) : at;
 }
 
+static void begin_step(world *w, place *p) {
+    p->begun++;
+    later(w, p, step_done(p), SIM_STEP);
+}
+
 void sim_places_plan(world *w, uint64_t epoch, step_plan *plan) {
     place *p = place_of(w, epoch);
     SIM_CHECK(p, "a plan for a group that is closed");
@@ -86,7 +91,7 @@ void sim_places_plan(world *w, uint64_t epoch, step_plan *plan) {
     }
     SIM_CHECK(p->ready && p->plan_count < CORE_PIPELINE, "a plan that nobody can take");
     p->plans[p->plan_count++] = *plan;
-    if (p->plan_count == 1) later(w, p, step_done(p), SIM_STEP);
+    if (p->plan_count == 1) begin_step(w, p);
 }
 
 void sim_places_reply(world *w, core_effect *e) {
@@ -98,20 +103,41 @@ void sim_places_reply(world *w, core_effect *e) {
     p->epoch = e->epoch;
     p->limits = e->joined.response.limits;
     p->silent_rank = -1;
+    p->begun = p->may_lose = 0;
+    p->lost_told = false;
     later(w, p, sim_here->now_ns + BEAT_MS / 2 * CLOCK_MS, SIM_BEAT);
     later(w, p, sim_later(&p->random, 5, 150), SIM_LOADED);
     if (!w->timid && !w->quiet) later(w, p, sim_later(&p->random, 50, 1500), SIM_FAULT);
 }
 
-void sim_places_bye(world *w, uint64_t epoch) {
-    place *p = place_of(w, epoch);
+void sim_places_bye(world *w, const core_effect *e) {
+    place *p = place_of(w, e->epoch);
     SIM_CHECK(p, "a group is closed twice");
     SIM_CHECK(!w->timid, "a group without a fault is closed");
-    int ghost = ghost_of(p, epoch);
+    int ghost = ghost_of(p, e->epoch);
     if (ghost >= 0)
         p->ghosts[ghost] = p->ghosts[--p->ghost_count];
     else
         stop(w, p);
+}
+
+// What an operator hears is what happened, and of the rank that it happened to.
+void sim_places_notice(world *w, const core_notice *n) {
+    place *p = place_of(w, n->epoch);
+    if (!p || p->epoch != n->epoch) return; // a ghost is lost for any reason
+    if (n->kind == NOTICE_GROUP_DRAINED) p->lost_told = true;
+    if (n->kind != NOTICE_GROUP_LOST) return;
+    SIM_CHECK(!p->lost_told, "a group is lost twice");
+    p->lost_told = true;
+    SIM_CHECK(p->may_lose >> n->loss & 1, "a group is lost as '%s', and none of that happened: %s",
+              loss_reason_name(n->loss), n->text);
+    if (n->loss == LOSS_OVERDUE && p->hangs && p->silent_rank < 0 &&
+        p->may_lose == 1u << LOSS_OVERDUE)
+        SIM_CHECK(n->rank == p->late_rank, "rank %d is said to be late, not rank %d", n->rank,
+                  p->late_rank);
+    if (n->loss == LOSS_SILENT && p->may_lose == 1u << LOSS_SILENT && p->silent_rank >= 0)
+        SIM_CHECK(n->rank == p->silent_rank, "rank %d is said to be silent, not rank %d", n->rank,
+                  p->silent_rank);
 }
 
 static void do_register(world *w, place *p) {
@@ -141,6 +167,17 @@ static void do_loaded(world *w, place *p) {
     sim_handle(w, &e);
 }
 
+static heartbeat beat_of(const place *p, int rank) {
+    bool late = p->hangs && rank == p->late_rank;
+    return (heartbeat){.epoch = p->epoch,
+                       .rank = rank,
+                       .phase = p->plan_count == 0 ? CLUSTER_IDLE
+                                : late             ? CLUSTER_STEP
+                                                   : CLUSTER_ALLREDUCE,
+                       .step = p->begun,
+                       .collective = 2 * p->begun - (late && p->plan_count > 0)};
+}
+
 // Every rank in turn, by calls of their own: their order is anything.
 static void do_beat(world *w, place *p, uint64_t epoch) {
     bool cut = sim_here->now_ns < p->cut_until_ns;
@@ -148,8 +185,7 @@ static void do_beat(world *w, place *p, uint64_t epoch) {
     for (int i = 0; i < p->ranks && p->epoch == epoch && !cut; i++) {
         int rank = (first + i) % p->ranks;
         if (rank == p->silent_rank) continue;
-        core_event e = {.kind = CORE_HEARTBEAT,
-                        .heartbeat = {.epoch = epoch, .rank = rank, .phase = CLUSTER_IDLE}};
+        core_event e = {.kind = CORE_HEARTBEAT, .heartbeat = beat_of(p, rank)};
         sim_handle(w, &e);
         if (sim_below(&p->random, 50) == 0) sim_handle(w, &e); // said twice
     }
@@ -164,10 +200,13 @@ static void spoil(world *w, place *p, step_result *r) {
     if (!sim_fault(source, p->results++)) return;
     if (what == 0) {
         s->token = SIM_VOCAB; // nonsense: the group is not to be trusted
+        p->may_lose |= 1u << LOSS_PROTOCOL;
     } else if (what == 1) {
         r->step--; // an old result again
+        p->may_lose |= 1u << LOSS_PROTOCOL;
     } else {
         s->bad_numbers = true;
+        p->may_lose |= 1u << LOSS_NUMBERS;
         w->weather.bad_numbers = true;
     }
 }
@@ -187,7 +226,7 @@ static void do_step(world *w, place *p) {
                      .epoch = p->epoch,
                      .data = r};
     sim_queue_push(&w->queue, item);
-    if (p->plan_count) later(w, p, step_done(p), SIM_STEP);
+    if (p->plan_count) begin_step(w, p);
 }
 
 // Of a group that is gone, too: half of these are lost, half come late.
@@ -210,16 +249,31 @@ static void become_ghost(world *w, place *p) {
 
 static void closed(world *w, place *p) {
     core_event e = {.epoch = p->epoch, .kind = CORE_GROUP_CLOSED};
+    p->may_lose |= 1u << LOSS_STREAM_CLOSED;
     if (sim_below(&p->random, 2)) snprintf(e.reason, sizeof e.reason, "connection reset");
     sim_handle(w, &e);
 }
 
 static void failed(world *w, place *p) {
-    static const char *const reasons[] = {"device error", "ranks disagree about a token",
-                                          "an allreduce's checksum differs"};
-    core_event e = {.epoch = p->epoch, .kind = CORE_GROUP_FAILED};
-    e.failed.rank = sim_below(&p->random, p->ranks + 1) - 1;
-    snprintf(e.failed.reason, sizeof e.failed.reason, "%s", reasons[sim_below(&p->random, 3)]);
+    static const loss_reason losses[CLUSTER_FAILED_COUNT] = {
+        [CLUSTER_FAILED] = LOSS_DEVICE,          [CLUSTER_FAILED_DEVICE] = LOSS_DEVICE,
+        [CLUSTER_FAILED_NUMBERS] = LOSS_NUMBERS, [CLUSTER_FAILED_CHECKSUM] = LOSS_CHECKSUM,
+        [CLUSTER_FAILED_HUNG] = LOSS_OVERDUE,
+    };
+    int code = sim_below(&p->random, CLUSTER_FAILED_COUNT);
+    p->may_lose |= 1u << losses[code];
+    if (sim_below(&p->random, 3)) {
+        core_event e = {.epoch = p->epoch, .kind = CORE_GROUP_FAILED};
+        e.failed.rank = sim_below(&p->random, p->ranks + 1) - 1;
+        e.failed.code = (cluster_failure)code;
+        snprintf(e.failed.reason, sizeof e.failed.reason, "%s",
+                 cluster_failure_name(e.failed.code));
+        sim_handle(w, &e);
+        return;
+    }
+    core_event e = {.kind = CORE_HEARTBEAT, .heartbeat = beat_of(p, 0)};
+    e.heartbeat.code = (cluster_failure)code;
+    snprintf(e.heartbeat.error, sizeof e.heartbeat.error, "%s", cluster_failure_name(code));
     sim_handle(w, &e);
 }
 
@@ -231,18 +285,30 @@ static void drained(world *w, place *p) {
 
 static void cut(place *p) {
     p->cut_until_ns = sim_later(&p->random, 5, sim_below(&p->random, 2) ? 200 : 1500);
+    p->may_lose |= 1u << LOSS_SILENT | 1u << LOSS_OVERDUE;
+}
+
+static void hang(place *p) { // the step never ends
+    p->hangs = true;
+    p->late_rank = sim_below(&p->random, p->ranks);
+    p->may_lose |= 1u << LOSS_OVERDUE;
+}
+
+static void fall_silent(place *p) { // as after SIGSTOP
+    p->silent_rank = sim_below(&p->random, p->ranks);
+    p->may_lose |= 1u << LOSS_SILENT;
 }
 
 static void befall(world *w, place *p, int what) {
     switch (what) {
-    case 0: // the step never ends
-        p->hangs = true;
+    case 0:
+        hang(p);
         break;
-    case 1: // as after SIGSTOP
-        p->silent_rank = sim_below(&p->random, p->ranks);
+    case 1:
+        fall_silent(p);
         break;
     case 2:
-        p->hangs = true, p->silent_rank = 0;
+        hang(p), fall_silent(p);
         break;
     case 3:
         cut(p);

@@ -25,6 +25,10 @@ typedef struct place {
     int plan_count;
     bool ready, hangs;
     int silent_rank;                 // -1: none
+    int late_rank;                   // that a step which hangs waits for
+    uint64_t begun;                  // steps entered
+    uint32_t may_lose;               // bits of loss_reason: what may be said of its end
+    bool lost_told;                  // and was
     int slow_ms;                     // more per step
     int64_t cut_until_ns;            // the link carries nothing until then
     int64_t arrived_ns;              // of the last message from here: a stream keeps its order
@@ -48,7 +52,8 @@ void sim_places_close(struct world *w);
 // Effects.
 void sim_places_plan(struct world *w, uint64_t epoch, step_plan *plan);
 void sim_places_reply(struct world *w, core_effect *e);
-void sim_places_bye(struct world *w, uint64_t epoch);
+void sim_places_bye(struct world *w, const core_effect *e);
+void sim_places_notice(struct world *w, const core_notice *n);
 
 // What is due at a place.
 void sim_places_run(struct world *w, const sim_item *item);

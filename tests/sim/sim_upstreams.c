@@ -11,6 +11,7 @@ typedef struct call {
     uint64_t id, request;
     int upstream;
     bool failover, cancelled, ended;
+    bool probe; // began while the breaker was half open
     char public_id[40], client[16];
     sim_script script;
     int said; // pieces
@@ -21,6 +22,9 @@ typedef struct target {
     int calls;          // so far: they have numbers
     int open;           // without an end
     bool disabled;      // its account was refused
+    bool fault_now;     // the end that is being told is a fault
+    int64_t breaker_ns; // it opened then; 0: it is closed
+    int probes;         // calls since then without an end
     int64_t not_before; // back-pressure asks for silence until then
 } target;
 
@@ -104,6 +108,15 @@ static void check_target(const sim_upstreams *u, const core_effect *e) {
     SIM_CHECK(!t->disabled, "%s is called, and its account was refused", p->name);
     SIM_CHECK(sim_here->now_ns >= t->not_before, "%s is called %lld ms too early", p->name,
               (long long)((t->not_before - sim_here->now_ns) / CLOCK_MS));
+    if (t->breaker_ns) {
+        SIM_CHECK(sim_here->now_ns >= t->breaker_ns + p->breaker_open_ns,
+                  "%s is called while its breaker is open", p->name);
+        SIM_CHECK(t->probes == 0, "%s has two probes", p->name);
+    }
+    double minutes = (double)(sim_here->now_ns - CLOCK_SECOND) / 60e9;
+    SIM_CHECK(p->requests_per_minute == 0 ||
+                  t->calls + 1 <= p->requests_per_minute * (1 + minutes) + 0.001,
+              "%s: %d calls in %.1f minutes", p->name, t->calls + 1, minutes);
     SIM_CHECK(p->concurrency == 0 || t->open < p->concurrency, "%s: %d calls at once", p->name,
               t->open + 1);
 }
@@ -128,6 +141,8 @@ void sim_upstreams_call(world *w, const core_effect *e) {
     fault = fault && sim_fault(SIM_SOURCE_UPSTREAM + c->upstream, number);
     sim_script_draw(&c->script, &t->random, &u->policies[c->upstream], c->upstream, e, fault);
     t->open++;
+    c->probe = t->breaker_ns != 0;
+    t->probes += c->probe;
     u->calls[u->call_count++] = c;
     u->counts.calls++;
     u->counts.faults += fault;
@@ -142,6 +157,20 @@ void sim_upstreams_cancel(world *w, const core_effect *e) {
     c->cancelled = true;
     u->counts.cancelled++;
     sim_clients_call_cancelled(w->clients, c->request, c->id);
+}
+
+void sim_upstreams_notice(world *w, const core_notice *n) {
+    sim_upstreams *u = w->upstreams;
+    for (int i = 0; i < u->count; i++) {
+        target *t = &u->targets[i];
+        if (strcmp(n->upstream, u->policies[i].name) != 0) continue;
+        SIM_CHECK(n->kind != NOTICE_BREAKER_OPEN || t->fault_now,
+                  "the breaker of %s opens without a fault", n->upstream);
+        SIM_CHECK(n->kind != NOTICE_UPSTREAM_DISABLED || t->disabled, "%s is disabled for nothing",
+                  n->upstream);
+        if (n->kind == NOTICE_BREAKER_OPEN) t->breaker_ns = sim_here->now_ns, t->probes = 0;
+        if (n->kind == NOTICE_BREAKER_CLOSED) t->breaker_ns = 0;
+    }
 }
 
 // What the core tells the books is what the edge told the core.
@@ -192,6 +221,8 @@ static void note_end(world *w, const call *c) {
     target *t = &w->upstreams->targets[c->upstream];
     const upstream_end *end = &c->script.end;
     t->open--;
+    if (c->probe && t->probes > 0) t->probes--;
+    t->fault_now = end->outcome == UPSTREAM_FAULT;
     if (end->outcome == UPSTREAM_ACCOUNT) t->disabled = true;
     if (end->outcome == UPSTREAM_BUSY && end->retry_after_ms > 0) {
         int64_t until = sim_here->now_ns + end->retry_after_ms * CLOCK_MS;
@@ -199,7 +230,16 @@ static void note_end(world *w, const call *c) {
     }
 }
 
+// Words about a call that is over: nobody minds them.
+static void speak_late(world *w, const core_event *end) {
+    core_event e = {.kind = CORE_UPSTREAM_CONTENT, .upstream.call = end->upstream.call};
+    e.upstream.content = (upstream_content){.text = "late", .size = 4};
+    sim_handle(w, &e);
+    sim_handle(w, end);
+}
+
 static void finish(world *w, call *c) {
+    int upstream = c->upstream;
     if (c->cancelled && sim_below(&w->upstreams->targets[c->upstream].random, 2))
         sim_script_cancel(&c->script);
     c->ended = true;
@@ -212,7 +252,8 @@ static void finish(world *w, call *c) {
     sim_handle(w, &e);
     sim_clients_call_ended(w->clients, request);
     SIM_CHECK(!find(w->upstreams, id, NULL), "a call ended, and the books did not hear of it");
-    if (again) sim_handle(w, &e); // of a call that is over: nobody minds
+    w->upstreams->targets[upstream].fault_now = false;
+    if (again) speak_late(w, &e);
 }
 
 void sim_upstreams_run(world *w, const sim_item *item) {

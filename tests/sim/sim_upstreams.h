@@ -20,6 +20,7 @@ void sim_upstreams_destroy(sim_upstreams *u);
 void sim_upstreams_call(struct world *w, const core_effect *e);
 void sim_upstreams_cancel(struct world *w, const core_effect *e);
 void sim_upstreams_done(struct world *w, const core_effect *e);
+void sim_upstreams_notice(struct world *w, const core_notice *n);
 
 // The next words, or the end, of the call that `item` names.
 void sim_upstreams_run(struct world *w, const sim_item *item);

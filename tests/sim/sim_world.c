@@ -32,7 +32,7 @@ static void carry_out(world *w, core_effect *e) {
         sim_places_reply(w, e);
         break;
     case CORE_CLOSE_GROUP:
-        sim_places_bye(w, e->epoch);
+        sim_places_bye(w, e);
         break;
     case CORE_CALL_UPSTREAM:
         sim_upstreams_call(w, e);
@@ -43,9 +43,12 @@ static void carry_out(world *w, core_effect *e) {
     case CORE_CALL_DONE:
         sim_upstreams_done(w, e);
         break;
+    case CORE_NOTICE:
+        sim_places_notice(w, &e->notice);
+        sim_upstreams_notice(w, &e->notice);
+        break;
     case CORE_DRAIN_REPLY:
     case CORE_LOG:
-    case CORE_NOTICE:
         break;
     }
 }
