@@ -33,6 +33,7 @@ class Ask:
     tool_forced: str = ""  # "": the text decides; "*": any; else a name
     json_mode: bool = False
     max_tokens: int = 0  # 0: not given
+    restarts: bool = False  # an assistant's last message is not gone on from, the answer begins anew
 
     @property
     def prefill(self):
@@ -130,7 +131,7 @@ def answer(ask, restarts=False, cached=0, reasoning=0):
     if said.calls:
         said.finish = "tools"
         return said
-    if ask.prefill and not restarts:
+    if ask.prefill and not (restarts or ask.restarts):
         text = continuation(ask.prefill, ask.words)
     elif ask.user_turn:
         text = ask.user_turn[-OVERLAP:] + continuation(ask.user_turn, ask.words)

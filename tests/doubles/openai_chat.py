@@ -6,10 +6,11 @@ from .answers import Ask, Refused, only
 
 NAME = "openai-chat"
 FINISH = {"stop": "stop", "length": "length", "tools": "tool_calls"}
+LIKE_VLLM = {"continue_final_message", "add_generation_prompt"}  # vLLM, SGLang and others go on from the last message where this says so
 KNOWN = {"model", "messages", "stream", "stream_options", "tools", "tool_choice", "parallel_tool_calls", "max_tokens",
          "max_completion_tokens", "temperature", "top_p", "stop", "seed", "n", "response_format", "user", "frequency_penalty",
          "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "metadata", "store", "service_tier", "reasoning_effort",
-         "safety_identifier", "prompt_cache_key"}
+         "safety_identifier", "prompt_cache_key", *LIKE_VLLM}
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
 
@@ -57,7 +58,7 @@ def ask_of(exchange, body):
         raise Refused(f"Invalid response_format type {form!r}", "response_format")
     return Ask(body["model"], messages, bool(body.get("stream")), bool((body.get("stream_options") or {}).get("include_usage")),
                [] if choice == "none" else tools, forced, form != "text",
-               body.get("max_completion_tokens") or body.get("max_tokens") or 0)
+               body.get("max_completion_tokens") or body.get("max_tokens") or 0, not body.get("continue_final_message"))
 
 
 def usage(said):
@@ -133,8 +134,9 @@ def error(name, fault, detail="", param=None):
         "too-long": (400, {}, failure("This model's maximum context length is 8 tokens. However, your messages resulted in 9 tokens.",
                                       "invalid_request_error", "context_length_exceeded", "messages")),
         "too-large": (413, {}, failure("Request too large.", "invalid_request_error")),
-        "prefill-refused": (400, {}, failure("Cannot continue from an assistant message: the last message must have role 'user' or 'tool'.",
-                                             "invalid_request_error", "invalid_value", "messages")),
+        # OpenAI's own models never say so; proxies before others pass it on
+        "prefill-refused": (400, {}, failure("This model does not support assistant message prefill. "
+                                             "The conversation must end with a user message.", "invalid_request_error")),
     }[name]
 
 

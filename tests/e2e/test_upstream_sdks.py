@@ -268,7 +268,8 @@ def go_on(wire, clients, model, turns):
     openai_client, anthropic_client, gemini_client = clients
     plain = [{"role": role, "content": text} for role, text in turns]
     if wire == "chat":
-        return openai_client.chat.completions.create(model=model, messages=plain).choices[0].message.content
+        literally = {"continue_final_message": True, "add_generation_prompt": False} if turns[-1][0] == "assistant" else {}
+        return openai_client.chat.completions.create(model=model, messages=plain, extra_body=literally).choices[0].message.content
     if wire == "responses":
         return openai_client.responses.create(model=model, input=plain).output_text
     if wire == "anthropic":
@@ -290,6 +291,11 @@ def test_prefill_is_continued_literally(clients, wire):
     assert go_on(wire, clients, "double", [("user", "hello"), ("assistant", PARTIAL)]) == REST
     assert go_on(wire, clients, "double", [("user", "hello"), ("assistant", "another story")]) == " " + TEXT
     assert go_on(wire, clients, "double~restarts", [("user", "hello"), ("assistant", PARTIAL)]) == TEXT
+
+
+def test_chat_begins_anew_unless_told(openai_client):
+    told = [*user(), {"role": "assistant", "content": PARTIAL}]
+    assert openai_client.chat.completions.create(model="double", messages=told).choices[0].message.content == TEXT
 
 
 @pytest.mark.parametrize("wire", WIRES)
