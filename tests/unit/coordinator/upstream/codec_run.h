@@ -45,7 +45,8 @@ static inline codec_run run_codec(const codec_ask *ask, const char *header, cons
     codec *c = codec_open(ask, 400);
     codec_sink sink = {&r, run_content};
     for (const char *at = header; *at;) {
-        size_t line = strcspn(at, "\n") + 1;
+        size_t line = strcspn(at, "\n");
+        if (at[line]) line++;
         codec_header(c, at, line, 1000000000);
         at += line;
     }
