@@ -1,5 +1,7 @@
 #include "tests/sim/sim_books.h"
 
+#include <string.h>
+
 #include "coordinator/core/lane.h"
 #include "coordinator/core/state.h"
 #include "tests/sim/sim_check.h"
@@ -8,7 +10,9 @@ enum { BLOCKS_MAX = 4096 };
 
 static void check_blocks(const group *g) {
     SIM_CHECK(kv_blocks_audit(g->blocks), "%s: block lists do not add up", g->id);
-    int holds[BLOCKS_MAX] = {0}, total = kv_blocks_total(g->blocks);
+    int holds[BLOCKS_MAX], total = kv_blocks_total(g->blocks);
+    SIM_CHECK(total <= BLOCKS_MAX, "%s has %d blocks", g->id, total);
+    memset(holds, 0, (size_t)total * sizeof *holds);
     for (const sequence *s = g->running.first; s; s = s->next)
         for (int i = 0; i < s->block_count; i++) holds[s->blocks[i]]++;
     for (int i = 0; i < total; i++)
@@ -55,10 +59,17 @@ static void check_requests(const core *c) {
               "counters do not add up");
 }
 
-void sim_books_check(const core *c, bool blocks) {
+static bool within(const sim_scope *scope, const group *g) {
+    bool listed = scope->all;
+    for (int i = 0; i < scope->count; i++) listed = listed || scope->epochs[i] == g->epoch;
+    return listed;
+}
+
+void sim_books_check(const core *c, const sim_scope *scope) {
     check_requests(c);
     for (int i = 0; i < c->group_count; i++) {
-        check_slots(c->groups[i]);
-        if (blocks && c->groups[i]->blocks) check_blocks(c->groups[i]);
+        const group *g = c->groups[i];
+        check_slots(g);
+        if (g->blocks && within(scope, g)) check_blocks(g);
     }
 }

@@ -4,7 +4,13 @@
 
 #include "coordinator/core/core.h"
 
-// `blocks`: every block of every group, too; a beat that nobody minded moves none.
-void sim_books_check(const core *c, bool blocks);
+enum { SIM_SCOPE_MAX = 16 };
+typedef struct sim_scope { // whose blocks may have moved
+    bool all;
+    uint64_t epochs[SIM_SCOPE_MAX];
+    int count;
+} sim_scope;
+
+void sim_books_check(const core *c, const sim_scope *scope);
 
 #endif

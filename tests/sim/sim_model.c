@@ -114,8 +114,10 @@ void sim_expect(const core_request *r, int index, int limit, sim_answer *out) {
         }
         out->tokens[out->token_count++] = token;
         buf_append_string(&bytes, texts[token]);
-        to_text(buf_string(&bytes), bytes.size, false, &out->text);
-        stopped = cut_at_stop(r, &out->text);
+        if (r->stop_count) {
+            to_text(buf_string(&bytes), bytes.size, false, &out->text);
+            stopped = cut_at_stop(r, &out->text);
+        }
         entry = sim_entry(entry, token);
         folded = sim_fold(folded, entry);
         answer_hash = sim_answer_hash(answer_hash, token);

@@ -53,13 +53,28 @@ static void carry_out(world *w, core_effect *e) {
     }
 }
 
+// Which groups' blocks may have moved: those that it is about, and those that get a plan; all of
+// them, when a request ended or time passed, and now and then in any case.
+static sim_scope scope_of(const core_event *event, core_effects *effects) {
+    sim_scope scope = {.all = event->kind == CORE_CANCEL || event->kind == CORE_TIMER ||
+                              event->kind == CORE_DRAIN || sim_here->event % 32 == 0};
+    scope.epochs[scope.count++] = event->epoch;
+    for (size_t i = 0; i < core_effects_count(effects); i++) {
+        const core_effect *e = core_effects_at(effects, i);
+        scope.all = scope.all || e->kind == CORE_END || e->kind == CORE_CLOSE_GROUP ||
+                    scope.count == SIM_SCOPE_MAX;
+        if (e->kind == CORE_SEND_PLAN && !scope.all) scope.epochs[scope.count++] = e->epoch;
+    }
+    return scope;
+}
+
 void sim_handle(world *w, const core_event *event) {
     core_effects_clear(w->effects);
     core_handle(w->core, event, sim_here->now_ns, w->effects);
+    sim_scope scope = scope_of(event, w->effects);
     for (size_t i = 0; i < core_effects_count(w->effects); i++)
         carry_out(w, core_effects_at(w->effects, i));
-    bool mere_beat = event->kind == CORE_HEARTBEAT && core_effects_count(w->effects) == 0;
-    sim_books_check(w->core, !mere_beat);
+    sim_books_check(w->core, &scope);
     SIM_CHECK(core_next_timer(w->core) > sim_here->now_ns, "a timer that is due already");
 }
 
