@@ -331,7 +331,8 @@ static void judge_end(const sim_clients *c, const asked *a, const answer_end *en
         SIM_CHECK(!c->site->served[a->model] || !w->calm, "%s", end->why.message);
         return;
     case STATUS_UNAVAILABLE:
-        SIM_CHECK(!w->calm || seen || !c->site->served[a->model], "%s", end->why.message);
+        SIM_CHECK(!w->calm || w->shutting_down || seen || !c->site->served[a->model], "%s",
+                  end->why.message);
         return;
     default:
         SIM_CHECK(false, "ended with %s", end->why.message);

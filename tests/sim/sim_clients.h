@@ -24,7 +24,8 @@ typedef struct sim_site {
 
 // What may have happened to a request, so that its end can be judged.
 typedef struct sim_weather {
-    bool calm;        // the last fault is long over: no group may be missing
+    bool calm; // the last fault is long over: no group may be missing
+    bool shutting_down;
     bool bad_numbers; // some results had NaN logits
 } sim_weather;
 

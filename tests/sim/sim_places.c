@@ -96,6 +96,7 @@ void sim_places_plan(world *w, uint64_t epoch, step_plan *plan) {
 
 void sim_places_reply(world *w, core_effect *e) {
     place *p = e->joined.reply;
+    if (w->weather.shutting_down && e->joined.why.code == STATUS_UNAVAILABLE) return;
     SIM_CHECK(status_is_ok(&e->joined.why), "a registration was refused: %s",
               e->joined.why.message);
     SIM_CHECK(e->joined.response.ranks == p->ranks && p->epoch == 0, "a reply for another group");
@@ -113,7 +114,7 @@ void sim_places_reply(world *w, core_effect *e) {
 void sim_places_bye(world *w, const core_effect *e) {
     place *p = place_of(w, e->epoch);
     SIM_CHECK(p, "a group is closed twice");
-    SIM_CHECK(!w->timid, "a group without a fault is closed");
+    SIM_CHECK(!w->timid || w->weather.shutting_down, "a group without a fault is closed");
     int ghost = ghost_of(p, e->epoch);
     if (ghost >= 0)
         p->ghosts[ghost] = p->ghosts[--p->ghost_count];
@@ -280,6 +281,7 @@ static void failed(world *w, place *p) {
 static void drained(world *w, place *p) {
     core_event e = {.epoch = p->epoch, .kind = CORE_DRAIN};
     e.drain.deadline_ns = sim_later(&p->random, 0, 300);
+    if (sim_below(&p->random, 2)) e.drain.reply = &w->drains, w->drains++;
     sim_handle(w, &e);
 }
 

@@ -48,6 +48,8 @@ static void carry_out(world *w, core_effect *e) {
         sim_upstreams_notice(w, &e->notice);
         break;
     case CORE_DRAIN_REPLY:
+        SIM_CHECK(e->drained.reply == &w->drains && w->drains-- > 0, "a drain is answered twice");
+        break;
     case CORE_LOG:
         break;
     }
@@ -202,12 +204,24 @@ static void build(world *w, uint64_t seed) {
     if (!w->timid) plan(w, sim_later(&w->random, 10, 2000), SIM_STALL);
 }
 
+// Instead of calm: the coordinator is told to end.
+static void shut_down(world *w) {
+    core_event e = {.kind = CORE_DRAIN};
+    e.drain.deadline_ns = sim_later(&w->random, 0, 2000);
+    e.drain.reply = &w->drains;
+    w->drains++;
+    w->weather.shutting_down = true;
+    sim_handle(w, &e);
+}
+
 // No more faults; once those under way are over, everything must come to its end.
 static void turn_calm(world *w) {
     w->quiet = true;
+    if (sim_below(&w->random, 8) == 0) shut_down(w);
     int64_t calm = sim_here->now_ns + SETTLE_SECONDS * CLOCK_SECOND;
     int64_t end = calm + CALM_SECONDS_MAX * CLOCK_SECOND;
-    while (sim_clients_alive(w->clients) > 0 || sim_upstreams_open(w->upstreams) > 0) {
+    while (sim_clients_alive(w->clients) > 0 || sim_upstreams_open(w->upstreams) > 0 ||
+           w->drains > 0) {
         advance(w);
         w->weather.calm = sim_here->now_ns > calm;
         SIM_CHECK(sim_here->now_ns < end, "%d requests and %d calls still wait after %d seconds",
@@ -223,6 +237,7 @@ static void add_counters(core_counters *sum, const world *w) {
     SIM_CHECK(status_is_ok(&s) && view.running == 0 && view.queued == 0 && view.waiting == 0 &&
                   view.away == 0,
               "somebody is left");
+    SIM_CHECK(core_is_idle(w->core), "a core without requests is busy");
     for (int i = 0; i < view.group_count; i++)
         SIM_CHECK(view.groups[i].kv_blocks_used == 0, "blocks are left");
     for (int i = 0; i < view.upstream_count; i++)
