@@ -275,6 +275,10 @@ void batch_finish(batch *b) {
     b->close_count = 0;
 }
 
+void batch_clear(batch *b) {
+    for (int i = 0; i < b->limits.max_seqs; i++) b->slots[i].open = false;
+}
+
 uint64_t batch_step(const batch *b) {
     return b->step;
 }

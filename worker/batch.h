@@ -19,6 +19,7 @@ typedef enum batch_kind {
     BATCH_STEP = 1,
     BATCH_IDLE, // nothing to do; the leader is alive
     BATCH_END,  // the group ends in order
+    BATCH_CUT,  // the coordinator is gone, or has given this group up: all slots are closed
 } batch_kind;
 
 // How a row's logits are used.
@@ -63,6 +64,9 @@ size_t batch_word_count(const batch *b);
 batch_kind batch_apply(batch *b);
 // Every rank, after the step has run: closes slots.
 void batch_finish(batch *b);
+
+// Every rank: no slot is open any more.
+void batch_clear(batch *b);
 
 uint64_t batch_step(const batch *b);
 const int32_t *batch_tokens(const batch *b, int *count);

@@ -38,6 +38,10 @@ bool comm_cores_shared(const comm *c) {
     return c->cores_shared;
 }
 
+int comm_missing(const comm *c) {
+    return c->ops->missing ? c->ops->missing(c->state) : -1;
+}
+
 void comm_set_spin(comm *c, bool spin) {
     c->ops->set_spin(c->state, spin);
 }

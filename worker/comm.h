@@ -75,6 +75,9 @@ status comm_barrier(comm *c, int64_t deadline_ns);
 // rank's named.
 status comm_agree(comm *c, status mine, int64_t deadline_ns);
 
+// The rank that did not come to the collective that failed with DEADLINE_EXCEEDED; -1: not known.
+int comm_missing(const comm *c);
+
 // Time spent in collectives since the last call [ns], waiting for other ranks included. For
 // StepResult.comm_us.
 int64_t comm_take_time(comm *c);

@@ -49,6 +49,7 @@ typedef struct peer {
 typedef struct shm {
     int rank, size;
     bool spin;
+    int missing; // the rank that was waited for in vain; -1: none
     uint32_t op; // the operation entered last
     peer *peers; // (size)
     char *slots; // (2, size, SLOT_BYTES)
@@ -103,6 +104,7 @@ static status await(shm *c, int rank, _Atomic uint32_t *counter, uint32_t op, in
         if ((int32_t)(seen - op) >= 0) break;
         int64_t left = deadline_ns - clock_now_ns();
         if (left <= 0) {
+            c->missing = rank;
             s = status_error(
                 STATUS_DEADLINE_EXCEEDED,
                 "rank %d (process %d on this host) has not come to collective %u in time", rank,
@@ -203,6 +205,10 @@ static void shm_set_spin(void *state, bool spin) {
     ((shm *)state)->spin = spin;
 }
 
+static int shm_missing(const void *state) {
+    return ((const shm *)state)->missing;
+}
+
 static void shm_close(void *state) {
     shm *c = state;
     munmap(c->peers, c->bytes);
@@ -215,6 +221,7 @@ const comm_ops comm_shm_ops = {
     .broadcast = shm_broadcast,
     .gather = shm_gather,
     .set_spin = shm_set_spin,
+    .missing = shm_missing,
     .close = shm_close,
 };
 
@@ -236,7 +243,7 @@ static status open_segment(const char *name, bool create, size_t bytes, int *fd)
 status comm_shm_attach(const char *name, bool create, int rank, int size, void **state) {
     shm *c = calloc(1, sizeof *c);
     if (!c) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a communicator");
-    *c = (shm){.rank = rank, .size = size, .bytes = segment_bytes(size)};
+    *c = (shm){.rank = rank, .size = size, .missing = -1, .bytes = segment_bytes(size)};
     int fd = -1;
     status s = open_segment(name, create, c->bytes, &fd);
     if (!status_is_ok(&s)) goto fail_segment;

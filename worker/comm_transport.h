@@ -10,6 +10,7 @@ typedef struct comm_ops {
     status (*broadcast)(void *state, void *bytes, size_t count, int64_t deadline_ns);
     status (*gather)(void *state, const void *mine, size_t count, void *all, int64_t deadline_ns);
     void (*set_spin)(void *state, bool spin);
+    int (*missing)(const void *state); // NULL: it does not know
     void (*close)(void *state);
 } comm_ops;
 

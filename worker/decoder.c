@@ -31,6 +31,7 @@ struct decoder {
     float *chosen;         // (DECODER_LOGIT_ROWS, D)
     kernels_act *prepared; // (DECODER_LOGIT_ROWS, D)
     float *logits;         // (DECODER_LOGIT_ROWS, max_vocab)
+    float *seen;           // (D) host memory: a row that decoder_row shows
 };
 
 static status alloc_floats(decoder *d, size_t rows, size_t cols, float **out) {
@@ -116,6 +117,8 @@ status decoder_create(const decoder_parts *parts, decoder **out) {
         .style = config->rope_interleaved ? KERNELS_ROPE_INTERLEAVED : KERNELS_ROPE_HALF,
     };
     status st = map_heads(d);
+    d->seen = calloc((size_t)d->width, sizeof *d->seen);
+    if (!d->seen) st = status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the decoder");
     if (status_is_ok(&st)) st = alloc_all(d);
     if (!status_is_ok(&st)) goto fail;
     *out = d;
@@ -130,6 +133,7 @@ void decoder_destroy(decoder *d) {
     void *all[] = {d->first_head, d->x, d->normed, d->sums,   d->q,        d->mixed,
                    d->k,          d->v, d->gated,  d->chosen, d->prepared, d->logits};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) kernels_free(d->p.kernels, all[i]);
+    free(d->seen);
     free(d);
 }
 
@@ -239,6 +243,22 @@ const float *decoder_logits(decoder *d, int first, int count) {
         kernels_matmul(k, 1, (const kernels_weight *const[]){&d->p.weights->output}, NULL,
                        d->prepared, count, &d->logits);
     return d->logits;
+}
+
+void decoder_watch(decoder *d, int row) {
+    reduce_watch(d->p.reduce, (size_t)row * (size_t)d->width, (size_t)d->width);
+}
+
+status decoder_row(decoder *d, int row, const float **out) {
+    const void *view = NULL;
+    TRY(kernels_host_view(d->p.kernels, row_of(d, row), (size_t)d->width * sizeof(float), d->seen,
+                          &view));
+    *out = view;
+    return status_ok();
+}
+
+int decoder_width(const decoder *d) {
+    return d->width;
 }
 
 status decoder_wait(decoder *d, int64_t deadline_ns) {

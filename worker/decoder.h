@@ -62,6 +62,13 @@ int decoder_kept_row(const decoder *d, int index);
 // Valid until the next call; on a device only queued.
 const float *decoder_logits(decoder *d, int first, int count);
 
+// Before a step: has its row `row` looked at, where the transport can (reduce_watch).
+void decoder_watch(decoder *d, int row);
+// After decoder_wait: row `row` of the last forward, (D), where the host can read it until the next
+// call.
+status decoder_row(decoder *d, int row, const float **out);
+int decoder_width(const decoder *d);
+
 // Waits until all that was queued is done.
 status decoder_wait(decoder *d, int64_t deadline_ns);
 

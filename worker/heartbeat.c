@@ -10,7 +10,6 @@
 
 enum {
     ANSWER_MS = 1000, // a heartbeat without an answer for so long counts as lost
-    GRACE_MS = 1500,  // from "stop" to the end of a process whose main thread does not end
     MESSAGE_MAX = 4096,
     EXIT_NOT_WANTED = 3,
 };
@@ -23,8 +22,10 @@ struct heartbeat_sender {
     pthread_cond_t wake;
     bool ending;
     char error[CLUSTER_REASON_MAX];
+    cluster_failure code;
     int64_t answered_ns; // last answer
     int64_t stop_by_ns;  // 0: not told to stop
+    bool silent;         // the coordinator does not answer
 };
 
 // Resident memory [bytes]; 0 where the system does not say.
@@ -37,14 +38,30 @@ static int64_t resident_bytes(void) {
     return got == 2 ? (int64_t)resident * sysconf(_SC_PAGESIZE) : 0;
 }
 
+// Of the processor, by the kernel's first thermal zone [degrees C]; 0 where there is none.
+static float temperature(void) {
+    FILE *f = fopen("/sys/class/thermal/thermal_zone0/temp", "r");
+    long millidegrees = 0;
+    if (!f) return 0;
+    int got = fscanf(f, "%ld", &millidegrees);
+    fclose(f);
+    return got == 1 && millidegrees > 0 && millidegrees < 1000000 ? (float)millidegrees / 1000 : 0;
+}
+
 static status send(heartbeat_sender *h, buf *request, buf *answer, bool *stop) {
     heartbeat m = h->o.first;
     m.phase = progress_phase(h->o.progress);
     m.step = atomic_load_explicit(&h->o.progress->step, memory_order_relaxed);
+    m.collective = atomic_load_explicit(&h->o.progress->collective, memory_order_relaxed);
+    m.phase_ns =
+        clock_now_ns() - atomic_load_explicit(&h->o.progress->moved_ns, memory_order_relaxed);
+    if (m.phase_ns < 0) m.phase_ns = 0; // it has moved since the clock was read
+    m.temperature = temperature();
     m.load_fraction = atomic_load_explicit(&h->o.progress->load, memory_order_relaxed);
     m.memory_bytes = resident_bytes();
     pthread_mutex_lock(&h->lock);
     snprintf(m.error, sizeof m.error, "%s", h->error);
+    m.code = h->code;
     pthread_mutex_unlock(&h->lock);
     buf_clear(request);
     TRY(heartbeat_encode(&m, request));
@@ -59,15 +76,27 @@ static status send(heartbeat_sender *h, buf *request, buf *answer, bool *stop) {
 static void judge(heartbeat_sender *h, const status *sent, bool stop) {
     int64_t now = clock_now_ns();
     if (status_is_ok(sent)) h->answered_ns = now;
-    if (stop && h->stop_by_ns == 0) h->stop_by_ns = now + GRACE_MS * CLOCK_MS;
-    if (h->stop_by_ns != 0 && now >= h->stop_by_ns) {
-        log_error("heartbeat", "the coordinator does not know this group any more: ending");
-        _exit(EXIT_NOT_WANTED);
-    }
-    if (now - h->answered_ns < h->o.lost_timeout_ns) return;
-    log_error("heartbeat", "no answer from the coordinator at %s for %.1f s (%s): ending",
-              h->o.address, (double)(now - h->answered_ns) / (double)CLOCK_SECOND, sent->message);
+    pthread_mutex_lock(&h->lock);
+    if (stop && h->stop_by_ns == 0) h->stop_by_ns = now + h->o.stop_timeout_ns;
+    h->silent = now - h->answered_ns >= h->o.lost_timeout_ns;
+    bool late = h->stop_by_ns != 0 && now >= h->stop_by_ns;
+    pthread_mutex_unlock(&h->lock);
+    if (!late) return;
+    log_error("heartbeat",
+              "the coordinator has given this group up, and its ranks do not come together within "
+              "%.1f s: ending",
+              (double)h->o.stop_timeout_ns / (double)CLOCK_SECOND);
     _exit(EXIT_NOT_WANTED);
+}
+
+bool heartbeat_is_stopped(heartbeat_sender *h, status *why) {
+    pthread_mutex_lock(&h->lock);
+    bool told = h->stop_by_ns != 0, silent = h->silent;
+    pthread_mutex_unlock(&h->lock);
+    if (told || silent)
+        *why = status_error(STATUS_UNAVAILABLE, told ? "the coordinator has given it up"
+                                                     : "the coordinator does not answer");
+    return told || silent;
 }
 
 // Sleeps until the next beat; false when the sender is to end.
@@ -131,10 +160,11 @@ static void join(heartbeat_sender *h) {
     pthread_join(h->thread, NULL);
 }
 
-void heartbeat_tell_error(heartbeat_sender *h, const char *error) {
+void heartbeat_tell_error(heartbeat_sender *h, cluster_failure code, const char *error) {
     pthread_mutex_lock(&h->lock);
     bool running = !h->ending;
     snprintf(h->error, sizeof h->error, "%s", error);
+    h->code = code;
     pthread_mutex_unlock(&h->lock);
     if (running) join(h);
     buf request = buf_make(MESSAGE_MAX), answer = buf_make(MESSAGE_MAX);

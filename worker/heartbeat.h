@@ -2,9 +2,11 @@
 // phase, step, load and memory every heartbeat_ms. It reads progress and touches nothing else, so
 // it goes on while the main thread computes, and tells the truth when that stands still.
 //
-// It is also how a rank learns that it is not wanted: the coordinator answers "stop", or does not
-// answer for lost_timeout. Then the main thread gets a short grace to end in order; after that the
-// process ends with one line.
+// It is also how a rank learns that its epoch is over: the coordinator answers "stop", or does not
+// answer for lost_timeout. Then the main thread is to leave the epoch (heartbeat_stop) and register
+// again. Where it was told to stop and cannot, because it stands in a collective that nobody else
+// comes to, the process ends with one line after stop_timeout. A coordinator that is merely gone
+// ends nobody here.
 #ifndef OCTANT_WORKER_HEARTBEAT_H
 #define OCTANT_WORKER_HEARTBEAT_H
 
@@ -21,13 +23,16 @@ typedef struct heartbeat_options {
     heartbeat first;     // group, epoch, rank, pid, host
     progress *progress;
     int interval_ms;
-    int64_t lost_timeout_ns;
+    int64_t lost_timeout_ns, stop_timeout_ns;
 } heartbeat_options;
 
 status heartbeat_start(const heartbeat_options *options, heartbeat_sender **out);
 
+// Whether the epoch is over, and why.
+bool heartbeat_is_stopped(heartbeat_sender *h, status *why);
+
 // Tells a fatal error now, in a last heartbeat, waiting shortly for the answer.
-void heartbeat_tell_error(heartbeat_sender *h, const char *error);
+void heartbeat_tell_error(heartbeat_sender *h, cluster_failure code, const char *error);
 
 void heartbeat_stop(heartbeat_sender *h); // NULL is allowed
 

@@ -1,7 +1,6 @@
 #include "worker/leader_link.h"
 
 #include <assert.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/base/clock.h"
@@ -76,7 +75,7 @@ leader_event leader_link_next(leader_link *l, const cluster_limits *limits, int6
         break;
     }
     *why = coordinator_message_decode(l->incoming.data, l->incoming.size, limits, out);
-    if (!status_is_ok(why)) return LEADER_EVENT_LOST;
+    if (!status_is_ok(why)) return LEADER_EVENT_BAD;
     return out->kind == COORDINATOR_BYE ? LEADER_EVENT_BYE : LEADER_EVENT_PLAN;
 }
 
@@ -84,10 +83,9 @@ status leader_link_send_result(leader_link *l, const step_result *result) {
     return send(l, &(leader_message){.kind = LEADER_RESULT, .result = *result});
 }
 
-void leader_link_send_failed(leader_link *l, int rank, const char *reason) {
+void leader_link_send_failed(leader_link *l, const group_failed *failed) {
     if (!l->stream) return;
-    leader_message m = {.kind = LEADER_FAILED, .failed = {.rank = rank}};
-    snprintf(m.failed.reason, sizeof m.failed.reason, "%s", reason);
+    leader_message m = {.kind = LEADER_FAILED, .failed = *failed};
     status s = send(l, &m);
     if (!status_is_ok(&s)) return; // the stream's end says it too
     rpc_stream_send_end(l->stream);

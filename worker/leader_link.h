@@ -26,9 +26,10 @@ status leader_link_ready(leader_link *l, const group_ready *ready);
 
 typedef enum leader_event {
     LEADER_EVENT_PLAN,    // out->plan; coordinator_message_free(out) after use
-    LEADER_EVENT_BYE,     // out->reason
+    LEADER_EVENT_BYE,     // out->reason, out->rejoin
     LEADER_EVENT_NOTHING, // the deadline passed
-    LEADER_EVENT_LOST,    // *why: the stream ended, or what came is not for us
+    LEADER_EVENT_LOST,    // *why: the stream ended
+    LEADER_EVENT_BAD,     // *why: what came is not for us
 } leader_event;
 leader_event leader_link_next(leader_link *l, const cluster_limits *limits, int64_t deadline_ns,
                               coordinator_message *out, status *why);
@@ -36,6 +37,6 @@ leader_event leader_link_next(leader_link *l, const cluster_limits *limits, int6
 status leader_link_send_result(leader_link *l, const step_result *result);
 
 // The group cannot go on. Waits shortly for the message to leave.
-void leader_link_send_failed(leader_link *l, int rank, const char *reason);
+void leader_link_send_failed(leader_link *l, const group_failed *failed);
 
 #endif

@@ -16,9 +16,10 @@ static const char about[] =
     "  mpirun -n 2 --bind-to none octant-worker --coordinator 127.0.0.1:50051 --model model.gguf\n"
     "  mpirun --hostfile hosts octant-worker --coordinator head:50051 --model /models/llama\n"
     "\n"
-    "Rank 0 registers the group with the coordinator. A lost coordinator, rank or host ends the "
-    "whole group with one "
-    "line; whoever started it starts it again.";
+    "Rank 0 registers the group with the coordinator. A lost rank or host ends the whole group "
+    "with "
+    "one line; whoever started it starts it again. When the coordinator is lost, the ranks keep "
+    "their weights and register again.";
 
 static options defaults(void) {
     return (options){
@@ -36,6 +37,8 @@ static options defaults(void) {
         .step_timeout_ns = 60 * CLOCK_SECOND,
         .dial_timeout_ns = 30 * CLOCK_SECOND,
         .lost_timeout_ns = 10 * CLOCK_SECOND,
+        .reconnect_timeout_ns = 600 * CLOCK_SECOND,
+        .regroup_timeout_ns = 5 * CLOCK_SECOND,
         .log_level = "info",
     };
 }
@@ -97,6 +100,10 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
          "how long to wait for the coordinator at the start"},
         {"lost-timeout", CONFIG_DURATION, &o->lost_timeout_ns, 1e9, 3.6e12, NULL, NULL,
          "a coordinator that has not answered heartbeats for so long is lost"},
+        {"reconnect-timeout", CONFIG_DURATION, &o->reconnect_timeout_ns, 1e8, 8.64e13, NULL, NULL,
+         "how long to keep the weights and wait for a lost coordinator"},
+        {"regroup-timeout", CONFIG_DURATION, &o->regroup_timeout_ns, 1e8, 3.6e12, NULL, NULL,
+         "how long the ranks of a group that was given up have to come together again"},
         {"log-level", CONFIG_CHOICE, &o->log_level, 0, 0, "debug|info|warn|error", NULL,
          "least level that is logged"},
     };

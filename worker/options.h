@@ -31,6 +31,7 @@ typedef struct options {
     const char *warm_shards; // off, or a folder
     int64_t warm_memory;     // bytes per rank
     int64_t step_timeout_ns, dial_timeout_ns, lost_timeout_ns;
+    int64_t reconnect_timeout_ns, regroup_timeout_ns;
     const char *log_level;
 } options;
 

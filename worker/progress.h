@@ -10,10 +10,11 @@
 #include "proto/cluster_msg.h"
 
 typedef struct progress {
-    _Atomic int phase;        // cluster_phase
-    _Atomic uint64_t step;    // last step entered
-    _Atomic int64_t moved_ns; // when phase, step or load last changed
-    _Atomic float load;       // 0 to 1
+    _Atomic int phase;           // cluster_phase
+    _Atomic uint64_t step;       // last step entered
+    _Atomic uint64_t collective; // collectives of steps entered so far, the same on all ranks
+    _Atomic int64_t moved_ns;    // when phase, step or load last changed
+    _Atomic float load;          // 0 to 1
 } progress;
 
 static inline void progress_enter(progress *p, cluster_phase phase) {
@@ -24,6 +25,12 @@ static inline void progress_enter(progress *p, cluster_phase phase) {
 static inline void progress_step(progress *p, uint64_t step) {
     atomic_store_explicit(&p->step, step, memory_order_relaxed);
     progress_enter(p, CLUSTER_STEP);
+}
+
+// Enters the next collective of a step; progress_enter(CLUSTER_STEP) leaves it.
+static inline void progress_collective(progress *p) {
+    atomic_fetch_add_explicit(&p->collective, 1, memory_order_relaxed);
+    progress_enter(p, CLUSTER_ALLREDUCE);
 }
 
 static inline void progress_load(progress *p, double fraction) {

@@ -1,5 +1,7 @@
 // rank: see rank.h. Up to "ready" every step that can fail on one rank alone ends in an agreement,
-// so that all ranks stop together and one line says why. After it, an error ends the group at once.
+// so that all ranks stop together and one line says why. After it, an error ends the group at once;
+// but a coordinator that is gone, or has given the group up, is no error: the ranks keep their
+// weights and register again, as a new group with a new epoch, until --reconnect-timeout.
 #include "worker/rank.h"
 
 #include <inttypes.h>
@@ -13,36 +15,37 @@
 #include "common/base/log.h"
 #include "worker/engine.h"
 #include "worker/heartbeat.h"
+#include "worker/join.h"
 #include "worker/leader_link.h"
 #include "worker/watchdog.h"
 
 enum {
-    MEET_TIMEOUT_S = 300,   // from the first rank that has opened the model to the last
-    RESPONSE_MAX = 1 << 20, // a shard per rank: SHARD_RANKS_MAX * some 40 bytes
-    WATCHDOG_EXTRA_S = 5,   // collectives' own deadlines, which say more, come first
-    FINGERPRINT_BYTES = 33,
-    VERSION_BYTES = 32,
+    MEET_TIMEOUT_S = 300, // from the first rank that has opened the model to the last
+    WATCHDOG_EXTRA_S = 5, // collectives' own deadlines, which say more, come first
+    LOOK_MS = 100,        // between two looks at what the heartbeat has heard
+    SERVED_MS = 10000,    // an epoch that lasted so long was a good one
+    PAUSE_FIRST_MS = 50,  // between an epoch's end and the next registration
+    PAUSE_MOST_MS = 5000,
 };
 
 typedef struct rank {
     const options *o;
     comm *comm;
     model *model;
+    char backend[64]; // rank 0
+    join *join;
+    // Of the epoch; leave_epoch ends them.
     leader_link *link; // rank 0
     register_response group;
     heartbeat_sender *heartbeat;
+    int64_t pause_ms;
     watchdog *watchdog;
     engine *engine;
     progress progress;
-    char name[256];
-    bool together; // an error now is known to all ranks
+    bool together;           // an error now is known to all ranks
+    cluster_failure failure; // of the last step, on rank 0
+    int failed_rank;
 } rank;
-
-// What each rank says of itself before the group exists.
-typedef struct hello {
-    char host[COMM_HOST_MAX + 1], fingerprint[FINGERPRINT_BYTES], version[VERSION_BYTES];
-    int32_t pid;
-} hello;
 
 static bool leads(const rank *r) {
     return comm_rank(r->comm) == 0;
@@ -52,47 +55,16 @@ static int64_t in_seconds(int64_t seconds) {
     return clock_now_ns() + seconds * CLOCK_SECOND;
 }
 
+// Whether an outcome of a collective is one that all ranks share.
+static bool is_agreed(const status *s) {
+    return s->code != STATUS_DEADLINE_EXCEEDED && s->code != STATUS_UNAVAILABLE;
+}
+
 static status agree(rank *r, status mine, int64_t deadline_ns) {
     r->together = false;
     status s = comm_agree(r->comm, mine, deadline_ns);
-    r->together = s.code != STATUS_DEADLINE_EXCEEDED && s.code != STATUS_UNAVAILABLE;
+    r->together = is_agreed(&s);
     return s;
-}
-
-static hello own_hello(const rank *r) {
-    hello h = {.pid = (int32_t)getpid()};
-    snprintf(h.host, sizeof h.host, "%s", comm_host(r->comm));
-    snprintf(h.fingerprint, sizeof h.fingerprint, "%s", model_fingerprint(r->model));
-    snprintf(h.version, sizeof h.version, "%s", OCTANT_VERSION);
-    return h;
-}
-
-static status compare(const hello *all, int ranks) {
-    for (int i = 1; i < ranks; i++) {
-        if (strcmp(all[i].version, all[0].version) != 0)
-            return status_error(
-                STATUS_FAILED_PRECONDITION,
-                "rank %d on %s is Octant %s, rank 0 on %s is %s: install one version on all hosts",
-                i, all[i].host, all[i].version, all[0].host, all[0].version);
-        if (strcmp(all[i].fingerprint, all[0].fingerprint) != 0)
-            return status_error(
-                STATUS_FAILED_PRECONDITION,
-                "rank %d on %s has another model than rank 0 on %s (fingerprints %.8s and %.8s): "
-                "--model must name the same files on all hosts",
-                i, all[i].host, all[0].host, all[i].fingerprint, all[0].fingerprint);
-    }
-    return status_ok();
-}
-
-// All ranks meet; rank 0 learns of everybody and compares. `all` has room for every rank.
-static status meet(rank *r, hello *all) {
-    TRY(agree(r, model_open(r->o->model, r->o->name, &r->model), in_seconds(MEET_TIMEOUT_S)));
-    snprintf(r->name, sizeof r->name, "%s", model_name(r->model));
-    hello mine = own_hello(r);
-    r->together = false;
-    TRY(comm_gather(r->comm, &mine, sizeof mine, all, in_seconds(MEET_TIMEOUT_S)));
-    return agree(r, leads(r) ? compare(all, comm_size(r->comm)) : status_ok(),
-                 in_seconds(MEET_TIMEOUT_S));
 }
 
 static const char *wanted_isa(const options *o) {
@@ -129,96 +101,48 @@ static engine_options compute_options(rank *r) {
                             .step_timeout_ns = o->step_timeout_ns};
 }
 
-static status dial(rank *r, const hello *all, buf *response) {
-    int ranks = comm_size(r->comm);
-    const char *hosts[SHARD_RANKS_MAX];
-    int32_t pids[SHARD_RANKS_MAX];
-    char backend[64];
-    for (int i = 0; i < ranks; i++) {
-        hosts[i] = all[i].host;
-        pids[i] = all[i].pid;
-    }
-    engine_options engine = compute_options(r);
-    TRY(engine_probe_backend(&engine, backend, sizeof backend));
-    register_request request = {
-        .protocol = CLUSTER_PROTOCOL,
-        .version = OCTANT_VERSION,
-        .model = r->name,
-        .fingerprint = model_fingerprint(r->model),
-        .backend = backend,
-        .card = *model_get_card(r->model),
-        .ranks = ranks,
-        .hosts = hosts,
-        .pids = pids,
-    };
-    TRY(leader_link_open(r->o->coordinator, &r->link));
-    log_info("worker", "registering %d rank%s of %s at %s", ranks, ranks == 1 ? "" : "s", r->name,
-             r->o->coordinator);
-    status s =
-        leader_link_register(r->link, &request, clock_now_ns() + r->o->dial_timeout_ns, response);
-    if (s.code == STATUS_UNAVAILABLE || s.code == STATUS_DEADLINE_EXCEEDED)
-        return status_error(
-            STATUS_ABORTED,
-            "no coordinator answers at %s: start it, or correct --coordinator (%.200s)",
-            r->o->coordinator, s.message);
-    return status_context(s, "the coordinator at %s refuses this group", r->o->coordinator);
-}
-
-// The response's bytes reach every rank.
-static status share_response(rank *r, buf *bytes) {
-    uint64_t size = bytes->size;
-    TRY(comm_broadcast(r->comm, &size, sizeof size, in_seconds(MEET_TIMEOUT_S)));
-    char *copy = leads(r) ? bytes->data : malloc(size);
-    if (!copy)
-        return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the plan of the group");
-    status s = comm_broadcast(r->comm, copy, size, in_seconds(MEET_TIMEOUT_S));
-    if (status_is_ok(&s)) s = register_response_decode(copy, size, &r->group);
-    if (copy != bytes->data) free(copy);
-    return s;
-}
-
-static status check_group(const rank *r) {
-    const register_response *g = &r->group;
-    if (g->ranks != comm_size(r->comm))
-        return status_error(STATUS_INVALID_ARGUMENT,
-                            "the coordinator planned %d shards for %d ranks", g->ranks,
-                            comm_size(r->comm));
-    for (int i = 0; i < g->ranks; i++)
-        TRY(status_context(shard_check(model_get_config(r->model), &g->shards[i]),
-                           "shard of rank %d", i));
-    return status_ok();
-}
-
-static status start_threads(rank *r) {
+static status start_heartbeat(rank *r) {
     heartbeat_options h = {
         .address = r->o->coordinator,
         .progress = &r->progress,
         .interval_ms = r->group.heartbeat_ms,
         .lost_timeout_ns = r->o->lost_timeout_ns,
+        .stop_timeout_ns = r->o->regroup_timeout_ns,
         .first = {.epoch = r->group.epoch, .rank = comm_rank(r->comm), .pid = (int32_t)getpid()}};
     snprintf(h.first.group_id, sizeof h.first.group_id, "%s", r->group.group_id);
     snprintf(h.first.host, sizeof h.first.host, "%s", comm_host(r->comm));
-    TRY(heartbeat_start(&h, &r->heartbeat));
-    return watchdog_start(&r->progress, r->o->step_timeout_ns + WATCHDOG_EXTRA_S * CLOCK_SECOND,
-                          &r->watchdog);
+    return heartbeat_start(&h, &r->heartbeat);
 }
 
-// From strangers to a group: all ranks know their shards, and heartbeats run.
-static status join_group(rank *r) {
-    hello *all = calloc((size_t)comm_size(r->comm), sizeof *all);
-    if (!all) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the list of ranks");
-    buf response = buf_make(RESPONSE_MAX);
-    status s = meet(r, all);
-    int64_t deadline = in_seconds(MEET_TIMEOUT_S) + r->o->dial_timeout_ns;
-    if (status_is_ok(&s)) s = agree(r, leads(r) ? dial(r, all, &response) : status_ok(), deadline);
-    free(all);
-    if (status_is_ok(&s)) {
-        s = share_response(r, &response);
-        if (status_is_ok(&s)) s = check_group(r);
-        s = agree(r, s, deadline);
-    }
-    buf_free(&response);
-    return status_is_ok(&s) ? agree(r, start_threads(r), deadline) : s;
+// Registers the ranks, who have met, and lets their heartbeats begin.
+static status enter_epoch(rank *r, int64_t patience_ns, bool again) {
+    r->together = false;
+    status s = join_register(r->join, patience_ns, again, &r->group, &r->link);
+    r->together = is_agreed(&s);
+    TRY(s);
+    return agree(r, start_heartbeat(r), in_seconds(MEET_TIMEOUT_S));
+}
+
+static void leave_epoch(rank *r) {
+    heartbeat_stop(r->heartbeat);
+    leader_link_close(r->link);
+    arena_destroy(r->group.memory);
+    r->heartbeat = NULL;
+    r->link = NULL;
+    r->group = (register_response){0};
+}
+
+static status meet(rank *r) {
+    TRY(agree(r, model_open(r->o->model, r->o->name, &r->model), in_seconds(MEET_TIMEOUT_S)));
+    engine_options engine = compute_options(r);
+    status s =
+        leads(r) ? engine_probe_backend(&engine, r->backend, sizeof r->backend) : status_ok();
+    TRY(agree(r, s, in_seconds(MEET_TIMEOUT_S)));
+    join_options o = {.o = r->o, .comm = r->comm, .model = r->model, .backend = r->backend};
+    r->together = false;
+    s = join_meet(&o, &r->join);
+    r->together = is_agreed(&s);
+    return s;
 }
 
 static status load(rank *r) {
@@ -228,7 +152,7 @@ static status load(rank *r) {
     e.shards = r->group.shards;
     e.limits = r->group.limits;
     status s = engine_open(&e, &r->engine);
-    r->together = s.code != STATUS_DEADLINE_EXCEEDED && s.code != STATUS_UNAVAILABLE;
+    r->together = is_agreed(&s);
     if (!status_is_ok(&s)) return s;
     if (leads(r))
         log_info("worker", "loaded in %.2f s: backend %s, %d threads per rank, ranks joined by %s",
@@ -237,53 +161,153 @@ static status load(rank *r) {
     return status_ok();
 }
 
-static status execute(rank *r, const step_plan *plan) {
+// *cut: the coordinator takes no results of this epoch any more.
+static status execute(rank *r, const step_plan *plan, bool *cut) {
     step_result result;
-    TRY(step_execute(engine_step(r->engine), plan, &result));
-    return leader_link_send_result(r->link, &result);
+    status s = step_execute(engine_step(r->engine), plan, &result);
+    if (!status_is_ok(&s)) {
+        r->failure = step_failure(engine_step(r->engine), &r->failed_rank);
+        return s;
+    }
+    s = leader_link_send_result(r->link, &result);
+    *cut = !status_is_ok(&s);
+    return status_ok();
 }
 
-static status lead(rank *r) {
-    group_ready ready = {.epoch = r->group.epoch, .kv_blocks = engine_limits(r->engine)->kv_blocks};
-    snprintf(ready.group_id, sizeof ready.group_id, "%s", r->group.group_id);
-    TRY(leader_link_ready(r->link, &ready));
-    log_info("worker", "group %s is ready", ready.group_id);
-    int64_t idle_ns = r->o->step_timeout_ns / 4;
+// Tells the followers that this epoch is over.
+static status cut_off(rank *r, const char *why, bool *cut) {
+    log_warn("worker", "group %s is cut off: %s; its ranks keep the weights and register again",
+             r->group.group_id, why);
+    *cut = true;
+    return step_cut(engine_step(r->engine));
+}
+
+// The next message, or what else is to be done: the looks between are short, since it is the
+// heartbeat that hears first when the coordinator gave the group up behind a cut link.
+static leader_event next_event(rank *r, int64_t idle_at_ns, coordinator_message *m, status *why) {
     for (;;) {
-        coordinator_message m;
-        status why;
-        switch (leader_link_next(r->link, engine_limits(r->engine), clock_now_ns() + idle_ns, &m,
-                                 &why)) {
-        case LEADER_EVENT_NOTHING:
-            TRY(step_idle(engine_step(r->engine)));
-            continue;
-        case LEADER_EVENT_LOST:
-            return status_context(why, "the link to the coordinator is lost");
-        case LEADER_EVENT_BYE:
-            log_info("worker", "the coordinator ends this group: %s", m.reason);
-            coordinator_message_free(&m);
-            return step_end(engine_step(r->engine));
-        case LEADER_EVENT_PLAN:
-            break;
-        }
-        status s = execute(r, &m.plan);
-        coordinator_message_free(&m);
-        TRY(s);
+        int64_t until = clock_now_ns() + LOOK_MS * CLOCK_MS;
+        if (idle_at_ns < until) until = idle_at_ns;
+        leader_event e = leader_link_next(r->link, engine_limits(r->engine), until, m, why);
+        if (e != LEADER_EVENT_NOTHING || clock_now_ns() >= idle_at_ns) return e;
+        if (!heartbeat_is_stopped(r->heartbeat, why)) continue;
+        return LEADER_EVENT_LOST;
     }
 }
 
-static status follow(rank *r) {
-    bool ended = false;
-    while (!ended) TRY(step_follow(engine_step(r->engine), &ended));
+static status serve_plan(rank *r, coordinator_message *m, bool *cut) {
+    status s = execute(r, &m->plan, cut);
+    coordinator_message_free(m);
+    if (status_is_ok(&s) && *cut) return cut_off(r, "its results find no taker", cut);
+    return s;
+}
+
+static status take_bye(rank *r, coordinator_message *m, bool *cut) {
+    char reason[CLUSTER_REASON_MAX];
+    bool rejoin = m->rejoin;
+    snprintf(reason, sizeof reason, "%s", m->reason);
+    coordinator_message_free(m);
+    if (rejoin) return cut_off(r, reason, cut);
+    log_info("worker", "the coordinator ends this group: %s", reason);
+    return step_end(engine_step(r->engine));
+}
+
+static status lead(rank *r, bool *cut) {
+    group_ready ready = {.epoch = r->group.epoch, .kv_blocks = engine_limits(r->engine)->kv_blocks};
+    snprintf(ready.group_id, sizeof ready.group_id, "%s", r->group.group_id);
+    status why = leader_link_ready(r->link, &ready);
+    if (!status_is_ok(&why)) return cut_off(r, why.message, cut);
+    log_info("worker", "group %s is ready", ready.group_id);
+    int64_t idle_ns = r->o->step_timeout_ns / 4, idle_at = clock_now_ns() + idle_ns;
+    while (!*cut) {
+        coordinator_message m;
+        switch (next_event(r, idle_at, &m, &why)) {
+        case LEADER_EVENT_NOTHING:
+            TRY(step_idle(engine_step(r->engine)));
+            break;
+        case LEADER_EVENT_LOST:
+            return cut_off(r, why.message, cut);
+        case LEADER_EVENT_BAD:
+            return status_context(why, "the coordinator's message");
+        case LEADER_EVENT_BYE:
+            return take_bye(r, &m, cut);
+        case LEADER_EVENT_PLAN:
+            TRY(serve_plan(r, &m, cut));
+            break;
+        }
+        idle_at = clock_now_ns() + idle_ns;
+    }
     return status_ok();
+}
+
+static status follow(rank *r, bool *cut) {
+    step_turn turn = STEP_GOES_ON;
+    while (turn == STEP_GOES_ON) TRY(step_follow(engine_step(r->engine), &turn));
+    *cut = turn == STEP_IS_CUT;
+    return status_ok();
+}
+
+// ---- once more ----
+
+static bool same_plan(const register_response *a, const register_response *b) {
+    const cluster_limits *l = &a->limits, *m = &b->limits;
+    return a->ranks == b->ranks && l->max_step_tokens == m->max_step_tokens &&
+           l->max_seqs == m->max_seqs && l->block_tokens == m->block_tokens &&
+           l->max_context == m->max_context &&
+           memcmp(a->shards, b->shards, (size_t)a->ranks * sizeof *a->shards) == 0;
+}
+
+// Loads anew only when the coordinator came back with other limits.
+static status keep_engine(rank *r, const register_response *old) {
+    if (same_plan(old, &r->group)) {
+        progress_enter(&r->progress, CLUSTER_IDLE);
+        return status_ok();
+    }
+    if (leads(r)) log_info("worker", "the coordinator has other limits now: loading anew");
+    engine_close(r->engine);
+    r->engine = NULL;
+    return load(r);
+}
+
+// An epoch that was over at once is not asked for again at once.
+static void wait_a_little(rank *r, int64_t began_ns) {
+    bool served = clock_now_ns() - began_ns > SERVED_MS * CLOCK_MS;
+    r->pause_ms = served || r->pause_ms == 0 ? PAUSE_FIRST_MS : 2 * r->pause_ms;
+    if (r->pause_ms > PAUSE_MOST_MS) r->pause_ms = PAUSE_MOST_MS;
+    clock_sleep_until(clock_now_ns() + r->pause_ms * CLOCK_MS);
+}
+
+// The ranks that were cut off come together, and register as a new group with the weights they
+// have.
+static status rejoin(rank *r, int64_t began_ns) {
+    r->together = false;
+    progress_enter(&r->progress, CLUSTER_STARTING);
+    status s = comm_barrier(r->comm, clock_now_ns() + r->o->regroup_timeout_ns);
+    TRY(status_context(s, "the ranks did not come together again"));
+    register_response old = r->group;
+    r->group.memory = NULL; // kept for the comparison
+    leave_epoch(r);
+    if (leads(r)) wait_a_little(r, began_ns);
+    s = enter_epoch(r, r->o->reconnect_timeout_ns, true);
+    if (status_is_ok(&s)) s = keep_engine(r, &old);
+    arena_destroy(old.memory);
+    return s;
 }
 
 static status live(rank *r) {
     progress_enter(&r->progress, CLUSTER_STARTING);
-    TRY(join_group(r));
+    TRY(meet(r));
+    TRY(enter_epoch(r, r->o->dial_timeout_ns, false));
+    int64_t stand = r->o->step_timeout_ns + WATCHDOG_EXTRA_S * CLOCK_SECOND;
+    TRY(agree(r, watchdog_start(&r->progress, stand, &r->watchdog), in_seconds(MEET_TIMEOUT_S)));
     TRY(load(r)); // engine_open agrees on its errors by itself
-    r->together = false;
-    TRY(leads(r) ? lead(r) : follow(r));
+    for (bool cut = true; cut;) {
+        int64_t began_ns = clock_now_ns();
+        cut = false;
+        r->together = false;
+        TRY(leads(r) ? lead(r, &cut) : follow(r, &cut));
+        if (cut) TRY(rejoin(r, began_ns));
+    }
     r->together = true;
     return status_ok();
 }
@@ -291,8 +315,12 @@ static status live(rank *r) {
 // The coordinator hears it; so does whoever reads the log: once where all ranks know it.
 static void tell(rank *r, const status *s) {
     if (leads(r) || !r->together) log_error("worker", "%s", s->message);
-    if (leads(r) && r->link) leader_link_send_failed(r->link, comm_rank(r->comm), s->message);
-    if (r->heartbeat && (leads(r) || !r->together)) heartbeat_tell_error(r->heartbeat, s->message);
+    group_failed failed = {.rank = comm_rank(r->comm), .code = r->failure};
+    snprintf(failed.reason, sizeof failed.reason, "%.*s", CLUSTER_REASON_MAX - 1, s->message);
+    if (r->failure != CLUSTER_FAILED) failed.rank = r->failed_rank;
+    if (leads(r) && r->link) leader_link_send_failed(r->link, &failed);
+    if (r->heartbeat && (leads(r) || !r->together))
+        heartbeat_tell_error(r->heartbeat, r->failure, s->message);
 }
 
 status rank_run(const options *o, comm *c, bool *together) {
@@ -303,11 +331,10 @@ status rank_run(const options *o, comm *c, bool *together) {
     status s = live(r);
     if (!status_is_ok(&s)) tell(r, &s);
     *together = r->together;
-    heartbeat_stop(r->heartbeat);
+    leave_epoch(r);
     watchdog_stop(r->watchdog);
-    leader_link_close(r->link);
     engine_close(r->engine);
-    arena_destroy(r->group.memory);
+    join_destroy(r->join);
     model_close(r->model);
     free(r);
     return s;

@@ -122,6 +122,14 @@ status reduce_add_rmsnorm(reduce *r, const reduce_norm *n, int64_t deadline_ns) 
     return status_ok();
 }
 
+void reduce_watch(reduce *r, size_t first, size_t count) {
+    if (r->ops && r->ops->watch) r->ops->watch(r->state, first, count);
+}
+
+int reduce_first_bad(const reduce *r) {
+    return r->ops && r->ops->first_bad ? r->ops->first_bad(r->state) : REDUCE_ALL_FINITE;
+}
+
 static status wait_for_device(reduce *r, int64_t deadline_ns) {
     bool done = false;
     for (int i = 0;; i++) {

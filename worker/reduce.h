@@ -64,6 +64,14 @@ typedef struct reduce_norm {
 } reduce_norm;
 status reduce_add_rmsnorm(reduce *r, const reduce_norm *n, int64_t deadline_ns);
 
+// From now on, looks at elements [first, first + count) of this rank's own part of every sum,
+// before it is added to the others'. For transports by way of the host; others look at nothing.
+void reduce_watch(reduce *r, size_t first, size_t count);
+// How many sums after reduce_watch the first came that held NaN or infinity there, from 0;
+// REDUCE_ALL_FINITE: none.
+enum { REDUCE_ALL_FINITE = INT32_MAX };
+int reduce_first_bad(const reduce *r);
+
 // Waits for all that was queued on the kernels' device, this rank's sums included, and meanwhile
 // watches the communicator. An error means that the group cannot go on; it names the rank that did
 // not come where that is known.

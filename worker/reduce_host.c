@@ -2,12 +2,35 @@
 // device's memory is the host's, and nothing moves.
 #include <stdlib.h>
 
+#include "worker/numbers.h"
 #include "worker/reduce_transport.h"
 
 typedef struct host {
     reduce_options o;
     double *staging; // (max_count); NULL on cpu
+    // What is looked at, and what was seen there.
+    size_t watch_first, watch_count;
+    int sums, first_bad;
 } host;
+
+static void look(host *h, const double *x, size_t count) {
+    if (h->first_bad == REDUCE_ALL_FINITE && h->watch_first + h->watch_count <= count &&
+        !numbers_all_finite_doubles(x + h->watch_first, h->watch_count))
+        h->first_bad = h->sums;
+    h->sums++;
+}
+
+static void watch(void *state, size_t first, size_t count) {
+    host *h = state;
+    h->watch_first = first;
+    h->watch_count = count;
+    h->sums = 0;
+    h->first_bad = REDUCE_ALL_FINITE;
+}
+
+static int first_bad(const void *state) {
+    return ((const host *)state)->first_bad;
+}
 
 static status sum(void *state, void *sums, size_t count, kernels_sums type, int64_t deadline_ns) {
     host *h = state;
@@ -16,7 +39,8 @@ static status sum(void *state, void *sums, size_t count, kernels_sums type, int6
     double *x = h->staging ? h->staging : sums;
     TRY(kernels_sync(k, deadline_ns));
     if (h->staging) TRY(kernels_download(k, x, sums, count * sizeof *x));
-    progress_enter(h->o.progress, CLUSTER_ALLREDUCE);
+    look(h, x, count);
+    progress_collective(h->o.progress);
     TRY(comm_allreduce_sum(h->o.comm, x, count, deadline_ns));
     progress_enter(h->o.progress, CLUSTER_STEP);
     return h->staging ? kernels_upload(k, sums, x, count * sizeof *x) : status_ok();
@@ -42,13 +66,15 @@ static status create(const reduce_options *o, host **out) {
                             o->max_count);
     }
     h->o = *o;
+    h->first_bad = REDUCE_ALL_FINITE;
     *out = h;
     return status_ok();
 }
 
 status reduce_host_open(const reduce_options *o, int64_t deadline_ns, const reduce_ops **ops,
                         void **state) {
-    static const reduce_ops host_ops = {.name = "host", .sum = sum, .close = close_host};
+    static const reduce_ops host_ops = {
+        .name = "host", .sum = sum, .watch = watch, .first_bad = first_bad, .close = close_host};
     host *h = NULL;
     status s = comm_agree(o->comm, create(o, &h), deadline_ns);
     if (status_is_ok(&s)) {

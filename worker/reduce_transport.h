@@ -10,6 +10,8 @@ typedef struct reduce_ops {
     status (*sum)(void *state, void *sums, size_t count, kernels_sums type, int64_t deadline_ns);
     status (*add_rmsnorm)(void *state, const reduce_norm *n); // NULL: sum, then the kernels' own
     status (*register_buffer)(void *state, void *sums, size_t bytes); // NULL: nothing to gain
+    void (*watch)(void *state, size_t first, size_t count);           // NULL: it cannot look
+    int (*first_bad)(const void *state);
     status (*check)(void *state); // NULL, or: whether the communicator has failed; never waits
     void (*abort)(void *state);   // NULL, or: ends what waits on the device for other ranks
     void (*close)(void *state);

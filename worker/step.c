@@ -12,6 +12,7 @@
 #include "common/base/clock.h"
 #include "common/base/rng.h"
 #include "kernels/sampling.h"
+#include "worker/numbers.h"
 
 static_assert((int)SAMPLING_BIAS_MAX == (int)KERNELS_BIAS_MAX &&
                   (int)SAMPLING_LOGPROBS_MAX == (int)KERNELS_TOP_MAX,
@@ -44,9 +45,13 @@ struct step {
     int32_t *wanted_rows; // (max_step_tokens + max_seqs) rows of `wanted`
     float *staging;       // (DECODER_LOGIT_ROWS, max_vocab): logits that left the device
     int *kept_position;   // (max_seqs) position of the slot's kept hidden row; -1: none
+    int bad_logits_rank;  // leader, of this step: whose logits were NaN or infinite; -1: not known
     local_best *best;     // (ranks, DECODER_LOGIT_ROWS) on the leader
-    float *parts;    // (ranks, DECODER_LOGIT_ROWS, max_vocab) device memory: all ranks' logits;
-                     // NULL: one rank, or they come together on the host
+    float *parts; // (ranks, DECODER_LOGIT_ROWS, max_vocab) device memory: all ranks' logits;
+                  // NULL: one rank, or they come together on the host
+    numbers_report *reports; // (ranks) on the leader
+    cluster_failure failure; // what the last error was, and whose
+    int failed_rank;
     bool whole_rows; // on this rank, on a device: all rows are sampled by it
     // Leader only.
     kernels_sampler *sampler;
@@ -57,9 +62,10 @@ struct step {
     slot_sampling *slots;        // (max_seqs)
     batch_sampling *sampling_of; // (max_seqs)
     seq_result *results;         // (max_seqs)
-    int *result_of;              // (max_seqs) entry -> index in results; -1: none
-    token_choice *tops;          // (max_seqs + max_step_tokens, SAMPLING_LOGPROBS_MAX)
-    prompt_logprob *prompts;     // (max_step_tokens)
+    int result_count;
+    int *result_of;          // (max_seqs) entry -> index in results; -1: none
+    token_choice *tops;      // (max_seqs + max_step_tokens, SAMPLING_LOGPROBS_MAX)
+    prompt_logprob *prompts; // (max_step_tokens)
 };
 
 static size_t parts_bytes(const step *s) {
@@ -112,7 +118,9 @@ static status alloc_shared(step *s) {
         calloc((size_t)DECODER_LOGIT_ROWS * (size_t)s->p.max_vocab + 1, sizeof *s->staging);
     s->kept_position = calloc(seqs, sizeof *s->kept_position);
     s->best = calloc((size_t)s->ranks * DECODER_LOGIT_ROWS, sizeof *s->best);
-    if (!s->wanted || !s->wanted_rows || !s->staging || !s->kept_position || !s->best)
+    s->reports = calloc((size_t)s->ranks, sizeof *s->reports);
+    if (!s->reports || !s->wanted || !s->wanted_rows || !s->staging || !s->kept_position ||
+        !s->best)
         return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for steps of %zu rows", tokens);
     if (s->ranks > 1 && kernels_stream(s->p.kernels) && reduce_queues(s->p.reduce)) {
         void *parts = NULL;
@@ -146,7 +154,7 @@ void step_destroy(step *s) {
     kernels_free(s->p.kernels, s->parts);
     void *all[] = {s->wanted,  s->wanted_rows, s->staging, s->kept_position, s->best,
                    s->sampled, s->gathered,    s->bias,    s->slots,         s->sampling_of,
-                   s->results, s->result_of,   s->tops,    s->prompts};
+                   s->results, s->result_of,   s->tops,    s->prompts,       s->reports};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
     free(s);
 }
@@ -163,6 +171,14 @@ static status share_words(step *s) {
     if (count <= BATCH_HEAD_WORDS) return status_ok();
     return comm_broadcast(s->p.comm, words + BATCH_HEAD_WORDS,
                           (count - BATCH_HEAD_WORDS) * sizeof *words, deadline(s));
+}
+
+// What `count` bytes of every rank are, on the leader.
+static status gather(step *s, const void *mine, size_t count, void *all) {
+    progress_collective(s->p.progress);
+    TRY(comm_gather(s->p.comm, mine, count, all, deadline(s)));
+    progress_enter(s->p.progress, CLUSTER_STEP);
+    return status_ok();
 }
 
 // Prompt rows first: the kept row of the chunk before, or nothing for a sequence's first token,
@@ -206,12 +222,15 @@ static void took_token(step *s, seq_result *r, int32_t token) {
 
 // The largest over ranks; the lowest token on a tie, which is the lowest rank's. NaN or infinity
 // anywhere: -1.
-static int32_t best_of_ranks(const step *s, int row, int count) {
+static int32_t best_of_ranks(step *s, int row, int count) {
     local_best best = {-INFINITY, -1};
     for (int rank = 0; rank < s->ranks; rank++) {
         if (own_vocab(s, rank) == 0) continue;
         const local_best *b = &s->best[rank * count + row];
-        if (!isfinite(b->value)) return -1;
+        if (!isfinite(b->value)) {
+            if (s->bad_logits_rank < 0) s->bad_logits_rank = rank;
+            return -1;
+        }
         if (best.token < 0 || b->value > best.value) best = *b;
     }
     return best.token;
@@ -228,7 +247,7 @@ static status choose_largest(step *s, int first, int count) {
     if (width > 0) kernels_argmax(s->p.kernels, logits, count, width, column, value);
     for (int i = 0; i < count; i++)
         mine[i] = (local_best){value[i], column[i] + s->p.shards[s->rank].vocab.begin};
-    TRY(comm_gather(s->p.comm, mine, (size_t)count * sizeof *mine, s->best, deadline(s)));
+    TRY(gather(s, mine, (size_t)count * sizeof *mine, s->best));
     for (int i = 0; s->rank == 0 && i < count; i++)
         took_token(s, result_of(s, &w[i]), best_of_ranks(s, i, count));
     return status_ok();
@@ -275,7 +294,7 @@ static status gather_logits(step *s, const float *mine, int count, const float *
     size_t bytes = (size_t)count * (size_t)s->p.max_vocab * sizeof *mine;
     const void *view = NULL;
     TRY(kernels_host_view(s->p.kernels, mine, bytes, s->staging, &view));
-    TRY(comm_gather(s->p.comm, view, bytes, s->gathered, deadline(s)));
+    TRY(gather(s, view, bytes, s->gathered));
     *out = s->gathered;
     if (!s->gathered_device) return status_ok();
     *out = s->gathered_device;
@@ -343,6 +362,57 @@ static void keep_rows(step *s) {
     }
 }
 
+// ---- may it be believed? ----
+
+// On a device a row is a copy out of it and a wait for the other hosts: not in every step.
+enum { DEVICE_CHECK_STEPS = 16 };
+
+static bool checks_numbers(const step *s) {
+    return !kernels_stream(s->p.kernels) || batch_step(s->batch) % DEVICE_CHECK_STEPS == 0;
+}
+
+// Which row of this step is looked at.
+static int checked_row(const step *s, int tokens) {
+    return (int)(batch_step(s->batch) % (uint64_t)tokens);
+}
+
+static bool bad_logits(const step *s, int results) {
+    for (int i = 0; i < results; i++)
+        if (s->results[i].bad_numbers) return true;
+    return false;
+}
+
+static status own_report(step *s, int row, numbers_report *out) {
+    const float *x = NULL;
+    TRY(decoder_row(s->p.decoder, row, &x));
+    size_t width = (size_t)decoder_width(s->p.decoder);
+    *out = (numbers_report){
+        .words = numbers_hash(batch_words(s->batch), batch_word_count(s->batch) * sizeof(int32_t)),
+        .row = numbers_hash(x, width * sizeof *x),
+        .first_bad = reduce_first_bad(s->p.reduce),
+        .row_bad = !numbers_all_finite(x, width)};
+    return status_ok();
+}
+
+// The reports go to the leader behind what was gathered before: nobody waits for an answer.
+static status check_numbers(step *s, int tokens) {
+    numbers_report mine;
+    s->reports[0] = (numbers_report){.first_bad = REDUCE_ALL_FINITE};
+    if (checks_numbers(s)) {
+        TRY(own_report(s, checked_row(s, tokens), &mine));
+        TRY(gather(s, &mine, sizeof mine, s->reports));
+    }
+    if (s->rank != 0) return status_ok();
+    int compared = checks_numbers(s) ? s->ranks : 1;
+    status st = numbers_judge(s->reports, compared, &s->failure, &s->failed_rank);
+    if (status_is_ok(&st) && bad_logits(s, s->result_count)) {
+        s->failure = CLUSTER_FAILED_NUMBERS;
+        s->failed_rank = s->ranks == 1 ? 0 : s->bad_logits_rank;
+        st = status_error(STATUS_DATA_LOSS, "NaN or infinity in the logits");
+    }
+    return status_context(st, "step %llu was discarded", (unsigned long long)batch_step(s->batch));
+}
+
 // What every rank does once the words are there.
 static status run(step *s) {
     int tokens, seqs;
@@ -358,6 +428,7 @@ static status run(step *s) {
                              .seq_count = seqs,
                              .wanted = s->wanted_rows,
                              .wanted_count = all};
+        decoder_watch(s->p.decoder, checked_row(s, tokens));
         TRY(decoder_forward(s->p.decoder, &step, deadline(s)));
         if (s->whole_rows) largest = 0;
         TRY(choose_all_largest(s, 0, largest));
@@ -365,6 +436,7 @@ static status run(step *s) {
         keep_rows(s);
         TRY(decoder_wait(s->p.decoder, deadline(s)));
         if (s->rank == 0) TRY(take_choices(s, largest, all));
+        TRY(check_numbers(s, tokens));
     }
     batch_finish(s->batch);
     progress_enter(s->p.progress, CLUSTER_IDLE);
@@ -450,6 +522,22 @@ static status check_counts(const step *s, const step_plan *plan) {
     return status_ok();
 }
 
+// DATA_LOSS was noted where it was found.
+static status note_failure(step *s, status why) {
+    if (why.code == STATUS_DATA_LOSS && s->failure != CLUSTER_FAILED) return why;
+    bool late = why.code == STATUS_DEADLINE_EXCEEDED;
+    s->failed_rank = late ? comm_missing(s->p.comm) : s->rank;
+    s->failure = late                           ? CLUSTER_FAILED_HUNG
+                 : kernels_stream(s->p.kernels) ? CLUSTER_FAILED_DEVICE
+                                                : CLUSTER_FAILED;
+    return why;
+}
+
+cluster_failure step_failure(const step *s, int *rank) {
+    *rank = s->failed_rank;
+    return s->failure;
+}
+
 status step_execute(step *s, const step_plan *plan, step_result *result) {
     int64_t start = clock_now_ns();
     assert(s->rank == 0);
@@ -466,12 +554,15 @@ status step_execute(step *s, const step_plan *plan, step_result *result) {
     TRY(share_words(s));
     comm_take_time(s->p.comm);
     batch_apply(s->batch);
-    int results = prepare_results(s);
-    TRY(run(s));
+    s->result_count = prepare_results(s);
+    s->bad_logits_rank = -1;
+    s->failure = CLUSTER_FAILED;
+    status done = run(s);
+    if (!status_is_ok(&done)) return note_failure(s, done);
     *result = (step_result){
         .step = plan->step,
         .seqs = s->results,
-        .seq_count = results,
+        .seq_count = s->result_count,
         .compute_us = (uint32_t)((clock_now_ns() - start) / 1000),
         .comm_us = (uint32_t)(comm_take_time(s->p.comm) / 1000),
     };
@@ -493,9 +584,16 @@ status step_end(step *s) {
     return send_mark(s, BATCH_END);
 }
 
-status step_follow(step *s, bool *ended) {
+status step_cut(step *s) {
+    TRY(send_mark(s, BATCH_CUT));
+    batch_clear(s->batch);
+    return status_ok();
+}
+
+status step_follow(step *s, step_turn *turn) {
     TRY(share_words(s));
     batch_kind kind = batch_apply(s->batch);
-    *ended = kind == BATCH_END;
+    *turn = kind == BATCH_END ? STEP_ENDED : kind == BATCH_CUT ? STEP_IS_CUT : STEP_GOES_ON;
+    if (kind == BATCH_CUT) batch_clear(s->batch);
     return kind == BATCH_STEP ? run(s) : status_ok();
 }

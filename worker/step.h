@@ -39,13 +39,21 @@ void step_destroy(step *s); // NULL is allowed
 // cannot go on.
 status step_execute(step *s, const step_plan *plan, step_result *result);
 
+// After an error of step_execute: what kind it was, and the rank at fault (-1: not one).
+cluster_failure step_failure(const step *s, int *rank);
+
 // Leader. Tells the others that it lives; at least each half timeout while no plan comes.
 status step_idle(step *s);
 
 // Leader. The others' step_follow then reports the end.
 status step_end(step *s);
 
-// Others. Takes part in one of the three.
-status step_follow(step *s, bool *ended);
+// Leader. Nothing of this epoch counts any more: the others' step_follow reports it, and all ranks
+// have closed all slots.
+status step_cut(step *s);
+
+// Others. Takes part in one of the four.
+typedef enum step_turn { STEP_GOES_ON, STEP_ENDED, STEP_IS_CUT } step_turn;
+status step_follow(step *s, step_turn *turn);
 
 #endif

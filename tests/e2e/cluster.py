@@ -42,15 +42,20 @@ class Cluster:
             end(process)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def start_coordinator(self):
+    def start_coordinator(self, again=False):
+        """again: on the ports of the one before, where its workers look for it."""
         addresses = self.folder / "addresses"
         addresses.unlink(missing_ok=True)
+        http, grpc = (self.http.removeprefix("http://"), self.grpc) if again else ("127.0.0.1:0", "127.0.0.1:0")
         self.coordinator = self._start("coordinator", [
-            BIN / "octant-coordinator", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--address-file", addresses,
-            *self.coordinator_args])
+            BIN / "octant-coordinator", "--http", http, "--grpc", grpc, "--address-file", addresses, *self.coordinator_args])
         wait_for(lambda: addresses.exists() and addresses.read_text().count("\n") == 2, 20, self.coordinator, self.log)
         values = dict(line.split("=", 1) for line in addresses.read_text().splitlines())
         self.http, self.grpc = "http://" + values["http"], values["grpc"]
+
+    def kill_coordinator(self):
+        self.coordinator.kill()
+        self.coordinator.wait()
 
     def start_group(self, ranks=None, worker_args=()):
         command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks or self.ranks)]

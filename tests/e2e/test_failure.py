@@ -98,6 +98,68 @@ def test_a_group_ends_with_its_coordinator(tiny_model):
         assert cluster.groups[0].wait(30) == 0, cluster.log()
 
 
+def test_a_group_outlives_a_coordinator_that_was_killed(tiny_model):
+    """kill -9 of the coordinator: no rank ends, and the group serves within 2 s of the next one's start, with the weights that it has."""
+    with Cluster(tiny_model, ranks=2) as cluster:
+        body = {"model": "", "prompt": "again", "max_tokens": 24, "temperature": 0}
+        before = json.loads(cluster.post("/v1/completions", body)[1])["choices"]
+        ranks = cluster.rank_pids()
+        for gone in (0, 3):  # seconds: at once, and when the ranks have long been dialling
+            cluster.kill_coordinator()
+            time.sleep(gone)
+            cluster.start_coordinator(again=True)
+            begin = time.monotonic()
+            cluster.wait_ready()
+            print(f"coordinator away for {gone} s: serving {time.monotonic() - begin:.2f} s after it listens")
+            assert json.loads(cluster.post("/v1/completions", body)[1])["choices"] == before
+        assert cluster.rank_pids() == ranks
+        assert "loading anew" not in cluster.log()
+
+
+def test_a_group_loads_anew_when_the_limits_are_others(tiny_model):
+    with Cluster(tiny_model, ranks=2) as cluster:
+        ranks = cluster.rank_pids()
+        cluster.kill_coordinator()
+        cluster.coordinator_args = ["--block-tokens", "32"]
+        cluster.start_coordinator(again=True)
+        cluster.wait_ready()
+        assert cluster.post("/v1/completions", {"model": "", "prompt": "again", "max_tokens": 4})[0] == 200
+        assert cluster.rank_pids() == ranks
+        assert "loading anew" in cluster.log()
+
+
+def test_ranks_give_up_on_a_coordinator_that_stays_away(tiny_model):
+    with Cluster(tiny_model, ranks=2, worker_args=["--reconnect-timeout", "1s"]) as cluster:
+        cluster.kill_coordinator()
+        assert cluster.groups[0].wait(60) != 0
+        assert cluster.log().count("no coordinator answers") == 1, cluster.log()
+
+
+def test_a_group_that_was_given_up_comes_back_by_itself(tiny_model):
+    """A rank that stands still for a while is silent: its group is lost. When it goes on, the ranks are all alive: they register
+    again, and nothing of the lost epoch counts."""
+    with Cluster(tiny_model, ranks=2, worker_args=["--regroup-timeout", "30s"]) as cluster:
+        body = {"model": "", "prompt": "stream 0", "max_tokens": 1500, "ignore_eos": True, "temperature": 0}
+        whole = json.loads(cluster.post("/v1/completions", body)[1])["choices"][0]["text"]
+        ranks = cluster.rank_pids()
+        streams = start_streams(cluster.http, 1, 1500)
+        wait_for(lambda: len(streams[0]) > 20, 20)
+        os.kill(ranks[1], signal.SIGSTOP)
+        wait_for(lambda: any(state == "LOST" for state, _ in group_states(cluster)), 5)
+        os.kill(ranks[1], signal.SIGCONT)
+        wait_for(lambda: streams[0][-1] is None, 60)
+        assert streams[0][-2] == "[DONE]", streams[0][-2]
+        assert "".join(c["text"] for e in streams[0][:-2] for c in json.loads(e)["choices"]) == whole
+        assert cluster.rank_pids() == ranks
+
+
+def test_a_rank_that_stays_stopped_ends_its_group(tiny_model):
+    with Cluster(tiny_model, ranks=2, worker_args=["--regroup-timeout", "1s"]) as cluster:
+        os.kill(cluster.rank_pids()[1], signal.SIGSTOP)
+        assert cluster.groups[0].wait(60) != 0
+
+
+
 def test_octant_up_restarts_a_killed_rank(tiny_model, tmp_path):
     up = subprocess.Popen([BIN / "octant", "up", tiny_model, "--ranks", "2", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"],
                           stdout=subprocess.PIPE, stderr=open(tmp_path / "up.log", "w"), text=True)

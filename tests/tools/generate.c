@@ -381,13 +381,13 @@ int main(int argc, char **argv) {
     die(&r, model_open(words[0], NULL, &r.model));
     read_prompts(&r);
     open_engine(&r);
-    bool ended = false;
+    step_turn turn = STEP_GOES_ON;
     if (o.logits_out)
         write_logits(&r);
     else if (comm_rank(r.comm) == 0)
         lead(&r);
     else
-        while (!ended) die(&r, step_follow(engine_step(r.engine), &ended));
+        while (turn == STEP_GOES_ON) die(&r, step_follow(engine_step(r.engine), &turn));
     for (int i = 0; i < r.count; i++) {
         free(r.seqs[i].prompt), free(r.seqs[i].answer), free(r.seqs[i].gaps),
             free(r.seqs[i].logprobs), free(r.seqs[i].blocks);
