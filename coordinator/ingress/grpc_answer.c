@@ -75,8 +75,9 @@ static inference_text text_of(const char *text) {
 }
 
 static inference_piece start_piece(const grpc_answer *a, int index) {
-    return (inference_piece){
-        .id = text_of(a->prepared.id), .model = text_of(a->prepared.model->name), .index = index};
+    return (inference_piece){.id = text_of(a->prepared.id),
+                             .model = text_of(prepared_model_name(&a->prepared)),
+                             .index = index};
 }
 
 static void send(grpc_answer *a, const inference_piece *piece) {

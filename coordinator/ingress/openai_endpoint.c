@@ -54,18 +54,18 @@ static void whole_end(void *state, const answer_end *end, buf *out) {
 static openai_response *make_response(const openai_request *r, const prepared *p) {
     char fingerprint[FINGERPRINT_SHOWN + 4];
     // "fp_" and the first digits of the model's: equal weights and tokenizer, equal answers for a
-    // seed.
+    // seed. Nothing is known of a model that is not ours.
     strcpy(fingerprint, "fp_");
-    strncat(fingerprint, p->model->fingerprint, FINGERPRINT_SHOWN);
+    if (p->model) strncat(fingerprint, p->model->fingerprint, FINGERPRINT_SHOWN);
     return openai_response_create(
         &(openai_response_options){.endpoint = r->endpoint,
                                    .include_usage = r->include_usage,
                                    .logprobs = r->generate.sampling.logprobs >= 0,
                                    .answers = p->prompt_count * p->answers,
                                    .id = p->id,
-                                   .model = p->model->name,
+                                   .model = prepared_model_name(p),
                                    .fingerprint = fingerprint,
-                                   .tokens = model_get_tokenizer(p->model->model),
+                                   .tokens = p->model ? model_get_tokenizer(p->model->model) : NULL,
                                    .created = clock_unix_seconds(),
                                    .limit = WHOLE_ANSWER_MAX});
 }

@@ -10,7 +10,9 @@
 #include <sys/random.h>
 
 #include "common/base/clock.h"
+#include "coordinator/ingress/leaving.h"
 #include "coordinator/ingress/prompt_tokens.h"
+#include "coordinator/route/router.h"
 
 enum {
     REQUEST_MEMORY_MAX = 256 << 20, // of one parsed request; the body's limit is far below
@@ -48,30 +50,46 @@ static uint64_t random_id(void) {
 
 // ---- who ----
 
+// The name of the key that was sent, "" where no keys are in use; NULL: refused.
+static const char *find_key(const ingress *in, const char *api_key, refusal *why) {
+    const char *name = in->keys && api_key ? api_keys_find(in->keys, api_key) : NULL;
+    if (!in->keys) return "";
+    if (!name)
+        refuse(why, STATUS_UNAUTHENTICATED, NULL, "invalid_api_key",
+               api_key ? "Incorrect API key provided."
+                       : "You didn't provide an API key: send it as 'Authorization: Bearer KEY'.");
+    return name;
+}
+
 // "key:NAME", else what the client says it is. A long name, and one that would pass for a key's, is
 // told apart by its hash (FNV-1a).
-bool generate_authenticate(const ingress *in, const char *api_key, const char *client,
-                           char out[GENERATE_CLIENT_MAX + 1], refusal *why) {
-    const char *key = in->keys && api_key ? api_keys_find(in->keys, api_key) : NULL;
-    if (in->keys && !key)
-        return refuse(
-            why, STATUS_UNAUTHENTICATED, NULL, "invalid_api_key",
-            api_key ? "Incorrect API key provided."
-                    : "You didn't provide an API key: send it as 'Authorization: Bearer KEY'.");
-    const char *name = key ? key : client ? client : "";
-    bool poses = !key && !strncmp(name, "key:", 4);
+static void name_client(const char *key, const char *client, char out[GENERATE_CLIENT_MAX + 1]) {
+    const char *name = *key ? key : client ? client : "";
+    bool poses = !*key && !strncmp(name, "key:", 4);
     if (!poses &&
-        snprintf(out, GENERATE_CLIENT_MAX + 1, key ? "key:%s" : "%s", name) <= GENERATE_CLIENT_MAX)
-        return true;
+        snprintf(out, GENERATE_CLIENT_MAX + 1, *key ? "key:%s" : "%s", name) <= GENERATE_CLIENT_MAX)
+        return;
     uint64_t hash = UINT64_C(14695981039346656037);
     for (const char *c = name; *c; c++) hash = (hash ^ (unsigned char)*c) * UINT64_C(1099511628211);
     snprintf(out, GENERATE_CLIENT_MAX + 1, "#%016" PRIx64, hash);
-    return true;
+}
+
+bool generate_authenticate(const ingress *in, const char *api_key, const char *client,
+                           char out[GENERATE_CLIENT_MAX + 1], refusal *why) {
+    const char *key = find_key(in, api_key, why);
+    if (key) name_client(key, client, out);
+    return key != NULL;
 }
 
 static bool find_model(const ingress *in, const generate_request *r, served_model **out,
                        refusal *why) {
-    status s = model_registry_find(in->models, r->model, out);
+    const char *name = r->model ? r->model : "";
+    if (in->routing) name = router_resolve(in->routing, name).local;
+    status s = name ? model_registry_find(in->models, name, out)
+                    : status_error(STATUS_NOT_FOUND,
+                                   "The model '%.100s' is served outside of this site: its tokens "
+                                   "are not known here.",
+                                   r->model);
     if (s.code == STATUS_OK) return true;
     refuse_status(why, s, "model", s.code == STATUS_NOT_FOUND ? "model_not_found" : NULL);
     if (s.code == STATUS_UNAVAILABLE) why->retry_after_ms = RETRY_AFTER_MS;
@@ -103,20 +121,11 @@ static bool check_context(const generate_request *r, int count, int context, ref
 
 static bool check_request(const served_model *m, const generate_request *r, refusal *why) {
     assert(r->n >= 1 && r->n <= GENERATE_N_MAX && r->stop_count <= GENERATE_STOP_MAX);
-    status s = sampling_check(&r->sampling, model_get_config(m->model)->vocab);
+    status s = sampling_check(&r->sampling, m ? model_get_config(m->model)->vocab : INT32_MAX);
     if (s.code == STATUS_OK) return true;
     char param[32]; // sampling_check's line starts with the parameter's name
     snprintf(param, sizeof param, "%.*s", (int)strcspn(s.message, " "), s.message);
     return refuse_status(why, s, param, "invalid_value");
-}
-
-// No model of ours calls tools or writes to a schema.
-static bool check_served_here(const generate_request *r, refusal *why) {
-    const char *name = r->tools ? "tools" : r->response_format ? "response_format" : NULL;
-    return !name || refuse(why, STATUS_INVALID_ARGUMENT, name, "unsupported_parameter",
-                           "Unsupported parameter: '%s' is not supported by this model. Leave it "
-                           "out.",
-                           name);
 }
 
 // ---- the core's request ----
@@ -149,30 +158,59 @@ static int64_t deadline_of(const ingress *in, const generate_request *r) {
     return r->deadline_ns - now > in->max_timeout_ns ? now + in->max_timeout_ns : r->deadline_ns;
 }
 
-static core_request *make_request(const ingress *in, const generate_request *r, served_model *m,
-                                  const token_list *tokens, uint64_t seed, const char *client) {
+// What all requests of one call share.
+typedef struct asked {
+    const ingress *in;
+    const generate_request *r;
+    const char *client;
+    uint64_t seed;
+    core_route route; // `rule` lives in r->memory
+} asked;
+
+// A conversation that cannot be made ready to leave stays, whatever the router said.
+static bool set_route(const asked *a, core_request *out) {
+    out->route = a->route;
+    out->route.rule = arena_copy_string(out->memory, a->route.rule);
+    if (!a->route.upstream_count) return out->route.rule != NULL;
+    out->route.prompt = leaving_prompt(a->in, a->r, &a->route, out->memory);
+    if (!out->route.prompt) {
+        out->route = (core_route){.local = a->route.local,
+                                  .midstream = a->route.midstream,
+                                  .rule = "local-only by a text that could not be redacted"};
+    }
+    return out->route.rule && (out->route.local || out->route.prompt);
+}
+
+static bool set_model(const prepared *p, const asked *a, const token_list *tokens,
+                      core_request *out) {
+    out->model = arena_copy_string(out->memory, prepared_model_name(p));
+    if (!p->model) return out->model != NULL;
+    out->vocabulary = vocabulary_of(model_get_tokenizer(p->model->model));
+    out->prompt = (int32_t *)arena_copy(out->memory, (const char *)tokens->ids,
+                                        tokens->count * sizeof(int32_t));
+    out->prompt_count = (int32_t)tokens->count;
+    out->prompt_logprobs = a->r->echo && a->r->sampling.logprobs >= 0;
+    return out->model && out->prompt;
+}
+
+static core_request *make_request(const asked *a, const prepared *p, const token_list *tokens) {
+    const generate_request *r = a->r;
     core_request *out = core_request_create();
     if (!out) return NULL;
     arena *memory = out->memory;
     *out = (core_request){.memory = memory,
                           .id = random_id(),
-                          .client = arena_copy_string(memory, client),
-                          .model = arena_copy_string(memory, m->name),
-                          .vocabulary = vocabulary_of(model_get_tokenizer(m->model)),
-                          .prompt = (int32_t *)arena_copy(memory, (const char *)tokens->ids,
-                                                          tokens->count * sizeof(int32_t)),
-                          .prompt_count = (int32_t)tokens->count,
+                          .client = arena_copy_string(memory, a->client),
                           .n = r->n,
                           .max_tokens = r->max_tokens < 0 ? INT32_MAX : r->max_tokens,
                           .ignore_eos = r->ignore_eos,
-                          .prompt_logprobs = r->echo && r->sampling.logprobs >= 0,
-                          .deadline_ns = deadline_of(in, r)};
-    if (!out->client || !out->model || !out->prompt || !copy_stops(memory, r, out) ||
-        !copy_sampling(memory, r, seed, out)) {
+                          .deadline_ns = deadline_of(a->in, r)};
+    if (!out->client || !set_route(a, out) || !set_model(p, a, tokens, out) ||
+        !copy_stops(memory, r, out) || !copy_sampling(memory, r, a->seed, out)) {
         arena_destroy(memory);
         return NULL;
     }
-    out->owner = served_model_hold(m);
+    if (p->model) out->owner = served_model_hold(p->model);
     return out;
 }
 
@@ -181,16 +219,18 @@ static void drop_request(core_request *r) {
     arena_destroy(r->memory);
 }
 
-static bool prepare_one(const ingress *in, const generate_request *r, int i, uint64_t seed,
-                        const char *client, prepared *out, refusal *why) {
-    int context = context_of(in, out->model);
+static bool prepare_one(const asked *a, int i, prepared *out, refusal *why) {
+    const generate_request *r = a->r;
     token_list tokens = {0};
-    bool good = prompt_tokens_encode(out->model, r, i, context, &tokens, why) &&
-                check_context(r, (int)tokens.count, context, why);
+    bool good = true;
+    if (out->model) {
+        int context = context_of(a->in, out->model);
+        good = prompt_tokens_encode(out->model, r, i, context, &tokens, why) &&
+               check_context(r, (int)tokens.count, context, why);
+    }
     if (good && r->echo && !prompt_text(out->model, &r->prompts[i], &out->prefaces[i]))
         good = no_memory(why);
-    if (good && !(out->requests[i] = make_request(in, r, out->model, &tokens, seed, client)))
-        good = no_memory(why);
+    if (good && !(out->requests[i] = make_request(a, out, &tokens))) good = no_memory(why);
     if (good) {
         out->ids[i] = out->requests[i]->id;
         out->prompt_tokens += (int)tokens.count;
@@ -199,25 +239,39 @@ static bool prepare_one(const ingress *in, const generate_request *r, int i, uin
     return good;
 }
 
+static void name_requests(const generate_request *r, prepared *out) {
+    snprintf(out->id, sizeof out->id, "%s-%016" PRIx64, r->messages ? "chatcmpl" : "cmpl",
+             out->ids[0]);
+    for (int i = 0; i < out->prompt_count; i++)
+        snprintf(out->requests[i]->public_id, sizeof out->requests[i]->public_id, "%s", out->id);
+}
+
 bool generate_prepare(const ingress *in, const generate_request *r, prepared *out, refusal *why) {
     *out = (prepared){.prompt_count = r->messages ? 1 : r->prompt_count, .answers = r->n};
     assert(out->prompt_count >= 1 && out->prompt_count * r->n <= SINK_ANSWERS_MAX);
+    const char *key = find_key(in, r->api_key, why);
+    if (!key) return false;
     char client[GENERATE_CLIENT_MAX + 1];
-    if (!generate_authenticate(in, r->api_key, r->client, client, why) ||
-        !find_model(in, r, &out->model, why))
-        return false;
-    // Up to 2^53, so that a seed told in JSON is exact in every language.
-    uint64_t seed = r->seed_given ? r->sampling.seed : random_id() >> 11;
-    bool good = check_request(out->model, r, why) && check_served_here(r, why);
-    for (int i = 0; good && i < out->prompt_count; i++)
-        good = prepare_one(in, r, i, seed, client, out, why);
-    if (!good) {
+    name_client(key, r->client, client);
+    // Seeds up to 2^53, so that one told in JSON is exact in every language.
+    asked a = {.in = in,
+               .r = r,
+               .client = client,
+               .seed = r->seed_given ? r->sampling.seed : random_id() >> 11};
+    leaving_who who = {.key = key, .client = client, .id = random_id()};
+    if (!leaving_decide(in, r, &who, &out->model, &a.route, why)) return false;
+    if (!out->model) snprintf(out->outside, sizeof out->outside, "%s", r->model);
+    bool good = check_request(out->model, r, why);
+    for (int i = 0; good && i < out->prompt_count; i++) good = prepare_one(&a, i, out, why);
+    if (good)
+        name_requests(r, out);
+    else
         prepared_free(out);
-        return false;
-    }
-    snprintf(out->id, sizeof out->id, "%s-%016" PRIx64, r->messages ? "chatcmpl" : "cmpl",
-             out->ids[0]);
-    return true;
+    return good;
+}
+
+const char *prepared_model_name(const prepared *p) {
+    return p->model ? p->model->name : p->outside;
 }
 
 void generate_submit(const ingress *in, prepared *p, sink_stream *stream) {

@@ -2,7 +2,8 @@
 // The edges (HTTP, gRPC) parse their own bytes into a `generate_request`; from here on there is one
 // way:
 //
-//   generate_prepare   who are you, which model, render the template, tokenise, defaults, limits
+//   generate_prepare   who are you, which model, where may it go (leaving.h), render the template,
+//                      tokenise, defaults, limits
 //   (the edge makes its sink_stream: prepared->prompt_count sinks)
 //   generate_submit    one core request per prompt into the core's bounded queue
 //   generate_cancel    client gone
@@ -113,14 +114,18 @@ typedef struct ingress {
 } ingress;
 
 typedef struct prepared {
-    served_model *model;       // held
-    int prompt_count, answers; // answers: n of each prompt
+    served_model *model;               // held; NULL: it is not ours, upstreams serve it
+    char outside[POLICY_NAME_MAX + 1]; // what the client calls it then
+    int prompt_count, answers;         // answers: n of each prompt
     core_request *requests[SINK_PER_STREAM_MAX];
     text_span prefaces[SINK_PER_STREAM_MAX]; // echo: the prompts' texts
     uint64_t ids[SINK_PER_STREAM_MAX];       // unique in this process, also after submit
-    int prompt_tokens;                       // of all prompts together
-    char id[40]; // "chatcmpl-..." or "cmpl-...": what the client sees, and logs
+    int prompt_tokens; // of all prompts together; of a model that is not ours: 0
+    char id[40];       // "chatcmpl-..." or "cmpl-...": what the client sees, and logs
 } prepared;
+
+// What an answer calls the model. Lives as long as `p`.
+const char *prepared_model_name(const prepared *p);
 
 // Who asks: a key's name, else what the client calls itself (may be NULL). False: a key is needed
 // and this is none.

@@ -204,13 +204,19 @@ static bool set_rule(routing_case *c) {
     return c->out->route.rule != NULL;
 }
 
+// But for what its contents say.
+static bool might_leave(const routing_case *c) {
+    return c->rule && c->rule->upstream_count && c->privacy > PRIVACY_LOCAL_ONLY &&
+           !c->f->only_local;
+}
+
 bool router_may_leave(const routing_policy *p, const route_facts *f) {
-    if (!p->given || p->upstreams.count == 0 || f->only_local) return false;
+    if (!p->given || p->upstreams.count == 0) return false;
     route_decision unused;
     route_facts quiet = *f;
     quiet.explain = false;
     routing_case c = begin(p, &quiet, NULL, &unused);
-    return c.rule && c.rule->upstream_count && c.privacy > PRIVACY_LOCAL_ONLY;
+    return might_leave(&c);
 }
 
 privacy_class router_class(const routing_policy *p, const route_facts *f) {
@@ -227,7 +233,7 @@ bool router_decide(const routing_policy *p, const route_facts *f, arena *memory,
     out->refused_param = NULL;
     out->trail_count = 0;
     routing_case c = begin(p, f, memory, out);
-    if (c.rule && c.rule->upstream_count && c.privacy > PRIVACY_LOCAL_ONLY) class_of_contents(&c);
+    if (might_leave(&c)) class_of_contents(&c);
     if (!set_rule(&c)) return false;
     core_route *r = &out->route;
     r->privacy = c.privacy;
