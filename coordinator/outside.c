@@ -18,7 +18,7 @@ static status open_books(outside *o, const options *given) {
     ledger_options books = {.data_dir = given->data_dir,
                             .prices = given->prices,
                             .gpu_hour_dollars = o->policy ? o->policy->gpu_hour : 0};
-    TRY(status_context(ledger_open(&books, &o->ledger), "--data-dir"));
+    TRY(ledger_open(&books, &o->ledger)); // its errors name the option
     o->books = ledger_port(o->ledger);
     if (calls && !given->prices)
         log_warn("main", "no --prices: what upstreams cost is not known, and budgets let nothing "

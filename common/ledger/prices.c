@@ -191,7 +191,7 @@ status prices_open(const char *path, prices **out) {
         return s;
     }
     prices_close(p);
-    return status_context(s, "prices %s", path);
+    return status_context(s, "%s", path);
 }
 
 void prices_close(prices *p) {

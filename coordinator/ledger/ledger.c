@@ -161,21 +161,20 @@ usage_port ledger_port(ledger *l) {
 // ---- opening ----
 
 static status system_error(const char *what, const char *path) {
-    return status_error(STATUS_UNAVAILABLE, "--data-dir: cannot %s %s: %s", what, path,
-                        strerror(errno));
+    return status_error(STATUS_UNAVAILABLE, "cannot %s %s: %s", what, path, strerror(errno));
 }
 
 // One coordinator writes: two would tear the chain.
 static status hold_directory(ledger *l, const char *dir) {
     char path[LEDGER_PATH_MAX];
     if (snprintf(path, sizeof path, "%s/" LEDGER_LOCK, dir) >= (int)sizeof path)
-        return status_error(STATUS_INVALID_ARGUMENT, "--data-dir: the path is too long");
+        return status_error(STATUS_INVALID_ARGUMENT, "the path is too long");
     if (mkdir(dir, 0700) != 0 && errno != EEXIST) return system_error("make", dir);
     l->lock_file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (l->lock_file < 0) return system_error("open", path);
     if (flock(l->lock_file, LOCK_EX | LOCK_NB) == 0) return status_ok();
     return status_error(STATUS_FAILED_PRECONDITION,
-                        "--data-dir %s is in use by another coordinator; give each its own", dir);
+                        "%s is in use by another coordinator; give each its own", dir);
 }
 
 static status check_version(sqlite3 *db) {
@@ -245,7 +244,6 @@ static status sync_directory(const char *dir) {
 
 static status open_books(ledger *l, const ledger_options *o) {
     char path[LEDGER_PATH_MAX];
-    if (o->prices) TRY(prices_open(o->prices, &l->prices));
     l->spending = spending_create();
     if (!l->spending) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the ledger");
     TRY(hold_directory(l, o->data_dir));
@@ -265,7 +263,10 @@ status ledger_open(const ledger_options *options, ledger **out) {
     l->lock_file = -1;
     l->gpu_hour_dollars = options->gpu_hour_dollars;
     l->leave_wait_ns = options->leave_wait_ns ? options->leave_wait_ns : LEAVE_WAIT_DEFAULT_NS;
-    status s = open_books(l, options);
+    status s = options->prices
+                   ? status_context(prices_open(options->prices, &l->prices), "--prices")
+                   : status_ok();
+    if (status_is_ok(&s)) s = status_context(open_books(l, options), "--data-dir");
     if (status_is_ok(&s))
         *out = l;
     else
