@@ -55,8 +55,9 @@ typedef struct upstream_policy {
     // What the model can do.
     bool takes_prefill; // goes on from a last assistant message, literally
     bool takes_tools, takes_json;
-    int context;    // tokens; 0: not told
-    int max_output; // tokens; 0: not told
+    bool takes_sampling; // temperature and top_p; where not, they are left out
+    int context;         // tokens; 0: not told
+    int max_output;      // tokens; 0: not told
     // Limits. 0: none of ours; headers of the API still count.
     int concurrency, requests_per_minute;
     int64_t tokens_per_minute;

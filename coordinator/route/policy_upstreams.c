@@ -7,6 +7,7 @@
 static upstream_policy default_upstream(void) {
     return (upstream_policy){.takes_tools = true,
                              .takes_json = true,
+                             .takes_sampling = true,
                              .connect_ns = 5 * CLOCK_SECOND,
                              .first_content_ns = 30 * CLOCK_SECOND,
                              .between_chunks_ns = 20 * CLOCK_SECOND,
@@ -85,6 +86,7 @@ static status read_upstream(policy_reader *r, const yaml_node *n, upstream_polic
         POLICY_FIELD("prefill", CONFIG_BOOL, &u->takes_prefill, 0, 0),
         POLICY_FIELD("tools", CONFIG_BOOL, &u->takes_tools, 0, 0),
         POLICY_FIELD("json", CONFIG_BOOL, &u->takes_json, 0, 0),
+        POLICY_FIELD("sampling", CONFIG_BOOL, &u->takes_sampling, 0, 0),
         POLICY_FIELD("context", CONFIG_INT, &context, 0, many),
         POLICY_FIELD("max-output", CONFIG_INT, &output, 0, many),
         POLICY_FIELD("concurrency", CONFIG_INT, &concurrency, 0, 100000),

@@ -6,7 +6,6 @@
 // The stream: message_start (input's usage), blocks with start, deltas and stop, message_delta (the
 // reason and the output's usage, cumulative), message_stop; ping and error anywhere. The output
 // count of message_start is a placeholder and is not used.
-#include <math.h>
 #include <string.h>
 
 #include "common/base/buf.h"
@@ -112,12 +111,12 @@ static void set_tools(const codec_prompt *p, json_t *body) {
 }
 
 // 0 to 1 here, 0 to 2 elsewhere; and models that take the two of them refuse both at once.
-static void set_sampling(const upstream_prompt *prompt, json_t *body) {
-    if (!isnan(prompt->temperature))
-        codec_set(body, "temperature",
-                  json_real(prompt->temperature > 1 ? 1 : prompt->temperature));
-    else if (!isnan(prompt->top_p))
-        codec_set(body, "top_p", json_real(prompt->top_p));
+static void set_sampling(const codec_prompt *p, json_t *body) {
+    codec_set_sampling(p, body, "temperature", "top_p");
+    const json_t *temperature = json_object_get(body, "temperature");
+    if (!temperature) return;
+    json_object_del(body, "top_p");
+    if (json_real_value(temperature) > 1) codec_set(body, "temperature", json_real(1));
 }
 
 static status cannot(const codec_prompt *p, const char *what) {
@@ -146,7 +145,7 @@ status codec_anthropic_body(const codec_prompt *p, json_t **out) {
     if (schema)
         codec_set(body, "output_config",
                   json_pack("{s:{s:s, s:O}}", "format", "type", "json_schema", "schema", schema));
-    set_sampling(p->ask->prompt, body);
+    set_sampling(p, body);
     set_tools(p, body);
     *out = body;
     return status_ok();

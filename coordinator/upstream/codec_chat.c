@@ -2,7 +2,6 @@
 //
 // The stream: chunks with choices[0].delta, one with a finish_reason, one with the usage and no
 // choices (stream_options.include_usage), then [DONE].
-#include <math.h>
 #include <string.h>
 
 #include "coordinator/upstream/codec_parts.h"
@@ -60,8 +59,7 @@ status codec_chat_body(const codec_prompt *p, json_t **out) {
     json_t *body = json_pack("{s:s, s:b, s:{s:b}, s:o}", "model", p->ask->target->model, "stream",
                              1, "stream_options", "include_usage", 1, "messages", messages_of(p));
     if (p->max_tokens) codec_set(body, "max_completion_tokens", json_integer(p->max_tokens));
-    if (!isnan(prompt->temperature)) codec_set(body, "temperature", json_real(prompt->temperature));
-    if (!isnan(prompt->top_p)) codec_set(body, "top_p", json_real(prompt->top_p));
+    codec_set_sampling(p, body, "temperature", "top_p");
     if (prompt->seed >= 0) codec_set(body, "seed", json_integer(prompt->seed));
     codec_set(body, "stop", json_incref(p->stop));
     codec_set(body, "response_format", json_incref(p->response_format));

@@ -3,7 +3,6 @@
 // The stream: whole GenerateContentResponse objects, each with some more parts. There is no end
 // event: the answer is complete when a finishReason came and the transfer then ended. Tool calls
 // come whole, mostly without ids.
-#include <math.h>
 #include <string.h>
 
 #include "common/base/json.h"
@@ -111,9 +110,7 @@ static json_t *generation_config(const codec_prompt *p) {
     const char *format = codec_format(p);
     json_t *config = json_object();
     if (p->max_tokens) codec_set(config, "maxOutputTokens", json_integer(p->max_tokens));
-    if (!isnan(prompt->temperature))
-        codec_set(config, "temperature", json_real(prompt->temperature));
-    if (!isnan(prompt->top_p)) codec_set(config, "topP", json_real(prompt->top_p));
+    codec_set_sampling(p, config, "temperature", "topP");
     if (prompt->seed >= 0) // 32 bits here
         codec_set(config, "seed", json_integer(prompt->seed & INT32_MAX));
     codec_set(config, "stopSequences", json_incref(p->stop));

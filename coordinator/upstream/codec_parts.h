@@ -44,6 +44,9 @@ const json_t *codec_schema(const codec_prompt *p);
 // not sent, and what the model then says of it again is dropped. Bytes.
 size_t codec_partial_tail(const codec_ask *ask);
 
+// The prompt's temperature and top_p where the model takes them, under the API's names.
+void codec_set_sampling(const codec_prompt *p, json_t *object, const char *temperature,
+                        const char *top_p);
 // Sets `key` to a new value unless it is NULL.
 void codec_set(json_t *object, const char *key, json_t *value);
 void codec_set_text(json_t *object, const char *key, const char *text);

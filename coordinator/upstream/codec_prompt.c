@@ -1,4 +1,5 @@
 // The neutral prompt as a tree, checked once, so that the four writers need not doubt it.
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,6 +68,14 @@ void codec_set(json_t *object, const char *key, json_t *value) {
 
 void codec_set_text(json_t *object, const char *key, const char *text) {
     if (text) json_object_set_new(object, key, json_string(text));
+}
+
+void codec_set_sampling(const codec_prompt *p, json_t *object, const char *temperature,
+                        const char *top_p) {
+    const upstream_prompt *prompt = p->ask->prompt;
+    if (!p->ask->target->takes_sampling) return;
+    if (!isnan(prompt->temperature)) codec_set(object, temperature, json_real(prompt->temperature));
+    if (!isnan(prompt->top_p)) codec_set(object, top_p, json_real(prompt->top_p));
 }
 
 const char *codec_tool_choice(const codec_prompt *p, const char **name) {

@@ -3,7 +3,6 @@
 // The stream: typed events. A call's arguments follow output_index, not the order of events; the
 // end is response.completed or response.incomplete, each with the usage; response.failed and error
 // are no ends of an answer.
-#include <math.h>
 #include <string.h>
 
 #include "coordinator/upstream/codec_parts.h"
@@ -69,7 +68,6 @@ static void set_format(const codec_prompt *p, json_t *body) {
 }
 
 status codec_responses_body(const codec_prompt *p, json_t **out) {
-    const upstream_prompt *prompt = p->ask->prompt;
     if (json_array_size(p->stop))
         return status_error(STATUS_FAILED_PRECONDITION,
                             "upstream '%s': its API takes no stop texts", p->ask->target->name);
@@ -77,8 +75,7 @@ status codec_responses_body(const codec_prompt *p, json_t **out) {
                              "store", 0, "input", items_of(p));
     int64_t most = p->max_tokens && p->max_tokens < LEAST_OUTPUT ? LEAST_OUTPUT : p->max_tokens;
     if (most) codec_set(body, "max_output_tokens", json_integer(most));
-    if (!isnan(prompt->temperature)) codec_set(body, "temperature", json_real(prompt->temperature));
-    if (!isnan(prompt->top_p)) codec_set(body, "top_p", json_real(prompt->top_p));
+    codec_set_sampling(p, body, "temperature", "top_p");
     set_tools(p, body);
     set_format(p, body);
     *out = body;

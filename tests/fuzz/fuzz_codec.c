@@ -93,7 +93,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                               .model = "m",
                               .takes_prefill = true,
                               .takes_tools = true,
-                              .takes_json = true};
+                              .takes_json = true,
+                              .takes_sampling = true};
     char *text = malloc(size - 1);
     memcpy(text, data + 2, size - 2);
     text[size - 2] = 0;

@@ -57,7 +57,7 @@ static void upstreams_are_read(void **state) {
     assert_int_equal(far->api, UPSTREAM_ANTHROPIC_MESSAGES);
     assert_string_equal(far->key_env, "K");
     assert_string_equal(far->price, "p");
-    assert_true(far->takes_prefill && far->takes_tools && far->takes_json);
+    assert_true(far->takes_prefill && far->takes_tools && far->takes_json && far->takes_sampling);
     assert_int_equal(far->total_ns, 40 * CLOCK_SECOND);
     assert_int_equal(far->breaker_window, 10);
     assert_int_equal(far->breaker_least, 5);

@@ -37,7 +37,8 @@ static upstream_policy policy_of(upstream_api api) {
                              .model = "m",
                              .takes_prefill = true,
                              .takes_tools = true,
-                             .takes_json = true};
+                             .takes_json = true,
+                             .takes_sampling = true};
 }
 
 static upstream_prompt plain(const char *messages) {
@@ -182,6 +183,8 @@ static void test_named_tool(void **state) {
                       "\"tools\":[{\"name\":\"f\",\"input_schema\":{\"type\":\"object\"}}],"
                       "\"tool_choice\":{\"type\":\"tool\",\"name\":\"f\"}}");
     target.api = UPSTREAM_GEMINI;
+    target.takes_sampling = false; // left out
+    prompt.temperature = prompt.top_p = 0.5;
     expect_body(&ask,
                 "{\"contents\":[{\"role\":\"user\",\"parts\":[{\"text\":\"Hi\"}]}],"
                 "\"generationConfig\":{\"maxOutputTokens\":50},\"tools\":[{"
