@@ -7,7 +7,6 @@
 #include "coordinator/upstream/transfer_internal.h"
 
 enum {
-    BYTES_PER_TOKEN = 4, // of the partial answer, to tell how much may still come
     RETRY_AFTER_MS = 1000,
     HEADER_LINE_MAX = UPSTREAM_KEY_MAX + 256,
 };

@@ -95,7 +95,8 @@ void transfer_free(transfer *t) {
 
 // ---- the end ----
 
-// What is said of a call that cannot have cost anything is exact.
+// What is said of a call that cannot have cost anything is exact. One that was sent and heard
+// nothing may have been charged for its prompt: estimated, as the codec does it for the rest.
 static void count_usage(transfer *t) {
     upstream_end *end = &t->end;
     if (!t->sent) {
@@ -103,6 +104,8 @@ static void count_usage(transfer *t) {
         end->cost_microdollars = 0;
         return;
     }
+    if (!end->http_status)
+        end->usage.input_tokens = (int32_t)((t->body.size + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN);
     const usage_port *books = &t->edge->usage;
     end->cost_microdollars = books->price(books->ledger, t->target, &end->usage);
 }

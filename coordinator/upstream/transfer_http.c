@@ -136,7 +136,8 @@ static CURLcode set_connection(transfer *t, bool fresh) {
     bad |= curl_easy_setopt(c, CURLOPT_PROXY, proxy);
     bad |= curl_easy_setopt(c, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     bad |= curl_easy_setopt(c, CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
-    bad |= curl_easy_setopt(c, CURLOPT_PIPEWAIT, 1L); // share a connection rather than open one
+    // Not to wait for another call's connection (CURLOPT_PIPEWAIT): one that hangs would take all
+    // calls of a burst with it. Open ones are shared where HTTP/2 allows it.
     bad |= curl_easy_setopt(c, CURLOPT_FRESH_CONNECT, fresh ? 1L : 0L);
     bad |= curl_easy_setopt(c, CURLOPT_MAXAGE_CONN, (long)IDLE_CONNECTION_S);
     bad |= curl_easy_setopt(c, CURLOPT_TCP_KEEPALIVE, 1L);
@@ -192,6 +193,9 @@ const char *transfer_explain(const transfer *t, CURLcode code) {
         return "TLS could not be agreed on";
     case CURLE_SSL_CACERT_BADFILE:
         return "ca-file cannot be used";
+    case CURLE_UNSUPPORTED_PROTOCOL: // HTTP/0.9 is what libcurl makes of anything
+    case CURLE_WEIRD_SERVER_REPLY:
+        return "its answer is not HTTP";
     case CURLE_GOT_NOTHING:
     case CURLE_SEND_ERROR:
         return "the connection was lost before an answer came";

@@ -6,6 +6,7 @@
 #include "coordinator/upstream/transfer.h"
 
 enum {
+    BYTES_PER_TOKEN = 4,             // where nobody has counted: a usual figure for English text
     DRAIN_BYTES_MAX = 1 << 20,       // of an answer that nobody wants any more
     LINGER_BYTES_MAX = 64 << 10,     // after an answer's end
     RESPONSE_BYTES_MAX = 256 << 20,  // of one response, pings and all
