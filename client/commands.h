@@ -9,6 +9,7 @@ int command_chat(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_top(int argc, char **argv);
 int command_plan(int argc, char **argv);
+int command_route(int argc, char **argv);
 int command_cost(int argc, char **argv);
 int command_audit(int argc, char **argv);
 

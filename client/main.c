@@ -15,6 +15,7 @@ static const struct {
     {"status", "what the cluster is doing", command_status},
     {"top", "the same, again and again", command_top},
     {"plan", "what a model needs and can at best do on given cards", command_plan},
+    {"route", "where a request would go, and why", command_route},
     {"cost", "what requests cost, here and outside", command_cost},
     {"audit", "whether the record of what left the site is whole", command_audit},
 };

@@ -12,8 +12,6 @@
 
 enum {
     RETRY_AFTER_MS = 1000,
-    // Tokens of an answer whose length nobody limits, for the estimate of its cost.
-    ANSWER_TOKENS_ESTIMATED = 1000,
     PROMPT_JSON = JSON_COMPACT | JSON_ENCODE_ANY,
 };
 
@@ -36,7 +34,7 @@ static const char *lacks_here(const generate_request *r) {
 
 static void estimate_costs(const ingress *in, const generate_request *r, route_facts *f) {
     const upstreams_policy *u = &in->routing->upstreams;
-    int answer = r->max_tokens >= 0 ? r->max_tokens : ANSWER_TOKENS_ESTIMATED;
+    int answer = r->max_tokens >= 0 ? r->max_tokens : CONTENTS_ANSWER_TOKENS;
     upstream_usage usage = {.input_tokens = (int32_t)f->prompt_tokens, .output_tokens = answer};
     for (int i = 0; i < u->count; i++)
         f->costs[i] = in->books ? in->books->price(in->books->ledger, &u->items[i], &usage) : -1;

@@ -14,7 +14,10 @@
 #include "coordinator/route/complexity.h"
 #include "coordinator/route/detectors.h"
 
-enum { CONTENTS_BYTES_PER_TOKEN = 4 }; // of an estimate: English text in usual vocabularies
+enum {                             // for estimates
+    CONTENTS_BYTES_PER_TOKEN = 4,  // English text in usual vocabularies
+    CONTENTS_ANSWER_TOKENS = 1000, // of an answer whose length nobody limits
+};
 
 // Adds what is found in a value and all in it. NULL: nothing is there.
 void contents_scan(const detectors *d, const json_t *value, detector_findings *f);

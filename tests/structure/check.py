@@ -40,7 +40,7 @@ ONLY_IN = {
     r"yaml\.h": r"common/base/config\w*\.[ch]|common/base/yaml\w*\.[ch]",
     r"cuda\w*\.h|cublas\w*\.h": r"kernels/cuda/.*|worker/reduce_(nccl|peer)\.[ch]|bench/.*",
     r"nccl\.h": r"worker/(reduce_nccl|nccl_library)\.[ch]",
-    r"jansson\.h": r"common/.*|coordinator/(?!core/).*|tests/.*|bench/.*",
+    r"jansson\.h": r"common/.*|coordinator/(?!core/).*|client/(command_)?route\w*\.[ch]|tests/.*|bench/.*",
 }
 LINES_MAX = 800
 
