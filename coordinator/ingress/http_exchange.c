@@ -162,7 +162,8 @@ void http_reply(http_exchange *x, int http_status, const char *content_type, buf
 void http_reply_error(http_exchange *x, int http_status, const char *message, const char *param,
                       const char *code) {
     buf body = buf_make(ERROR_BODY_MAX);
-    openai_error_append(&body, http_status, message, param, code);
+    http_error_form *form = x->route && x->route->error ? x->route->error : openai_error_append;
+    form(&body, http_status, message, param, code);
     http_reply(x, http_status, "application/json", &body);
 }
 

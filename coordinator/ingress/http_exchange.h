@@ -32,7 +32,7 @@ bool http_exchange_is_draining(const http_exchange *x);
 
 // Answers with a whole body, which is taken (the buf is empty afterwards).
 void http_reply(http_exchange *x, int http_status, const char *content_type, buf *body);
-// Answers with OpenAI's error body.
+// Answers with an error body in the form of the route's clients (OpenAI's, Anthropic's).
 void http_reply_error(http_exchange *x, int http_status, const char *message, const char *param,
                       const char *code);
 void http_reply_refusal(http_exchange *x, const refusal *why);

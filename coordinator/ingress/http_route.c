@@ -6,15 +6,15 @@
 #include "coordinator/ingress/endpoints.h"
 
 static const http_route ROUTES[] = {
-    {"POST", "/v1/chat/completions", false, false, METRICS_CHAT, chat_endpoint},
-    {"POST", "/v1/completions", false, false, METRICS_COMPLETIONS, completions_endpoint},
-    {"POST", "/v1/tokenize", false, false, METRICS_TOKENIZE, tokenize_endpoint},
-    {"GET", "/v1/models", false, true, METRICS_MODELS, models_endpoint},
-    {"GET", "/v1/models/", true, true, METRICS_MODELS, models_endpoint},
-    {"GET", "/health", false, true, METRICS_HEALTH, health_endpoint},
-    {"GET", "/live", false, true, METRICS_HEALTH, live_endpoint},
-    {"GET", "/metrics", false, true, METRICS_METRICS, metrics_page_endpoint},
-    {"GET", "/status", false, true, METRICS_STATUS, status_endpoint},
+    {"POST", "/v1/chat/completions", false, false, METRICS_CHAT, chat_endpoint, NULL},
+    {"POST", "/v1/completions", false, false, METRICS_COMPLETIONS, completions_endpoint, NULL},
+    {"POST", "/v1/tokenize", false, false, METRICS_TOKENIZE, tokenize_endpoint, NULL},
+    {"GET", "/v1/models", false, true, METRICS_MODELS, models_endpoint, NULL},
+    {"GET", "/v1/models/", true, true, METRICS_MODELS, models_endpoint, NULL},
+    {"GET", "/health", false, true, METRICS_HEALTH, health_endpoint, NULL},
+    {"GET", "/live", false, true, METRICS_HEALTH, live_endpoint, NULL},
+    {"GET", "/metrics", false, true, METRICS_METRICS, metrics_page_endpoint, NULL},
+    {"GET", "/status", false, true, METRICS_STATUS, status_endpoint, NULL},
 };
 
 static bool matches(const http_route *r, const char *path) {

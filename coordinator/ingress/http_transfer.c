@@ -85,6 +85,7 @@ static bool refuse_header(http_exchange *x, const char *method, const char *url)
     }
     x->endpoint = x->route->endpoint;
     const char *key = api_key_from_header(header(x, MHD_HTTP_HEADER_AUTHORIZATION));
+    if (!key) key = header(x, "x-api-key"); // Anthropic's clients
     x->rest = strdup(rest);
     x->api_key = key ? strdup(key) : NULL;
     MHD_get_connection_values(x->connection, MHD_HEADER_KIND, read_privacy, x);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/base/json.h"
+#include "coordinator/ingress/octant_field.h"
 #include "coordinator/ingress/openai_error.h"
 #include "coordinator/ingress/openai_logprobs.h"
 #include "coordinator/ingress/sse.h"
@@ -112,24 +113,6 @@ static void append_usage(buf *out, const answer_usage *u) {
                u->cached_tokens, u->seed);
 }
 
-// Octant's own field: who answers, and at the end who answered which part.
-static void append_octant(buf *out, const char *served_by, const answer_usage *u) {
-    if (u && !u->segment_count) return;
-    if (u) served_by = u->segments[u->segment_count - 1].by;
-    buf_append_string(out, ",\"octant\":{\"served_by\":");
-    append_text(out, served_by);
-    if (u) {
-        buf_append_string(out, ",\"segments\":[");
-        for (int i = 0; i < u->segment_count; i++) {
-            buf_append_string(out, i ? ",{\"by\":" : "{\"by\":");
-            append_text(out, u->segments[i].by);
-            buf_printf(out, ",\"tokens\":%" PRId32 "}", u->segments[i].tokens);
-        }
-        buf_append_string(out, u->estimated ? "],\"estimated\":true" : "]");
-    }
-    buf_append_char(out, '}');
-}
-
 // ---- streams ----
 
 static void begin_chunk(openai_response *r, buf *out) {
@@ -140,7 +123,7 @@ static void begin_chunk(openai_response *r, buf *out) {
 // `served_by` NULL: as before.
 static void end_chunk(openai_response *r, const char *served_by, buf *out) {
     buf_append_string(out, r->options.include_usage ? "}],\"usage\":null" : "}]");
-    if (served_by) append_octant(out, served_by, NULL);
+    if (served_by) octant_field_append(out, served_by, NULL);
     buf_append_char(out, '}');
     sse_end(out);
 }
@@ -239,7 +222,7 @@ void openai_stream_end(openai_response *r, const answer_end *end, buf *out) {
         begin_chunk(r, out);
         buf_append_string(out, "],");
         append_usage(out, &end->usage);
-        append_octant(out, NULL, &end->usage);
+        octant_field_append(out, NULL, &end->usage);
         buf_append_char(out, '}');
         sse_end(out);
     }
@@ -335,7 +318,7 @@ bool openai_collect_end(openai_response *r, const answer_end *end, buf *out) {
     }
     buf_append_string(out, "],");
     append_usage(out, &end->usage);
-    append_octant(out, NULL, &end->usage);
+    octant_field_append(out, NULL, &end->usage);
     buf_append_char(out, '}');
     return good && !out->failed;
 }

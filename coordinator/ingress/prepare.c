@@ -240,8 +240,8 @@ static bool prepare_one(const asked *a, int i, prepared *out, refusal *why) {
 }
 
 static void name_requests(const generate_request *r, prepared *out) {
-    snprintf(out->id, sizeof out->id, "%s-%016" PRIx64, r->messages ? "chatcmpl" : "cmpl",
-             out->ids[0]);
+    const char *prefix = r->id_prefix ? r->id_prefix : r->messages ? "chatcmpl-" : "cmpl-";
+    snprintf(out->id, sizeof out->id, "%.20s%016" PRIx64, prefix, out->ids[0]);
     for (int i = 0; i < out->prompt_count; i++)
         snprintf(out->requests[i]->public_id, sizeof out->requests[i]->public_id, "%s", out->id);
 }

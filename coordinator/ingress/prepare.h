@@ -77,6 +77,7 @@ typedef struct generate_request {
     // What the client says about privacy ("local-only", ...): it may only tighten what its key may;
     // a word that nobody knows is local-only. NULL: nothing.
     const char *privacy;
+    const char *id_prefix; // of the answer's id: "msg_"; NULL: OpenAI's
 } generate_request;
 
 // n 1, max_tokens -1, sampling_default(), a fresh arena. False when memory is short.
