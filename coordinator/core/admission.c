@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "coordinator/core/effects.h"
+#include "coordinator/core/failover.h"
 #include "coordinator/core/lane.h"
 #include "coordinator/core/request.h"
 
@@ -36,18 +37,22 @@ static status check_ids(const core_request *asked, int vocab) {
 static status check(const core *c, const core_request *asked, const lane *l) {
     if (c->draining)
         return status_error(STATUS_UNAVAILABLE, "the server is shutting down; try another");
-    if (!l)
+    if (!l || (l->vocab == 0 && asked->route.local))
         return status_error(STATUS_NOT_FOUND, "no worker group has registered the model '%s'",
                             asked->model);
-    if (asked->prompt_count < 1)
+    if (!asked->route.local && !failover_is_possible(c, asked))
+        return status_error(STATUS_UNAVAILABLE,
+                            "no group of ours may serve this request, and its route lets it go to "
+                            "no upstream");
+    if (asked->prompt_count < 1 && asked->route.local)
         return status_error(STATUS_INVALID_ARGUMENT, "the prompt has no tokens");
-    if (asked->prompt_count >= l->context + (asked->max_tokens == 0))
+    if (asked->route.local && asked->prompt_count >= l->context + (asked->max_tokens == 0))
         return status_error(
             STATUS_INVALID_ARGUMENT,
             "the prompt has %d tokens and the model's context is %d: nothing is left "
             "for the answer",
             asked->prompt_count, l->context);
-    TRY(check_ids(asked, l->vocab));
+    if (asked->route.local) TRY(check_ids(asked, l->vocab));
     if (asked->deadline_ns <= c->now_ns)
         return status_error(STATUS_DEADLINE_EXCEEDED, "the deadline had passed on arrival");
     if (c->queued >= c->options.max_queue)
@@ -61,13 +66,15 @@ void admission_take(core *c, core_request *asked) {
     assert(asked->stop_count <= CORE_STOP_MAX && !request_find(c, asked->id));
     c->counters.requests++;
     lane *l = lane_find(c, asked->model);
+    // Names that only upstreams know are the policy's: there are few.
+    if (!l && !asked->route.local && failover_is_possible(c, asked)) l = lane_open(c, asked->model);
     status why = check(c, asked, l);
     if (!status_is_ok(&why)) {
         refuse(c, asked, why);
         return;
     }
     int left = l->context - asked->prompt_count;
-    if (asked->max_tokens > left) asked->max_tokens = left;
+    if (asked->route.local && asked->max_tokens > left) asked->max_tokens = left;
     fair_client *client = fairness_enter(l->fairness, asked->client);
     request *r = client ? request_open(c, asked, l, client) : NULL;
     if (!r) {
@@ -76,5 +83,9 @@ void admission_take(core *c, core_request *asked) {
         return;
     }
     c->counters.prompt_tokens += (uint64_t)asked->prompt_count;
-    lane_push(l, &r->sequences[0], false);
+    c->failover_due = c->failover_due || failover_is_possible(c, asked);
+    if (asked->route.local)
+        lane_push(l, &r->sequences[0], false);
+    else
+        failover_enter(c, r);
 }

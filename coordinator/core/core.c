@@ -8,6 +8,7 @@
 #include "coordinator/core/admission.h"
 #include "coordinator/core/deadlines.h"
 #include "coordinator/core/effects.h"
+#include "coordinator/core/failover.h"
 #include "coordinator/core/group.h"
 #include "coordinator/core/lane.h"
 #include "coordinator/core/membership.h"
@@ -44,6 +45,7 @@ core_request *core_request_create(void) {
     r->memory = memory;
     r->n = 1;
     r->sampling = sampling_default();
+    r->route = (core_route){.local = true, .rule = "none"};
     return r;
 }
 
@@ -61,7 +63,8 @@ core *core_create(const core_options *options) {
     c->next_group = c->next_order = 1;
     c->bucket_mask = REQUEST_BUCKETS - 1;
     c->buckets = calloc(REQUEST_BUCKETS, sizeof *c->buckets);
-    if (c->buckets) return c;
+    if (c->buckets && failover_open(c)) return c;
+    free(c->buckets);
     free(c);
     return NULL;
 }
@@ -86,6 +89,7 @@ void core_destroy(core *c, core_effects *out) {
         lane_free(l);
     }
     deadlines_free(&c->deadlines);
+    failover_close(c);
     free(c->buckets);
     free(c->tokens);
     free(c);
@@ -105,7 +109,10 @@ static void cancel(core *c, uint64_t id) {
 
 static void take_result(core *c, group *g, const step_result *result) {
     status s = scheduler_take_result(c, g, result);
-    if (!status_is_ok(&s)) membership_lose(c, g, s.message);
+    // An answer that makes no sense; DATA_LOSS: numbers that cannot be.
+    if (!status_is_ok(&s))
+        membership_lose(c, g, s.code == STATUS_DATA_LOSS ? LOSS_NUMBERS : LOSS_PROTOCOL, 0,
+                        s.message);
 }
 
 // Events of a group that is gone find nobody.
@@ -148,17 +155,32 @@ static void dispatch(core *c, const core_event *e) {
     case CORE_DRAIN:
         membership_drain(c, e);
         break;
+    case CORE_UPSTREAM_CONTENT:
+        failover_content(c, e);
+        break;
+    case CORE_UPSTREAM_END:
+        failover_end(c, e);
+        break;
     default:
         dispatch_group(c, e);
         break;
     }
 }
 
+// Who waited for a group to the last hears that there is none; the others were too slow.
+static status too_late(const core *c, const request *r) {
+    sequence_state state = r->sequences[0].state;
+    bool waits = state == SEQUENCE_WAITING || state == SEQUENCE_PUT_BACK;
+    if (waits && lane_groups(c, r->lane, GROUP_READY) == 0)
+        return lane_no_group(r->lane, r, c->now_ns - r->waiting_since_ns);
+    return status_error(STATUS_DEADLINE_EXCEEDED, "the deadline passed %s",
+                        r->scheduled_ns < 0 ? "while it waited for a place"
+                                            : "before the answer was complete");
+}
+
 static void expire(core *c) {
     for (request *r; (r = deadlines_first(&c->deadlines)) && r->asked->deadline_ns <= c->now_ns;) {
-        const char *where =
-            r->scheduled_ns < 0 ? "while it waited for a place" : "before the answer was complete";
-        request_fail(r, c, status_error(STATUS_DEADLINE_EXCEEDED, "the deadline passed %s", where));
+        request_fail(r, c, too_late(c, r));
     }
     for (lane *l = c->lanes; l; l = l->next) lane_expire(c, l);
 }
@@ -168,7 +190,7 @@ static int64_t earlier(int64_t a, int64_t b) {
 }
 
 static int64_t next_timer(const core *c) {
-    int64_t next = membership_next(c);
+    int64_t next = earlier(membership_next(c), failover_next(c));
     const request *first = deadlines_first(&c->deadlines);
     if (first) next = earlier(next, first->asked->deadline_ns);
     for (const lane *l = c->lanes; l; l = l->next)
@@ -186,6 +208,7 @@ void core_handle(core *c, const core_event *event, int64_t now_ns, core_effects 
     dispatch(c, event);
     expire(c);
     membership_tick(c);
+    failover_run(c);
     scheduler_run(c);
     c->timer_ns = next_timer(c);
 }

@@ -240,6 +240,7 @@ typedef struct core_effect {
             const core_request *request; // borrowed: copy what the call needs
             const char *partial;         // what the client has so far; mode FRESH: empty
             size_t partial_size;
+            int32_t partial_tokens; // of it, as far as known: comes off the request's max_tokens
             int64_t deadline_ns;
             bool failover; // it was to be served here
         } call;            // CALL_UPSTREAM; CANCEL_UPSTREAM: `call` alone

@@ -36,6 +36,7 @@ void membership_drain(core *c, const core_event *e) {
     } else if (g->state != GROUP_DRAINING) {
         g->state = GROUP_DRAINING;
         g->drain_deadline_ns = d.deadline_ns;
+        membership_notice(c, g, NOTICE_GROUP_DRAINING, LOSS_NONE, -1, "asked to drain");
         effects_log(c->out, LOG_INFO, "group", "%s of %s DRAINING", g->id, g->lane->model);
     }
 }

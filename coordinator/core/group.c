@@ -72,6 +72,7 @@ void group_attach(core *c, group *g, sequence *s, const int32_t *tokens, int sha
     assert(g->free_count > 0 && s->state != SEQUENCE_RUNNING);
     int known = sequence_known(s), need = group_blocks_for(g, known);
     s->state = SEQUENCE_RUNNING;
+    s->proven = false;
     s->group = g;
     s->slot = g->free_slots[--g->free_count];
     s->opened = ++c->next_opening;
@@ -92,6 +93,7 @@ void group_detach(group *g, sequence *s) {
     assert(s->state == SEQUENCE_RUNNING && s->group == g && g->slots[s->slot] == s);
     kv_blocks_release(g->blocks, s->blocks, s->block_count);
     sequence_list_remove(&g->running, s);
+    if (g->suspect == s) g->suspect = NULL;
     g->slots[s->slot] = NULL;
     g->closing[g->closing_count++] = s->slot;
     s->block_count = s->pending = 0;

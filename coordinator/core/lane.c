@@ -8,7 +8,7 @@
 
 #include "coordinator/core/request.h"
 
-static sequence *sequence_of(fair_item *item) {
+sequence *lane_sequence(fair_item *item) {
     return (sequence *)((char *)item - offsetof(sequence, turn));
 }
 
@@ -30,6 +30,8 @@ lane *lane_open(core *c, const char *model) {
     }
     snprintf(l->model, sizeof l->model, "%s", model);
     l->no_group_since_ns = c->now_ns;
+    l->ready_since_ns = -1;
+    l->guarded = c->options.upstreams.count > 0;
     l->next = c->lanes;
     c->lanes = l;
     return l;
@@ -47,9 +49,10 @@ void lane_push(lane *l, sequence *s, bool front) {
 }
 
 void lane_put_back(core *c, lane *l, sequence *s) {
-    assert(s->state == SEQUENCE_RUNNING && !s->group);
+    assert((s->state == SEQUENCE_RUNNING && !s->group) || s->state == SEQUENCE_AWAY);
     s->state = SEQUENCE_PUT_BACK;
     s->request->waiting_since_ns = c->now_ns;
+    c->failover_due = true;
     sequence_list_insert(&l->put_back, s);
 }
 
@@ -61,7 +64,7 @@ void lane_remove(lane *l, sequence *s) {
 sequence *lane_first(const lane *l) {
     if (l->put_back.first) return l->put_back.first;
     fair_item *item = fairness_first(l->fairness);
-    return item ? sequence_of(item) : NULL;
+    return item ? lane_sequence(item) : NULL;
 }
 
 void lane_release_held(core *c, request *r) {
@@ -87,11 +90,16 @@ bool lane_has_hope(const core *c, const lane *l) {
     return false;
 }
 
-static status no_group(const core *c, const lane *l) {
+// Why it waited in vain; `since_ns`: how long there has been no group.
+status lane_no_group(const lane *l, const request *r, int64_t waited_ns) {
+    bool stays = r->asked->route.privacy == PRIVACY_LOCAL_ONLY && l->guarded;
     return status_error(STATUS_UNAVAILABLE,
-                        "no worker group of %s for %lld s%s%s; try again once one has registered",
-                        l->model, (long long)(c->options.no_group_wait_ns / 1000000000),
-                        l->last_loss[0] ? "; the last one was lost: " : "", l->last_loss);
+                        "no worker group of %s for %lld s%s%.300s%s%s%s; try again once one has "
+                        "registered",
+                        l->model, (long long)(waited_ns / 1000000000),
+                        l->last_loss[0] ? "; the last one was lost: " : "", l->last_loss,
+                        stays ? "; the request is local-only and may not leave" : "",
+                        r->last_reason[0] ? "; the last upstream: " : "", r->last_reason);
 }
 
 static bool is_over(const core *c, const lane *l, const request *r) {
@@ -106,14 +114,15 @@ void lane_expire(core *c, lane *l) {
     sequence *s = l->put_back.first;
     while (s) {
         bool over = is_over(c, l, s->request);
-        if (over) request_fail(s->request, c, no_group(c, l));
+        if (over)
+            request_fail(s->request, c, lane_no_group(l, s->request, c->options.no_group_wait_ns));
         s = over ? l->put_back.first : s->next;
     }
     fair_item *item = fairness_each(l->fairness, NULL);
     while (item) {
-        request *r = sequence_of(item)->request;
+        request *r = lane_sequence(item)->request;
         bool over = is_over(c, l, r);
-        if (over) request_fail(r, c, no_group(c, l));
+        if (over) request_fail(r, c, lane_no_group(l, r, c->options.no_group_wait_ns));
         item = fairness_each(l->fairness, over ? NULL : item);
     }
 }
@@ -121,5 +130,5 @@ void lane_expire(core *c, lane *l) {
 void lane_clear(core *c, lane *l, status why) {
     while (l->put_back.first) request_fail(l->put_back.first->request, c, why);
     for (fair_item *item; (item = fairness_each(l->fairness, NULL));)
-        request_fail(sequence_of(item)->request, c, why);
+        request_fail(lane_sequence(item)->request, c, why);
 }

@@ -11,10 +11,13 @@ void lane_free(lane *l);
 
 // A sequence begins to wait: HELD to WAITING, behind or before its client's others.
 void lane_push(lane *l, sequence *s, bool front);
-// It ran and lost its place. Detached before.
+// It ran (detached before) or was away, and waits again.
 void lane_put_back(core *c, lane *l, sequence *s);
 // It is not to wait any more; no-op when it does not.
 void lane_remove(lane *l, sequence *s);
+
+// The sequence that a waiting item of the lane's queue belongs to.
+sequence *lane_sequence(fair_item *item);
 
 // Whose turn it is; NULL when nobody waits. Stays in the queue.
 sequence *lane_first(const lane *l);
@@ -28,6 +31,9 @@ int lane_waiting(const lane *l);
 int lane_groups(const core *c, const lane *l, group_state state);
 // Somebody serves or will serve: a READY, STARTING or DRAINING group.
 bool lane_has_hope(const core *c, const lane *l);
+
+// What a request hears that found no group in `waited_ns`.
+status lane_no_group(const lane *l, const request *r, int64_t waited_ns);
 
 // Ends the requests that waited too long without a group.
 void lane_expire(core *c, lane *l);

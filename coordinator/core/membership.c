@@ -17,16 +17,58 @@ enum { OVERDUE_FACTOR = 10 }; // times the usual time of so many rows
 
 // ---- loss ----
 
-static void remember(core *c, const group *g, const char *reason) {
+void membership_notice(core *c, const group *g, core_notice_kind kind, loss_reason loss, int rank,
+                       const char *text) {
+    core_notice n = {.kind = kind,
+                     .loss = loss,
+                     .model = effects_text(c->out, g->lane->model),
+                     .group = effects_text(c->out, g->id),
+                     .host = rank < 0 ? "" : effects_text(c->out, g->ranks[rank].host),
+                     .upstream = "",
+                     .epoch = g->epoch,
+                     .rank = rank,
+                     .sequences = g->running.count,
+                     .text = effects_text(c->out, text)};
+    effects_add(c->out, CORE_NOTICE)->notice = n;
+}
+
+static void remember(core *c, const group *g, loss_reason loss, const char *reason) {
     int kept = c->lost_count < CORE_LOST_MAX ? c->lost_count : CORE_LOST_MAX - 1;
     memmove(&c->lost[1], &c->lost[0], (size_t)kept * sizeof c->lost[0]);
     c->lost_count = kept + 1;
     lost_group *l = &c->lost[0];
-    *l = (lost_group){.epoch = g->epoch, .steps = g->steps_sent, .lost_ns = c->now_ns};
+    *l =
+        (lost_group){.epoch = g->epoch, .steps = g->steps_sent, .lost_ns = c->now_ns, .loss = loss};
     snprintf(l->id, sizeof l->id, "%s", g->id);
     snprintf(l->model, sizeof l->model, "%s", g->lane->model);
     snprintf(l->backend, sizeof l->backend, "%s", g->backend);
     snprintf(l->reason, sizeof l->reason, "%s", reason);
+}
+
+// Whose first step in the group it was that the group died of, if steps can be what it died of:
+// one such death may be chance, a second one is the request's own. Sequences that are suspected run
+// their next first step alone (scheduler.c), so that a second one cannot be another's.
+static void suspect(const group *g, loss_reason loss) {
+    bool of_a_step = loss == LOSS_STREAM_CLOSED || loss == LOSS_DEVICE || loss == LOSS_OVERDUE ||
+                     loss == LOSS_NUMBERS;
+    if (!of_a_step || g->under_way_count == 0) return;
+    const plan_record *p = &g->under_way[0];
+    for (int i = 0; i < p->count; i++) {
+        sequence *s = g->slots[p->entries[i].slot];
+        if (s && s->opened == p->entries[i].opened && !s->proven) s->suspicions++;
+    }
+}
+
+static void quarantine(core *c, group *g, sequence *s) {
+    char text[STATUS_MESSAGE_MAX];
+    snprintf(text, sizeof text,
+             "%d worker groups died in the step that this request began with; it is not tried "
+             "again; the last: %.300s",
+             s->suspicions, g->lane->last_loss);
+    membership_notice(c, g, NOTICE_REQUEST_POISON, LOSS_NONE, -1, s->request->asked->public_id);
+    effects_log(c->out, LOG_ERROR, "group", "request %s is quarantined: %s",
+                s->request->asked->public_id, text);
+    request_fail(s->request, c, status_error(STATUS_INTERNAL, "%s", text));
 }
 
 // Every sequence of the group goes on elsewhere, or its request ends when too many groups died.
@@ -35,18 +77,21 @@ static void put_back_all(core *c, group *g, bool lost) {
         sequence *s = g->running.first;
         scheduler_put_back(c, s);
         c->counters.replays++;
-        if (!lost || ++s->replays <= REPLAYS_MAX) continue;
-        request_fail(
-            s->request, c,
-            status_error(STATUS_UNAVAILABLE,
-                         "%d worker groups were lost while serving this request; the last: %s",
-                         s->replays, g->lane->last_loss));
+        if (!lost) continue;
+        if (s->suspicions >= SUSPICIONS_MAX)
+            quarantine(c, g, s);
+        else if (++s->replays > REPLAYS_MAX)
+            request_fail(
+                s->request, c,
+                status_error(STATUS_UNAVAILABLE,
+                             "%d worker groups were lost while serving this request; the last: %s",
+                             s->replays, g->lane->last_loss));
     }
 }
 
 // The group leaves the books; its sequences are gone already.
-static void leave(core *c, group *g, const char *reason) {
-    remember(c, g, reason);
+static void leave(core *c, group *g, loss_reason loss, const char *reason) {
+    remember(c, g, loss, reason);
     lane *l = g->lane;
     for (int i = 0; i < c->group_count; i++)
         if (c->groups[i] == g) {
@@ -64,14 +109,17 @@ static void leave(core *c, group *g, const char *reason) {
     group_free(g);
 }
 
-void membership_lose(core *c, group *g, const char *reason) {
+void membership_lose(core *c, group *g, loss_reason loss, int rank, const char *reason) {
     c->counters.groups_lost++;
+    c->failover_due = true;
     snprintf(g->lane->last_loss, sizeof g->lane->last_loss, "%s", reason);
-    effects_log(c->out, LOG_ERROR, "group", "%s of %s LOST: %s (%d sequences go on elsewhere)",
-                g->id, g->lane->model, reason, g->running.count);
+    effects_log(c->out, LOG_ERROR, "group", "%s of %s LOST (%s): %s (%d sequences go on elsewhere)",
+                g->id, g->lane->model, loss_reason_name(loss), reason, g->running.count);
+    membership_notice(c, g, NOTICE_GROUP_LOST, loss, rank, reason);
     g->state = GROUP_LOST;
+    suspect(g, loss);
     put_back_all(c, g, true);
-    leave(c, g, reason);
+    leave(c, g, loss, reason);
 }
 
 // "rank 1 (node7, pid 4711)"
@@ -104,30 +152,38 @@ void membership_closed(core *c, group *g, const char *reason) {
     else
         snprintf(text, sizeof text, "the leader's stream closed, %s%s%.100s", who,
                  *reason ? ": " : "", reason);
-    membership_lose(c, g, text);
+    membership_lose(c, g, LOSS_STREAM_CLOSED, culprit ? rank : -1, text);
 }
 
 void membership_failed(core *c, group *g, const group_failed *failed) {
+    static const loss_reason losses[CLUSTER_FAILED_COUNT] = {
+        [CLUSTER_FAILED] = LOSS_DEVICE,          [CLUSTER_FAILED_DEVICE] = LOSS_DEVICE,
+        [CLUSTER_FAILED_NUMBERS] = LOSS_NUMBERS, [CLUSTER_FAILED_CHECKSUM] = LOSS_CHECKSUM,
+        [CLUSTER_FAILED_HUNG] = LOSS_OVERDUE,
+    };
     char text[CLUSTER_REASON_MAX], who[256] = "a rank";
-    if (failed->rank >= 0 && failed->rank < g->ranks_count)
-        name_rank(g, failed->rank, who, sizeof who);
+    bool known = failed->rank >= 0 && failed->rank < g->ranks_count;
+    if (known) name_rank(g, failed->rank, who, sizeof who);
     snprintf(text, sizeof text, "%.150s cannot go on: %.230s", who, failed->reason);
-    membership_lose(c, g, text);
+    membership_lose(c, g, losses[failed->code], known ? failed->rank : -1, text);
 }
 
 // ---- life ----
 
 void membership_ready(core *c, group *g, const group_ready *ready) {
     if (g->state != GROUP_STARTING || ready->kv_blocks < 1) {
-        membership_lose(c, g, "the leader said READY twice, or without KV blocks");
+        membership_lose(c, g, LOSS_PROTOCOL, 0,
+                        "the leader said READY twice, or without KV blocks");
         return;
     }
     int blocks = ready->kv_blocks < CORE_KV_BLOCKS_MAX ? ready->kv_blocks : CORE_KV_BLOCKS_MAX;
     if (!group_open_store(g, blocks, c->options.hash_seed)) {
-        membership_lose(c, g, "the coordinator has no memory for the group's block table");
+        membership_lose(c, g, LOSS_MEMORY, -1,
+                        "the coordinator has no memory for the group's block table");
         return;
     }
     g->state = GROUP_READY;
+    membership_notice(c, g, NOTICE_GROUP_READY, LOSS_NONE, -1, g->backend);
     effects_log(c->out, LOG_INFO, "group",
                 "%s of %s READY: %d ranks, %d KV blocks of %d tokens, %lld ms after registering",
                 g->id, g->lane->model, g->ranks_count, blocks, g->limits.block_tokens,
@@ -185,7 +241,7 @@ static bool lose_silent(core *c, group *g) {
     int64_t since = heard < 0 ? g->registered_ns : heard;
     snprintf(text, sizeof text, "%s sent no heartbeat for %lld ms%s", who,
              (long long)((c->now_ns - since) / CLOCK_MS), heard < 0 ? " since it registered" : "");
-    membership_lose(c, g, text);
+    membership_lose(c, g, LOSS_SILENT, worst, text);
     return true;
 }
 
@@ -211,7 +267,7 @@ static bool lose_overdue(core *c, group *g) {
              (unsigned long long)g->ranks[behind].step,
              (unsigned long long)g->ranks[behind].collective,
              cluster_phase_name(g->ranks[behind].phase));
-    membership_lose(c, g, text);
+    membership_lose(c, g, LOSS_OVERDUE, behind, text);
     return true;
 }
 
@@ -221,8 +277,9 @@ static bool end_drain(core *c, group *g) {
     if (!empty && c->now_ns < g->drain_deadline_ns) return false;
     effects_log(c->out, LOG_INFO, "group", "%s of %s drained, %d sequences handed over", g->id,
                 g->lane->model, g->running.count);
+    membership_notice(c, g, NOTICE_GROUP_DRAINED, LOSS_NONE, -1, "drained");
     put_back_all(c, g, false);
-    leave(c, g, "drained");
+    leave(c, g, LOSS_NONE, "drained");
     return true;
 }
 

@@ -21,7 +21,12 @@ void membership_heartbeat(core *c, group *g, const heartbeat *h);
 void membership_drain(core *c, const core_event *e);
 
 // The group is LOST: its sequences are put back, the edge is told to close it. `g` is freed.
-void membership_lose(core *c, group *g, const char *reason);
+// `rank`: whose fault it is, -1: not known.
+void membership_lose(core *c, group *g, loss_reason loss, int rank, const char *reason);
+
+// Tells the event log, Watch and metrics; `rank` -1: none is named.
+void membership_notice(core *c, const group *g, core_notice_kind kind, loss_reason loss, int rank,
+                       const char *text);
 
 // What time brings: silent ranks, overdue steps, drains that are over. Also call after events.
 void membership_tick(core *c);

@@ -104,6 +104,7 @@ static void enter(core *c, group *g, const register_request *r, const model_conf
     g->registered_ns = c->now_ns;
     snprintf(g->id, sizeof g->id, "g%llu", (unsigned long long)c->next_group++);
     snprintf(g->backend, sizeof g->backend, "%s", r->backend);
+    if (strcmp(g->lane->fingerprint, r->fingerprint) != 0) g->lane->age++;
     if (strcmp(g->lane->fingerprint, r->fingerprint) != 0)
         lane_clear(c, g->lane,
                    status_error(STATUS_UNAVAILABLE,
@@ -141,6 +142,7 @@ void membership_register(core *c, const core_event *e) {
                                                  .shards = g->shards,
                                                  .heartbeat_ms = c->options.heartbeat_ms,
                                                  .limits = g->limits};
+    membership_notice(c, g, NOTICE_GROUP_REGISTERED, LOSS_NONE, -1, g->backend);
     effects_log(c->out, LOG_INFO, "group", "%s of %s STARTING: %d ranks, %s", g->id, g->lane->model,
                 g->ranks_count, g->backend);
 }

@@ -3,10 +3,12 @@
 #include "coordinator/core/request.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "coordinator/core/deadlines.h"
 #include "coordinator/core/effects.h"
+#include "coordinator/core/failover.h"
 #include "coordinator/core/group.h"
 #include "coordinator/core/lane.h"
 
@@ -35,7 +37,9 @@ request *request_open(core *c, core_request *asked, lane *l, fair_client *client
                    .arrived_ns = c->now_ns,
                    .waiting_since_ns = c->now_ns,
                    .scheduled_ns = -1,
-                   .first_token_ns = -1};
+                   .first_token_ns = -1,
+                   .lane_age = l->age,
+                   .said = buf_make(SAID_BYTES_MAX)};
     for (int i = 0; i < asked->n; i++) {
         all[i].request = r;
         all[i].index = i;
@@ -54,13 +58,19 @@ request *request_open(core *c, core_request *asked, lane *l, fair_client *client
 static answer_usage usage_of(const core *c, const request *r) {
     int64_t queued_until = r->scheduled_ns >= 0 ? r->scheduled_ns : c->now_ns;
     int64_t first = r->first_token_ns >= 0 ? r->first_token_ns : c->now_ns;
-    return (answer_usage){.prompt_tokens = r->asked->prompt_count,
-                          .completion_tokens = r->completion_tokens,
-                          .cached_tokens = r->cached_tokens,
-                          .seed = r->asked->sampling.seed,
-                          .queue_ns = queued_until - r->arrived_ns,
-                          .ttft_ns = first - r->arrived_ns,
-                          .total_ns = c->now_ns - r->arrived_ns};
+    answer_usage u = {.prompt_tokens = r->asked->prompt_count,
+                      .completion_tokens = r->completion_tokens,
+                      .cached_tokens = r->cached_tokens,
+                      .seed = r->asked->sampling.seed,
+                      .queue_ns = queued_until - r->arrived_ns,
+                      .ttft_ns = first - r->arrived_ns,
+                      .total_ns = c->now_ns - r->arrived_ns,
+                      .compute_us = r->compute_us,
+                      .estimated = r->estimated,
+                      .segment_count = r->segment_count};
+    if (r->asked->prompt_count == 0) u.prompt_tokens = r->upstream_prompt_tokens;
+    memcpy(u.segments, r->segments, sizeof u.segments);
+    return u;
 }
 
 // All sequences are done: the request leaves the books and goes back to the edge.
@@ -71,6 +81,7 @@ static void end(core *c, request *r, status why) {
     *link = r->peer;
     deadlines_remove(&c->deadlines, r);
     fairness_leave(r->lane->fairness, r->client);
+    buf_free(&r->said);
     c->request_count--;
     if (r->scheduled_ns < 0) c->queued--;
     if (status_is_ok(&why))
@@ -87,9 +98,10 @@ static void end(core *c, request *r, status why) {
 static void retire(core *c, sequence *s) {
     if (s->state == SEQUENCE_RUNNING)
         group_detach(s->group, s);
+    else if (s->state == SEQUENCE_OUTBOUND || s->state == SEQUENCE_AWAY)
+        failover_let_go(c, s->request);
     else
         lane_remove(s->request->lane, s);
-    (void)c;
     s->state = SEQUENCE_DONE;
     detokenizer_free(&s->text);
     s->request->alive--;
@@ -101,11 +113,28 @@ void request_fail(request *r, core *c, status why) {
     end(c, r, why);
 }
 
+static const char *serving(const request *r) {
+    return r->segments[r->segment_count - 1].by;
+}
+
+void request_serve(request *r, const char *by) {
+    if (r->segment_count > 0 && !strcmp(serving(r), by)) return;
+    // More moves than are told: the last segment stands for the rest.
+    if (r->segment_count < ANSWER_SEGMENTS_MAX)
+        r->segments[r->segment_count++] = (answer_segment){.tokens = 0};
+    answer_segment *last = &r->segments[r->segment_count - 1];
+    snprintf(last->by, sizeof last->by, "%s", by);
+    r->tell_server = true;
+}
+
 static core_effect *add_piece(core *c, const sequence *s) {
     core_effect *e = effects_add(c->out, CORE_PIECE);
     e->piece.request_id = s->request->asked->id;
     e->piece.sink = s->request->asked->sink;
     e->piece.piece.index = s->index;
+    if (s->request->tell_server)
+        e->piece.piece.served_by = effects_text(c->out, serving(s->request));
+    s->request->tell_server = false;
     return e;
 }
 
@@ -124,6 +153,8 @@ static void say(core *c, const sequence *s, const buf *text, const int32_t *toke
     }
     const char *bytes = effects_copy(c->out, buf_string(text), text->size + 1);
     const int32_t *kept = token ? effects_copy(c->out, token, sizeof *token) : NULL;
+    if (text->size && failover_is_possible(c, s->request->asked))
+        buf_append(&s->request->said, bytes, text->size);
     answer_piece *p = &add_piece(c, s)->piece.piece;
     p->text = bytes;
     p->size = text->size;
@@ -163,9 +194,51 @@ static bool append_token(sequence *s, int32_t token) {
     return true;
 }
 
+static void serve_here(request *r) {
+    if (r->segment_count == 0) {
+        char by[sizeof r->segments[0].by];
+        snprintf(by, sizeof by, "local/%.57s", r->lane->model);
+        request_serve(r, by);
+    }
+    r->segments[r->segment_count - 1].tokens++;
+}
+
+static void say_away(core *c, sequence *s, const char *text, size_t size, answer_finish finish) {
+    request *r = s->request;
+    const char *bytes = effects_copy(c->out, size ? text : "", size + !size);
+    buf_append(&r->said, text, size);
+    answer_piece *p = &add_piece(c, s)->piece.piece;
+    p->text = bytes;
+    p->size = size;
+    p->finish = finish;
+}
+
+void sequence_say_away(core *c, sequence *s, const char *text, size_t size) {
+    assert(s->state == SEQUENCE_AWAY);
+    say_away(c, s, text, size, ANSWER_GOES_ON);
+}
+
+void sequence_call_tool(core *c, sequence *s, const answer_tool *tool) {
+    assert(s->state == SEQUENCE_AWAY);
+    answer_tool *copy = effects_copy(c->out, tool, sizeof *tool);
+    if (tool->id) copy->id = effects_text(c->out, tool->id);
+    if (tool->name) copy->name = effects_text(c->out, tool->name);
+    copy->arguments = tool->size ? effects_copy(c->out, tool->arguments, tool->size) : "";
+    answer_piece *p = &add_piece(c, s)->piece.piece;
+    p->text = "";
+    p->tool = copy;
+}
+
+void sequence_finish_away(core *c, sequence *s, answer_finish finish) {
+    assert(s->state == SEQUENCE_AWAY && !s->request->call);
+    say_away(c, s, "", 0, finish);
+    done(c, s);
+}
+
 bool sequence_take_token(core *c, sequence *s, const seq_result *result) {
     request *r = s->request;
     if (r->first_token_ns < 0) r->first_token_ns = c->now_ns;
+    serve_here(r);
     r->completion_tokens++;
     c->counters.completion_tokens++;
     fairness_charge(r->client, 1, FAIRNESS_ANSWER_WEIGHT);

@@ -20,6 +20,14 @@ bool sequence_take_token(core *c, sequence *s, const seq_result *result);
 // Prompt rows have their logprobs, from position `from` on.
 void sequence_take_prompt_logprobs(core *c, sequence *s, int from, const seq_result *result);
 
+// Who says what comes next: pieces tell it, and segments of the usage. `by` is copied.
+void request_serve(request *r, const char *by);
+
+// What an upstream says for a sequence that is AWAY.
+void sequence_say_away(core *c, sequence *s, const char *text, size_t size);
+void sequence_call_tool(core *c, sequence *s, const answer_tool *tool);
+void sequence_finish_away(core *c, sequence *s, answer_finish finish);
+
 // The answer is complete.
 void sequence_finish(core *c, sequence *s, answer_finish finish);
 

@@ -7,6 +7,11 @@
 #include "coordinator/core/planner.h"
 #include "coordinator/core/request.h"
 
+enum {
+    AFFINITY_BLOCKS = 4, // more of the prompt computed by another group: worth going there
+    AFFINITY_LOAD = 8,   // unless it runs so many sequences more
+};
+
 static int least(int a, int b) {
     return a < b ? a : b;
 }
@@ -99,6 +104,34 @@ static void end_unfit(core *c, sequence *s, int capacity) {
                               sequence_known(s), capacity));
 }
 
+static bool is_suspect(const sequence *s) {
+    return s->suspicions > 0;
+}
+
+// Blocks that are left when the sequence has its own; *shared of these it finds computed.
+static int blocks_left(const group *g, const int32_t *tokens, int known, int most, int *shared) {
+    int of_cached;
+    *shared = kv_blocks_peek(g->blocks, tokens, most, &of_cached);
+    return kv_blocks_available(g->blocks) - of_cached - (group_blocks_for(g, known) - *shared);
+}
+
+// Another group has so much more of the prompt computed that it is worth its turn: and it has a
+// place and is not much busier.
+static bool is_anothers(const core *c, const group *g, const int32_t *tokens, int known, int most,
+                        int shared) {
+    for (int i = 0; i < c->group_count; i++) {
+        const group *o = c->groups[i];
+        bool open = o != g && o->lane == g->lane && o->state == GROUP_READY && o->free_count > 0 &&
+                    !o->suspect && o->running.count <= g->running.count + AFFINITY_LOAD &&
+                    known < group_capacity(o) && o->limits.block_tokens == g->limits.block_tokens;
+        int theirs;
+        if (open && blocks_left(o, tokens, known, most, &theirs) >= o->running.count &&
+            theirs >= shared + AFFINITY_BLOCKS)
+            return true;
+    }
+    return false;
+}
+
 // Gives the sequence whose turn it is a place, if there is one. False: no more now.
 static bool admit(planner *p, sequence *s) {
     core *c = p->core;
@@ -114,12 +147,12 @@ static bool admit(planner *p, sequence *s) {
     const int32_t *tokens = sequence_tokens(c, s);
     // The last token is computed in any case: its logits are wanted.
     int most = asked->prompt_logprobs ? 0 : (known - 1) / g->limits.block_tokens;
-    int of_cached, shared = kv_blocks_peek(g->blocks, tokens, most, &of_cached);
-    int left = kv_blocks_available(g->blocks) - of_cached - (group_blocks_for(g, known) - shared);
+    int shared, left = blocks_left(g, tokens, known, most, &shared);
     // Those that run need a block each before long; without that margin they would throw this one
     // out.
     int margin = g->running.count;
     if (left < margin) return false;
+    if (!is_suspect(s) && is_anothers(c, g, tokens, known, most, shared)) return false;
     lane_remove(g->lane, s);
     s->limit = least(s->limit, capacity - asked->prompt_count);
     group_attach(c, g, s, tokens, most);
@@ -138,8 +171,25 @@ static void plan_admissions(planner *p) {
     if (g->state != GROUP_READY) return;
     while (p->budget > 0 && g->free_count > 0 && p->plan.rows_count < g->limits.max_seqs) {
         sequence *s = lane_first(g->lane);
-        if (!s || !admit(p, s)) return;
+        if (!s || is_suspect(s) || !admit(p, s)) return;
     }
+}
+
+// A sequence in whose first step a group has died begins alone: nothing else is under way, and
+// nothing else is planned until it is proven. True: the plan is its own, or empty because of it.
+static bool plan_suspect(planner *p) {
+    group *g = p->group;
+    if (!g->suspect) {
+        sequence *s = g->state == GROUP_READY && g->free_count > 0 ? lane_first(g->lane) : NULL;
+        if (!s || !is_suspect(s)) return false;
+        if (g->under_way_count > 0) return true; // drains first
+        admit(p, s);                             // may also end it
+        if (s->state == SEQUENCE_RUNNING && s->group == g) g->suspect = s;
+        return g->suspect != NULL || p->plan.rows_count > 0;
+    }
+    sequence *s = g->suspect;
+    if (g->under_way_count == 0 && s->planned < sequence_known(s)) plan_chunk(p, s);
+    return true;
 }
 
 // One more plan for a group, if there is something to do.
@@ -148,9 +198,11 @@ static void plan_next(core *c, group *g) {
     if (g->running.count == 0 && g->closing_count == 0 && !waits) return;
     planner p;
     planner_begin(&p, c, g);
-    plan_decodes(&p);
-    plan_prompts(&p);
-    plan_admissions(&p);
+    if (!plan_suspect(&p)) {
+        plan_decodes(&p);
+        plan_prompts(&p);
+        plan_admissions(&p);
+    }
     // Slots alone are closed when nothing else is under way, else with the next plan.
     bool worthwhile = p.plan.rows_count > 0 || (g->closing_count > 0 && g->under_way_count == 0);
     if (worthwhile)
@@ -200,10 +252,21 @@ static status index_result(group *g, const step_result *result) {
     return status_ok();
 }
 
-static void bad_numbers(core *c, group *g, sequence *s) {
+// The step is discarded: what the group holds of the sequence is wrong, and what else it computed
+// may be. The sequence runs elsewhere; if it does this to a second group, it is the request's own.
+static status bad_numbers(group *g, sequence *s, uint64_t step) {
     for (int i = 0; i < s->block_count; i++) kv_blocks_forget(g->blocks, s->blocks[i]);
-    request_fail(s->request, c,
-                 status_error(STATUS_INTERNAL, "group %s computed NaN or infinite logits", g->id));
+    s->suspicions++;
+    s->proven = true; // counted here
+    return status_error(STATUS_DATA_LOSS, "step %llu computed NaN or infinite logits",
+                        (unsigned long long)step);
+}
+
+// A token came of it here: whatever its group died of before was not this request.
+static void prove(group *g, sequence *s) {
+    s->proven = true;
+    s->suspicions = 0;
+    if (g->suspect == s) g->suspect = NULL;
 }
 
 static status take_entry(core *c, group *g, const plan_entry *entry, uint64_t step) {
@@ -212,10 +275,7 @@ static status take_entry(core *c, group *g, const plan_entry *entry, uint64_t st
     if (!s || s->opened != entry->opened) return status_ok(); // gone since: a row for nothing
     s->computed += entry->rows;
     s->pending -= entry->sampled;
-    if (r && r->bad_numbers) {
-        bad_numbers(c, g, s);
-        return status_ok();
-    }
+    if (r && r->bad_numbers) return bad_numbers(g, s, step);
     if (entry->sampled && (!r || r->token < 0 || r->token >= g->lane->vocab))
         return misfit(g, "has no token of the vocabulary where one was asked for", step,
                       entry->slot);
@@ -225,11 +285,22 @@ static status take_entry(core *c, group *g, const plan_entry *entry, uint64_t st
     if (r && r->prompt_count) sequence_take_prompt_logprobs(c, s, entry->position, r);
     int prompt = s->request->asked->prompt_count;
     if (s->index == 0 && s->computed >= prompt) lane_release_held(c, s->request);
+    if (entry->sampled || s->computed >= prompt) prove(g, s);
     if (entry->sampled)
         sequence_take_token(c, s, r);
     else if (s->limit == 0 && s->computed >= prompt)
         sequence_finish(c, s, ANSWER_LENGTH);
     return status_ok();
+}
+
+// Each request pays for its share of the rows, on all ranks.
+static void charge_compute(const group *g, const plan_record *taken, uint32_t compute_us) {
+    double each = (double)compute_us * g->ranks_count / taken->rows;
+    for (int i = 0; i < taken->count; i++) {
+        const plan_entry *e = &taken->entries[i];
+        sequence *s = g->slots[e->slot];
+        if (s && s->opened == e->opened) s->request->compute_us += (int64_t)(each * e->rows + 0.5);
+    }
 }
 
 status scheduler_take_result(core *c, group *g, const step_result *result) {
@@ -247,6 +318,7 @@ status scheduler_take_result(core *c, group *g, const step_result *result) {
     g->step_began_ns = c->now_ns;
     c->counters.compute_us += result->compute_us;
     c->counters.comm_us += result->comm_us;
+    if (taken.rows) charge_compute(g, &taken, result->compute_us);
     for (int i = 0; i < taken.count; i++) TRY(take_entry(c, g, &taken.entries[i], result->step));
     return status_ok();
 }

@@ -9,15 +9,21 @@
 #ifndef OCTANT_COORDINATOR_CORE_STATE_H
 #define OCTANT_COORDINATOR_CORE_STATE_H
 
+#include "common/base/buf.h"
+#include "coordinator/core/breaker.h"
 #include "coordinator/core/core.h"
 #include "coordinator/core/detokenizer.h"
 #include "coordinator/core/fairness.h"
 #include "coordinator/core/kv_blocks.h"
+#include "coordinator/core/upstream_limits.h"
 
 enum {
     FINGERPRINT_MAX = 64,
     BACKEND_MAX = 63,
-    REPLAYS_MAX = 3, // groups that may die under one sequence: then it is not them
+    REPLAYS_MAX = 16,   // groups that may be lost under one sequence
+    SUSPICIONS_MAX = 2, // of them, those that died in its first step there: then it is the request
+    SAID_BYTES_MAX = 4 << 20, // of an answer that may have to go on elsewhere
+    CALL_BUCKETS = 1024,
     DRAINS_MAX = 16, // drains that somebody waits for
 };
 
@@ -26,6 +32,8 @@ typedef enum sequence_state {
     SEQUENCE_WAITING,  // in its client's queue
     SEQUENCE_PUT_BACK, // ran before; goes on as soon as there is room
     SEQUENCE_RUNNING,
+    SEQUENCE_OUTBOUND, // not ours to serve: waits until an upstream may be called
+    SEQUENCE_AWAY,     // an upstream answers it
     SEQUENCE_DONE,
 } sequence_state;
 
@@ -34,13 +42,16 @@ typedef struct sequence {
     int index; // which answer
     sequence_state state;
     fair_item turn;               // WAITING
-    struct sequence *prev, *next; // PUT_BACK: of the lane's list; RUNNING: of the group's
+    struct sequence *prev, *next; // PUT_BACK: of the lane's list; RUNNING: of the group's;
+                                  // OUTBOUND: of the core's
 
     int32_t *answer; // sampled so far, without an end-of-answer token
     int answer_count, answer_room;
     int limit;       // most tokens of the answer
     int prompt_told; // prompt tokens whose logprobs the client has
     int replays;     // groups lost under it
+    int suspicions;  // of them, those that died in the very step that it began with
+    bool proven;     // RUNNING: a token was sampled in this group
     detokenizer text;
 
     // RUNNING. Positions: [0, computed) are in the KV store for sure, [computed, planned) are in
@@ -71,7 +82,24 @@ typedef struct request {
     int64_t arrived_ns, waiting_since_ns;
     int64_t scheduled_ns, first_token_ns; // -1: not yet
     int cached_tokens, completion_tokens;
-    int deadline_index;   // in the core's heap
+    int deadline_index; // in the core's heap
+    uint64_t lane_age;  // of the lane when it came: another model may have taken the name since
+    int64_t compute_us;
+    // Upstreams.
+    struct outcall *call;   // AWAY: the one that is wanted
+    buf said;               // what the client has; kept while it may be handed over
+    uint32_t tried;         // upstreams that will not be asked again
+    int attempts, switches; // switches: of the source, in the middle of the answer
+    int64_t spent;          // microdollars
+    bool gave_up;           // no upstream is left
+    bool diverged;          // the text is not our tokens' alone any more: no group can go on
+    bool used_tools;        // a tool call was streamed: nothing can go on from there
+    bool estimated;
+    int32_t upstream_prompt_tokens; // of a prompt that was never tokenised here
+    char last_reason[200];          // why the last call ended
+    int segment_count;
+    answer_segment segments[ANSWER_SEGMENTS_MAX];
+    bool tell_server;     // the next piece says who serves
     struct request *peer; // of the same bucket
 } request;
 
@@ -84,7 +112,37 @@ typedef struct lane {
     sequence_list put_back;    // PUT_BACK
     int64_t no_group_since_ns; // when the last group that served or was to serve went
     char last_loss[CLUSTER_REASON_MAX];
+    uint64_t age;           // how often its files changed
+    int64_t ready_since_ns; // since when some group has been READY; -1: none is
+    bool guarded;           // this coordinator has upstreams: some requests may leave, others not
+    bool left;              // requests that may, leave: until groups were READY long enough
 } lane;
+
+// An upstream, as the policy wants it and as it has behaved.
+typedef struct upstream_state {
+    const upstream_policy *policy;
+    breaker breaker;
+    upstream_limits limits;
+    bool disabled;   // its account was refused
+    bool no_prefill; // it refused one: its policy is wrong about that
+    uint64_t calls, faults, busy;
+    char reason[200];
+} upstream_state;
+
+// A call of an upstream, from CORE_CALL_UPSTREAM to its UPSTREAM_END.
+typedef struct outcall {
+    uint64_t id;
+    int upstream;
+    upstream_mode mode;
+    request *request; // NULL: nobody wants its answer any more
+    bool failover;
+    bool committed; // content came: the client hears this call
+    bool compared;  // USER_TURN: what it repeats was cut off
+    buf held;       // USER_TURN: text that is not yet compared
+    int32_t estimate;
+    char public_id[40], client[128];
+    struct outcall *peer; // of the same bucket
+} outcall;
 
 // A sequence's part of a plan under way.
 typedef struct plan_entry {
@@ -129,6 +187,7 @@ typedef struct group {
     int table_room;
     sequence **slots; // (max_seqs); NULL: free, or to be closed
     sequence_list running;
+    sequence *suspect;             // running alone until it is proven; NULL: none
     int32_t *free_slots, *closing; // stacks (max_seqs): to open; to be closed by the next plan
     int free_count, closing_count;
 
@@ -141,6 +200,7 @@ typedef struct group {
 } group;
 
 typedef struct lost_group { // what is left of one
+    loss_reason loss;
     char id[32], model[MODEL_NAME_MAX + 1], reason[CLUSTER_REASON_MAX], backend[BACKEND_MAX + 1];
     uint64_t epoch, steps;
     int64_t lost_ns;
@@ -181,6 +241,17 @@ struct core {
     bool draining;
 
     uint64_t next_order, next_epoch, next_group, next_opening;
+    upstream_state *upstreams;    // (options.upstreams.count)
+    outcall *calls[CALL_BUCKETS]; // by id
+    int call_count;
+    uint64_t next_call;
+    sequence_list outbound;
+    int away;
+    bool failover_due;      // something changed that may let a request leave
+    int64_t failover_at_ns; // when time alone may
+    request **leavers;      // scratch
+    int leavers_room;
+
     int32_t *tokens; // scratch: a sequence in one piece
     int tokens_room;
     core_counters counters;

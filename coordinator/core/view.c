@@ -58,15 +58,46 @@ static bool see_lost(const lost_group *l, int64_t now_ns, arena *memory, core_gr
                              .reason = arena_copy_string(memory, l->reason),
                              .epoch = l->epoch,
                              .state = GROUP_LOST,
+                             .loss = l->loss,
                              .steps = l->steps,
                              .lost_age_ns = now_ns - l->lost_ns};
     return out->id && out->model && out->backend && out->reason;
+}
+
+static bool see_upstreams(const core *c, int64_t now_ns, arena *memory, core_view *out) {
+    int count = c->options.upstreams.count;
+    core_upstream_view *all = arena_alloc_array(memory, (size_t)count, sizeof *all);
+    if (!all) return false;
+    for (int i = 0; i < count; i++) {
+        const upstream_state *u = &c->upstreams[i];
+        breaker b = u->breaker; // asking moves its state
+        upstream_limits l = u->limits;
+        int64_t at = upstream_limits_open_at(&l, u->policy, now_ns);
+        if (!breaker_allows(&b, u->policy, now_ns)) {
+            int64_t opens = breaker_opens_at(&b, u->policy, now_ns);
+            if (opens > at) at = opens;
+        }
+        all[i] = (core_upstream_view){.name = u->policy->name,
+                                      .breaker = b.state,
+                                      .disabled = u->disabled,
+                                      .calls_open = u->limits.open,
+                                      .calls = u->calls,
+                                      .faults = u->faults,
+                                      .busy = u->busy,
+                                      .wait_ns = at == INT64_MAX ? INT64_MAX : at - now_ns,
+                                      .reason = arena_copy_string(memory, u->reason)};
+        if (!all[i].reason) return false;
+    }
+    out->upstreams = all;
+    out->upstream_count = count;
+    return true;
 }
 
 status core_look(const core *c, int64_t now_ns, arena *memory, core_view *out) {
     *out = (core_view){.group_count = c->group_count + c->lost_count,
                        .queued = c->queued,
                        .draining = c->draining,
+                       .away = c->away,
                        .counters = c->counters};
     core_group_view *groups = arena_alloc_array(memory, (size_t)out->group_count, sizeof *groups);
     bool complete = groups != NULL;
@@ -76,8 +107,10 @@ status core_look(const core *c, int64_t now_ns, arena *memory, core_view *out) {
     }
     for (int i = 0; complete && i < c->lost_count; i++)
         complete = see_lost(&c->lost[i], now_ns, memory, &groups[c->group_count + i]);
+    out->waiting = c->outbound.count;
     for (const lane *l = c->lanes; l; l = l->next) out->waiting += lane_waiting(l);
     out->groups = groups;
+    complete = complete && see_upstreams(c, now_ns, memory, out);
     if (complete) return status_ok();
     return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a view of the cluster");
 }

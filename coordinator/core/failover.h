@@ -1,0 +1,47 @@
+// failover: which requests leave for an upstream, when, to which, and what comes of it.
+//
+// Leaves, if its route allows it (never LOCAL_ONLY; one answer, no logprobs, upstreams listed):
+//   - what no group of ours may serve, and what the router sent to the upstreams first;
+//   - what waits while no group of its model is READY; nothing streamed: whole. In the middle of
+//     an answer the route's mid-stream policy says: `replay` waits for a group, `continue` hands
+//     the partial answer over (once), `restart` and `error` end with an error;
+//   - what waited for its first place longer than spill_ns.
+// While another group of the model is READY a lost group's requests go there, token by token.
+//
+// Rules for the whole way of a request:
+//   - Committed at first content: until then a failed call is not seen by the client, and the next
+//     target is asked. After it, one switch at most, by `continue` alone.
+//   - No target twice, but for one that said "busy" and a time: it may be asked again then.
+//   - One deadline, one budget of attempts and one of money for all targets together.
+//   - A client's fault (4xx) ends the request unless another target or a group of ours may do.
+//   - Whatever is left when no target is: a group of ours serves it or it ends UNAVAILABLE after
+//     no_group_wait, with the last reason.
+//
+// Back: traffic that left because no group was READY returns when one has been READY for
+// return_after_ns, so that a group that comes and goes does not make it flap. Requests that may
+// not leave are served the moment there is a group.
+#ifndef OCTANT_COORDINATOR_CORE_FAILOVER_H
+#define OCTANT_COORDINATOR_CORE_FAILOVER_H
+
+#include "coordinator/core/state.h"
+
+bool failover_open(core *c); // false: no memory
+void failover_close(core *c);
+
+// The route lists upstreams, and nothing in the request stands against them.
+bool failover_is_possible(const core *c, const core_request *asked);
+
+// The request's only way is out: it waits for its first call.
+void failover_enter(core *c, request *r);
+
+// Lets go what is to go now. After every event, before plans are made.
+void failover_run(core *c);
+int64_t failover_next(const core *c);
+
+void failover_content(core *c, const core_event *e);
+void failover_end(core *c, const core_event *e);
+
+// The request ends: nobody wants its call's answer any more.
+void failover_let_go(core *c, request *r);
+
+#endif

@@ -1,0 +1,27 @@
+// outcalls: the calls of upstreams that are under way: their beginning, what they bring on its way
+// to the client, and their one end for the breaker, the limits and the books.
+#ifndef OCTANT_COORDINATOR_CORE_OUTCALLS_H
+#define OCTANT_COORDINATOR_CORE_OUTCALLS_H
+
+#include "coordinator/core/state.h"
+
+// Calls an upstream for a request that is AWAY. Aborts the process rather than let a local-only
+// request out.
+void outcall_begin(core *c, request *r, int upstream, upstream_mode mode, bool failover);
+
+outcall *outcall_find(const core *c, uint64_t id); // NULL: over
+
+// Content of a wanted call: to the client, but for what a USER_TURN repeats.
+void outcall_take(core *c, outcall *call, const upstream_content *content);
+// No more content comes: what was held back is said.
+void outcall_flush(core *c, outcall *call);
+
+// Nobody wants the answer any more; the call lives on until its end.
+void outcall_cancel(core *c, outcall *call);
+
+// The end: CORE_CALL_DONE, breaker, limits. Frees the call.
+void outcall_finish(core *c, outcall *call, const upstream_end *end);
+
+void outcalls_free(core *c);
+
+#endif
