@@ -70,6 +70,7 @@ static status make_core(coordinator *c) {
     c->ingress = (ingress){.models = c->models,
                            .keys = c->keys,
                            .metrics = c->metrics,
+                           .events = c->events,
                            .core = {.core = c->core,
                                     .submit = core_thread_submit,
                                     .cancel = core_thread_cancel,

@@ -121,14 +121,18 @@ typedef struct inference_rank {
     inference_text host, phase;
     double load_fraction;
     int64_t heartbeat_age_ms, memory_bytes;
-    uint64_t step;
+    uint64_t step, collective;
+    int64_t phase_ms;
+    float temperature;
 } inference_rank;
 typedef struct inference_group {
     inference_text id, model, state, reason, backend;
     const inference_rank *ranks;
     int rank_count;
     int32_t kv_blocks_total, kv_blocks_used, running, waiting;
-    uint64_t steps;
+    uint64_t steps, epoch;
+    inference_text loss;
+    int64_t lost_ms; // -1: it is not lost
 } inference_group;
 typedef struct inference_server_info {
     arena *memory; // as in inference_piece
@@ -141,5 +145,18 @@ typedef struct inference_server_info {
 } inference_server_info;
 status inference_server_info_encode(const inference_server_info *m, buf *out);
 status inference_server_info_decode(const void *bytes, size_t size, inference_server_info *out);
+
+// Event of Watch.
+typedef struct inference_event {
+    arena *memory; // as in inference_piece
+    uint64_t sequence, epoch, lost_before;
+    int64_t unix_ms;
+    inference_text kind, loss, model, group, host, upstream, text;
+    int32_t rank, sequences; // rank -1: none
+} inference_event;
+status inference_event_encode(const inference_event *m, buf *out);
+status inference_event_decode(const void *bytes, size_t size, inference_event *out);
+status inference_watch_encode(uint64_t after, buf *out);
+status inference_watch_decode(const void *bytes, size_t size, uint64_t *after);
 
 #endif

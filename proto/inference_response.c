@@ -1,5 +1,5 @@
 // The responses of inference_msg: GenerateResponse, TokenizeResponse, ListModelsResponse,
-// ServerInfoResponse.
+// ServerInfoResponse, Event.
 #include <string.h>
 
 #include "common/base/utf8.h"
@@ -198,6 +198,9 @@ static bool encode_ranks(arena *memory, const inference_group *g, pb_group *m) {
         ranks[i].last_heartbeat_ms = r->heartbeat_age_ms;
         ranks[i].step = r->step;
         ranks[i].memory_bytes = r->memory_bytes;
+        ranks[i].collective = r->collective;
+        ranks[i].phase_ms = r->phase_ms;
+        ranks[i].temperature = r->temperature;
         m->ranks[i] = &ranks[i];
     }
     m->n_ranks = (size_t)g->rank_count;
@@ -216,6 +219,9 @@ static bool encode_group(arena *memory, const inference_group *g, pb_group *m) {
     m->running = g->running;
     m->waiting = g->waiting;
     m->steps = g->steps;
+    m->epoch = g->epoch;
+    m->loss = data_of(g->loss);
+    m->lost_ms = g->lost_ms;
     return encode_ranks(memory, g, m);
 }
 
@@ -264,7 +270,10 @@ static bool decode_group(arena *memory, const pb_group *m, inference_group *out)
                                     r->load_fraction,
                                     r->last_heartbeat_ms,
                                     r->memory_bytes,
-                                    r->step};
+                                    r->step,
+                                    r->collective,
+                                    r->phase_ms,
+                                    r->temperature};
     }
     *out = (inference_group){.id = text_of(memory, m->id),
                              .model = text_of(memory, m->model),
@@ -277,7 +286,10 @@ static bool decode_group(arena *memory, const pb_group *m, inference_group *out)
                              .kv_blocks_used = m->kv_blocks_used,
                              .running = m->running,
                              .waiting = m->waiting,
-                             .steps = m->steps};
+                             .steps = m->steps,
+                             .epoch = m->epoch,
+                             .loss = text_of(memory, m->loss),
+                             .lost_ms = m->lost_ms};
     return true;
 }
 
@@ -306,4 +318,63 @@ status inference_server_info_decode(const void *bytes, size_t size, inference_se
     arena_destroy(out->memory);
     *out = (inference_server_info){0};
     return no_memory("ServerInfoResponse");
+}
+
+// ---- Watch ----
+
+status inference_event_encode(const inference_event *e, buf *out) {
+    Octant__V1__Event m = OCTANT__V1__EVENT__INIT;
+    m.sequence = e->sequence;
+    m.unix_ms = e->unix_ms;
+    m.kind = data_of(e->kind);
+    m.loss = data_of(e->loss);
+    m.model = data_of(e->model);
+    m.group = data_of(e->group);
+    m.epoch = e->epoch;
+    m.rank = e->rank;
+    m.host = data_of(e->host);
+    m.upstream = data_of(e->upstream);
+    m.sequences = e->sequences;
+    m.text = data_of(e->text);
+    m.lost_before = e->lost_before;
+    return protobuf_encode(&m.base, "Event", out);
+}
+
+status inference_event_decode(const void *bytes, size_t size, inference_event *out) {
+    *out = (inference_event){0};
+    ProtobufCMessage *base;
+    TRY(protobuf_decode(&octant__v1__event__descriptor, "Event", bytes, size, &out->memory, &base));
+    const Octant__V1__Event *m = (const Octant__V1__Event *)base;
+    arena *memory = out->memory;
+    *out = (inference_event){.memory = memory,
+                             .sequence = m->sequence,
+                             .epoch = m->epoch,
+                             .lost_before = m->lost_before,
+                             .unix_ms = m->unix_ms,
+                             .kind = text_of(memory, m->kind),
+                             .loss = text_of(memory, m->loss),
+                             .model = text_of(memory, m->model),
+                             .group = text_of(memory, m->group),
+                             .host = text_of(memory, m->host),
+                             .upstream = text_of(memory, m->upstream),
+                             .text = text_of(memory, m->text),
+                             .rank = m->rank,
+                             .sequences = m->sequences};
+    return status_ok();
+}
+
+status inference_watch_encode(uint64_t after, buf *out) {
+    Octant__V1__WatchRequest m = OCTANT__V1__WATCH_REQUEST__INIT;
+    m.after = after;
+    return protobuf_encode(&m.base, "WatchRequest", out);
+}
+
+status inference_watch_decode(const void *bytes, size_t size, uint64_t *after) {
+    arena *memory;
+    ProtobufCMessage *base;
+    TRY(protobuf_decode(&octant__v1__watch_request__descriptor, "WatchRequest", bytes, size,
+                        &memory, &base));
+    *after = ((const Octant__V1__WatchRequest *)base)->after;
+    arena_destroy(memory);
+    return status_ok();
 }

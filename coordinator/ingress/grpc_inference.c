@@ -1,4 +1,4 @@
-// grpc_inference: the five methods of octant.v1.Inference. Everything here runs on the server's
+// grpc_inference: the six methods of octant.v1.Inference. Everything here runs on the server's
 // handlers: templates and tokenising take milliseconds, and nothing that is urgent (heartbeats,
 // step results) may wait behind them.
 #include "coordinator/ingress/grpc_inference.h"
@@ -9,9 +9,10 @@
 #include "common/base/clock.h"
 #include "coordinator/ingress/grpc_answer.h"
 #include "coordinator/ingress/grpc_request.h"
+#include "coordinator/observe/event_log.h"
 #include "proto/inference_msg.h"
 
-enum { REPLY_MAX = 64 << 20 };
+enum { REPLY_MAX = 64 << 20, EVENT_MESSAGE_MAX = 8 << 10 };
 
 struct grpc_inference {
     const ingress *in;
@@ -167,7 +168,10 @@ static bool put_ranks(arena *memory, const core_group_view *from, inference_grou
                                     .load_fraction = (double)r->load_fraction,
                                     .heartbeat_age_ms = age < 0 ? -1 : age / CLOCK_MS,
                                     .memory_bytes = r->memory_bytes,
-                                    .step = r->step};
+                                    .step = r->step,
+                                    .collective = r->collective,
+                                    .phase_ms = r->phase_ns / CLOCK_MS,
+                                    .temperature = r->temperature};
     }
     to->ranks = ranks;
     to->rank_count = from->ranks_count;
@@ -187,7 +191,10 @@ static bool put_group(arena *memory, const core_view *view, int i, inference_gro
         .running = from->running,
         // sequences wait for any group, so only a lone one can be said to be waited for
         .waiting = view->group_count == 1 ? view->waiting : 0,
-        .steps = from->steps};
+        .steps = from->steps,
+        .epoch = from->epoch,
+        .loss = text_of(from->loss == LOSS_NONE ? "" : loss_reason_name(from->loss)),
+        .lost_ms = from->lost_age_ns < 0 ? -1 : from->lost_age_ns / CLOCK_MS};
     return put_ranks(memory, from, to);
 }
 
@@ -220,6 +227,54 @@ static void on_server_info(void *owner, rpc_call *call, const void *bytes, size_
     reply(call, &out, s);
     buf_free(&out);
     arena_destroy(memory);
+}
+
+// ---- Watch ----
+
+// On the log's thread. A watcher that does not read is cut: it can come back and say what it has.
+static bool tell_watcher(void *user, const event_log_event *e) {
+    rpc_call *call = user;
+    inference_event m = {.sequence = e->sequence,
+                         .epoch = e->epoch,
+                         .lost_before = e->lost_before,
+                         .unix_ms = e->unix_ms,
+                         .kind = text_of(core_notice_name(e->kind)),
+                         .loss = text_of(e->loss == LOSS_NONE ? "" : loss_reason_name(e->loss)),
+                         .model = text_of(e->model),
+                         .group = text_of(e->group),
+                         .host = text_of(e->host),
+                         .upstream = text_of(e->upstream),
+                         .text = text_of(e->text),
+                         .rank = e->rank,
+                         .sequences = e->sequences};
+    buf bytes = buf_make(EVENT_MESSAGE_MAX);
+    status s = inference_event_encode(&m, &bytes);
+    if (s.code == STATUS_OK) s = rpc_call_send(call, bytes.data, bytes.size);
+    buf_free(&bytes);
+    if (s.code == STATUS_RESOURCE_EXHAUSTED) rpc_call_abort(call, s);
+    return s.code == STATUS_OK;
+}
+
+static void on_watch(void *owner, rpc_call *call, const void *bytes, size_t size) {
+    grpc_inference *g = owner;
+    refusal why;
+    char client[GENERATE_CLIENT_MAX + 1];
+    if (!generate_authenticate(g->in, grpc_api_key(call), NULL, client, &why)) {
+        grpc_refuse(call, &why);
+        return;
+    }
+    uint64_t after = 0;
+    status s = inference_watch_decode(bytes, size, &after);
+    if (s.code == STATUS_OK && !g->in->events)
+        s = status_error(STATUS_UNIMPLEMENTED, "this coordinator keeps no events");
+    if (s.code == STATUS_OK) s = event_log_watch(g->in->events, after, tell_watcher, call);
+    if (s.code != STATUS_OK) rpc_call_finish(call, s, NULL, 0);
+}
+
+static void on_watch_closed(void *owner, rpc_call *call, bool completed) {
+    (void)completed;
+    const grpc_inference *g = owner;
+    if (g->in->events) event_log_unwatch(g->in->events, call);
 }
 
 // ---- the service ----
@@ -256,6 +311,12 @@ static const rpc_method methods[] = {
      .run = RPC_RUN_POOL,
      .request_max = EMPTY_REQUEST_MAX,
      .on_open = on_server_info},
+    {.path = "/octant.v1.Inference/Watch",
+     .kind = RPC_SERVER_STREAM,
+     .run = RPC_RUN_POOL,
+     .request_max = EMPTY_REQUEST_MAX,
+     .on_open = on_watch,
+     .on_closed = on_watch_closed},
 };
 
 grpc_inference *grpc_inference_create(const ingress *in) {

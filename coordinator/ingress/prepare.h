@@ -100,6 +100,7 @@ typedef struct ingress {
     model_registry *models;
     const api_keys *keys; // NULL: anybody may ask
     struct metrics *metrics;
+    struct event_log *events; // for gRPC Watch; NULL: none is kept
     core_port core;
     int max_context;                      // 0: the model's own
     int max_queue;                        // the core's, for /health; 0: not told

@@ -157,8 +157,8 @@ static void test_piece(void **state) {
 
 static void test_server_info(void **state) {
     (void)state;
-    inference_rank ranks[] = {{0, 10, text("h0"), text("idle"), 1, 5, 1 << 20, 7},
-                              {1, 11, text("h1"), text("step"), 0.5, 6, 2, 8}};
+    inference_rank ranks[] = {{0, 10, text("h0"), text("idle"), 1, 5, 1 << 20, 7, 8, 9, 10},
+                              {1, 11, text("h1"), text("step"), 0.5, 6, 2, 8, 70, 250, 61.5F}};
     inference_group groups[] = {{.id = text("g1"),
                                  .model = text("m"),
                                  .state = text("READY"),
@@ -168,7 +168,10 @@ static void test_server_info(void **state) {
                                  .rank_count = 2,
                                  .kv_blocks_total = 100,
                                  .kv_blocks_used = 3,
-                                 .steps = 12}};
+                                 .steps = 12,
+                                 .epoch = 17,
+                                 .loss = text("silent"),
+                                 .lost_ms = -1}};
     inference_server_info info = {.version = text("0.1"),
                                   .uptime_seconds = 2,
                                   .groups = groups,
@@ -184,9 +187,51 @@ static void test_server_info(void **state) {
     assert_int_equal(got.groups[0].rank_count, 2);
     assert_text(got.groups[0].ranks[1].host, "h1", 2);
     assert_true(got.groups[0].ranks[1].load_fraction == 0.5);
+    assert_int_equal(got.groups[0].ranks[1].collective, 70);
+    assert_int_equal(got.groups[0].ranks[1].phase_ms, 250);
+    assert_true(got.groups[0].ranks[1].temperature == 61.5F);
+    assert_int_equal(got.groups[0].epoch, 17);
+    assert_text(got.groups[0].loss, "silent", 6);
+    assert_int_equal(got.groups[0].lost_ms, -1);
     assert_int_equal(got.groups[0].kv_blocks_total, 100);
     assert_int_equal(got.queued, 4);
     arena_destroy(got.memory);
+    buf_free(&bytes);
+}
+
+static void test_event(void **state) {
+    (void)state;
+    inference_event event = {.sequence = 3,
+                             .epoch = 17,
+                             .lost_before = 2,
+                             .unix_ms = INT64_C(1790000000123),
+                             .kind = text("group-lost"),
+                             .loss = text("silent"),
+                             .group = text("g1"),
+                             .host = text("node7"),
+                             .text = text("rank 1 fell silent"),
+                             .rank = -1,
+                             .sequences = 12};
+    buf bytes = buf_make(1 << 20);
+    assert_int_equal(inference_event_encode(&event, &bytes).code, STATUS_OK);
+    inference_event got;
+    assert_int_equal(inference_event_decode(bytes.data, bytes.size, &got).code, STATUS_OK);
+    assert_int_equal(got.sequence, 3);
+    assert_int_equal(got.epoch, 17);
+    assert_int_equal(got.lost_before, 2);
+    assert_true(got.unix_ms == event.unix_ms);
+    assert_text(got.kind, "group-lost", 10);
+    assert_text(got.host, "node7", 5);
+    assert_int_equal(got.upstream.size, 0);
+    assert_int_equal(got.rank, -1);
+    assert_int_equal(got.sequences, 12);
+    arena_destroy(got.memory);
+    uint64_t after = 0;
+    buf_clear(&bytes);
+    assert_int_equal(inference_watch_encode(41, &bytes).code, STATUS_OK);
+    assert_int_equal(inference_watch_decode(bytes.data, bytes.size, &after).code, STATUS_OK);
+    assert_int_equal(after, 41);
+    assert_int_not_equal(inference_watch_decode("\xff\xff", 2, &after).code, STATUS_OK);
     buf_free(&bytes);
 }
 
@@ -195,6 +240,7 @@ int main(void) {
         cmocka_unit_test(test_chat),     cmocka_unit_test(test_complete_tokens),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_growth_is_bounded),
         cmocka_unit_test(test_piece),    cmocka_unit_test(test_server_info),
+        cmocka_unit_test(test_event),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "coordinator/ingress/grpc_inference.h"
+#include "coordinator/observe/event_log.h"
 #include "coordinator/observe/metrics.h"
 #include "proto/inference_msg.h"
 #include "proto/rpc_client.h"
@@ -35,6 +36,7 @@ static int set_up(void **state) {
                       .core = fake_core_start(&w->core),
                       .default_timeout_ns = 30 * CLOCK_SECOND,
                       .max_timeout_ns = 60 * CLOCK_SECOND};
+    assert_int_equal(event_log_open(NULL, &w->in.events).code, STATUS_OK);
     tiny_model_add(w->in.models, "tiny");
     w->inference = grpc_inference_create(&w->in);
     w->services[0] = grpc_inference_service(w->inference);
@@ -61,6 +63,7 @@ static int tear_down(void **state) {
     grpc_inference_destroy(w->inference);
     model_registry_destroy(w->in.models);
     metrics_destroy(w->in.metrics);
+    event_log_close(w->in.events);
     buf_free(&w->message);
     free(w);
     return 0;
@@ -263,7 +266,8 @@ static void test_deadline(void **state) {
     assert_int_equal(a.why.code, STATUS_DEADLINE_EXCEEDED);
     wait_for(&w->core.open, 0);
     int64_t off = w->core.last.deadline_ns - deadline;
-    // The time left travels, not the time of day: the way there, long on a loaded machine, is added.
+    // The time left travels, not the time of day: the way there, long on a loaded machine, is
+    // added.
     assert_true(off > -5 * CLOCK_MS && off < 1900 * CLOCK_MS);
 }
 
@@ -318,13 +322,51 @@ static void test_status(void **state) {
     arena_destroy(info.memory);
 }
 
+static rpc_stream *watch(world *w, uint64_t after) {
+    rpc_call_options options = {.deadline_ns = soon(), .wait_for_ready = true};
+    rpc_stream *stream = NULL;
+    buf_clear(&w->message);
+    assert_int_equal(inference_watch_encode(after, &w->message).code, STATUS_OK);
+    status s = rpc_stream_open(w->channel, "/octant.v1.Inference/Watch", buf_string(&w->message),
+                               w->message.size, &options, &stream);
+    assert_string_equal(s.message, "");
+    return stream;
+}
+
+static void expect_event(world *w, rpc_stream *stream, uint64_t sequence, const char *kind) {
+    status why;
+    inference_event e;
+    assert_int_equal(rpc_stream_read(stream, &w->message, soon(), &why), RPC_READ_MESSAGE);
+    assert_int_equal(inference_event_decode(w->message.data, w->message.size, &e).code, STATUS_OK);
+    assert_int_equal(e.sequence, sequence);
+    assert_string_equal(e.kind.bytes, kind);
+    arena_destroy(e.memory);
+}
+
+static void test_watch(void **state) {
+    world *w = *state;
+    core_notice lost = {.kind = NOTICE_GROUP_LOST, .loss = LOSS_SILENT, .group = "g1", .rank = 1};
+    core_notice ready = {.kind = NOTICE_GROUP_READY, .group = "g2", .rank = -1};
+    event_log_write(w->in.events, &lost);
+    rpc_stream *first = watch(w, 0); // what was before it came
+    expect_event(w, first, 1, "group-lost");
+    event_log_write(w->in.events, &ready); // what comes
+    expect_event(w, first, 2, "group-ready");
+    rpc_stream *again = watch(w, 1);
+    expect_event(w, again, 2, "group-ready");
+    rpc_stream_close(first); // who leaves is told nothing more, the others are
+    event_log_write(w->in.events, &lost);
+    expect_event(w, again, 3, "group-lost");
+    rpc_stream_close(again);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_chat),        TEST(test_complete), TEST(test_refusals),
-        TEST(test_full_queue),  TEST(test_cancel),   TEST(test_deadline),
-        TEST(test_slow_reader), TEST(test_tokenize), TEST(test_status),
+        TEST(test_chat),   TEST(test_complete), TEST(test_refusals),    TEST(test_full_queue),
+        TEST(test_cancel), TEST(test_deadline), TEST(test_slow_reader), TEST(test_tokenize),
+        TEST(test_status), TEST(test_watch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
