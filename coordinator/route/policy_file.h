@@ -45,7 +45,7 @@
 //     patterns:                    # more of them
 //       - {name: ticket, regex: 'TCK-[0-9]{6}', action: redact, check: none}
 //
-//   complexity: {medium: 0.30, hard: 0.60}
+//   complexity: {medium: 0.10, hard: 0.48}
 //
 //   routes:                        # the first that matches decides; none: our groups alone
 //     - name: hard-questions
