@@ -2,6 +2,7 @@
 // seed.
 //
 //   sim_core [--seed S] [--seeds N] [--events E] [--jobs J] [--canary BUG] [--progress yes]
+//             [--trace yes]
 //       seeds S to S + N - 1, E events each, then calm
 //   SEED=42 FAULTS=1002,7001 CLIENTS=3 EVENTS=400 sim_core
 //       one seed, only these faults and clients; what a failure prints
@@ -50,6 +51,8 @@ static void take(sim_orders *o, const char **canary, const char *name, const cha
         o->jobs = (int)number(value);
     else if (strcmp(name, "--progress") == 0)
         o->progress = strcmp(value, "yes") == 0;
+    else if (strcmp(name, "--trace") == 0)
+        o->trace = strcmp(value, "yes") == 0;
     else if (strcmp(name, "--canary") == 0)
         *canary = value;
     else {

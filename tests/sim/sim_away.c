@@ -28,7 +28,7 @@ static void check_attempts(const sim_away *a, const core_request *r, const upstr
                            const core_effect *e) {
     unsigned long long id = (unsigned long long)r->id;
     int u = e->call.upstream;
-    int most = a->refused_prefill[u] && e->call.mode != UPSTREAM_PREFILL ? 2 : 1;
+    int most = 1 + a->busy[u] + (a->refused_prefill[u] && e->call.mode != UPSTREAM_PREFILL);
     SIM_CHECK(a->tried[u] < most, "request %llu tries upstream %d twice", id, u);
     SIM_CHECK(policy->max_attempts == 0 || a->attempts < policy->max_attempts,
               "request %llu: attempt %d of %d", id, a->attempts + 1, policy->max_attempts);
@@ -84,7 +84,8 @@ void sim_away_ending(sim_away *a, uint64_t call, const upstream_end *end) {
     if (a->call != call) return;
     a->outcomes |= 1u << end->outcome;
     if (end->cost_microdollars > 0) a->spent += end->cost_microdollars;
-    a->refused_prefill[a->upstream] = end->prefill_refused;
+    if (end->prefill_refused) a->refused_prefill[a->upstream] = true;
+    a->busy[a->upstream] += end->outcome == UPSTREAM_BUSY;
     a->complete = end->outcome == UPSTREAM_OK;
     a->finish = end->finish;
     a->call = 0; // a call that the core makes now is the next

@@ -13,6 +13,7 @@ typedef struct sim_away {
     bool speaks;      // pieces without tokens are its words
     int upstream, attempts;
     int tried[SIM_UPSTREAMS_MAX]; // calls of each
+    int busy[SIM_UPSTREAMS_MAX];  // of them, those that were told to come again
     bool refused_prefill[SIM_UPSTREAMS_MAX];
     bool partial;   // the call goes on with a partial answer
     bool continued; // and was heard: the one switch is used up

@@ -15,6 +15,7 @@ typedef struct sim_place {
     uint64_t seed, event;
     int64_t now_ns;
     char violation[256]; // what failed, without what changes from run to run; empty: an assertion
+    bool trace;          // say what happens
     sim_schedule schedule;
 } sim_place;
 extern sim_place *sim_here;

@@ -9,7 +9,11 @@
 #include "tests/sim/sim_check.h"
 #include "tests/sim/sim_model.h"
 
-enum { ALIVE_MAX = 4096, PROMPTS = 5 };
+enum {
+    ALIVE_MAX = 4096,
+    PROMPTS = 5,
+    KILLS_MAX = 3, // groups that one request may take with it: one, again alone, and bad luck
+};
 
 typedef struct heard {
     int32_t tokens[SIM_CONTEXT + 1];
@@ -21,7 +25,8 @@ typedef struct heard {
 
 typedef struct asked {
     core_request *request;
-    bool cancelled;
+    bool cancelled, quarantined;
+    int kills;
     int max_tokens; // as the client said
     int model;      // of the site
     sim_away away;
@@ -104,13 +109,17 @@ static void make_route(sim_clients *c, core_request *r, bool served) {
     route->prompt = &prompt;
 }
 
-static void make_sampling(sim_clients *c, core_request *r) {
+static void make_sampling(sim_clients *c, core_request *r, bool calm) {
     r->sampling.temperature = one_in(c, 2) ? 0 : 1;
     r->sampling.seed = rng_next(&c->own) % 3;
     r->sampling.presence_penalty = one_in(c, 6) ? 0.5f : 0;
     r->sampling.logprobs = one_in(c, 5) ? 2 : -1;
     r->prompt_logprobs = one_in(c, 20);
     r->n = one_in(c, 5) ? 1 + below(c, SIM_N_MAX) : 1;
+    if (!calm && !c->site->timid && one_in(c, 80)) {
+        r->sampling.seed = SIM_POISON + r->id;
+        r->n = 1;
+    }
     if (r->route.upstream_count == 0) return;
     r->n = 1;
     r->prompt_logprobs = false;
@@ -147,7 +156,7 @@ core_request *sim_clients_ask(sim_clients *c, int64_t now_ns, bool calm) {
     r->model = c->site->models[a->model];
     r->vocabulary = sim_vocabulary();
     make_route(c, r, c->site->served[a->model]);
-    make_sampling(c, r);
+    make_sampling(c, r, calm);
     if (r->route.local) make_prompt(c, r);
     make_stops(c, r);
     r->max_tokens = one_in(c, 6) ? INT32_MAX : below(c, 40);
@@ -322,7 +331,7 @@ static void judge_end(const sim_clients *c, const asked *a, const answer_end *en
                   "refused: %s", end->why.message);
         return;
     case STATUS_INTERNAL:
-        SIM_CHECK(w->bad_numbers, "%s", end->why.message);
+        SIM_CHECK(a->quarantined, "%s", end->why.message);
         return;
     case STATUS_RESOURCE_EXHAUSTED:
         SIM_CHECK(end->retry_after_ms >= 1000, "no retry-after");
@@ -353,6 +362,20 @@ void sim_clients_hear_end(sim_clients *c, core_request *request, const answer_en
     c->alive[index] = c->alive[--c->count];
     free(a);
     arena_destroy(request->memory);
+}
+
+void sim_clients_killed(sim_clients *c, uint64_t seed) {
+    asked *a = look(c, seed - SIM_POISON, NULL);
+    if (!a) return;
+    a->kills++;
+    SIM_CHECK(a->kills <= KILLS_MAX, "request %llu kills group after group: %d so far",
+              (unsigned long long)a->request->id, a->kills);
+}
+
+void sim_clients_quarantined(sim_clients *c, const char *public_id) {
+    for (int i = 0; i < c->count; i++)
+        if (strcmp(c->alive[i]->request->public_id, public_id) == 0)
+            c->alive[i]->quarantined = true;
 }
 
 void sim_clients_called(sim_clients *c, const core_effect *e) {

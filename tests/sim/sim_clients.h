@@ -15,6 +15,7 @@ typedef struct sim_clients sim_clients;
 
 // What there is to ask for.
 typedef struct sim_site {
+    bool timid; // nothing goes wrong
     int model_count;
     const char *models[SIM_MODELS_MAX];
     bool served[SIM_MODELS_MAX];        // by a group of ours, if it lives
@@ -26,7 +27,6 @@ typedef struct sim_site {
 typedef struct sim_weather {
     bool calm; // the last fault is long over: no group may be missing
     bool shutting_down;
-    bool bad_numbers; // some results had NaN logits
 } sim_weather;
 
 sim_clients *sim_clients_create(uint64_t seed, const sim_site *site); // `site` outlives it
@@ -43,6 +43,12 @@ void sim_clients_cancelled(sim_clients *c, uint64_t id);
 void sim_clients_hear_piece(sim_clients *c, uint64_t id, const answer_piece *piece);
 void sim_clients_hear_end(sim_clients *c, core_request *request, const answer_end *end,
                           int64_t now_ns, const sim_weather *weather);
+
+// A group died of the request whose sampling has this seed; 0 < seed < SIM_POISON: of none.
+enum { SIM_POISON = 1 << 20 };
+void sim_clients_killed(sim_clients *c, uint64_t seed);
+// CORE_NOTICE that the request with this public id is not tried again.
+void sim_clients_quarantined(sim_clients *c, const char *public_id);
 
 // Upstreams. A request may be gone already when its call is over.
 void sim_clients_called(sim_clients *c, const core_effect *e);

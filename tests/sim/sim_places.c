@@ -105,6 +105,7 @@ void sim_places_reply(world *w, core_effect *e) {
     p->limits = e->joined.response.limits;
     p->silent_rank = -1;
     p->begun = p->may_lose = 0;
+    if (p->cut_until_ns > sim_here->now_ns) p->may_lose = 1u << LOSS_SILENT | 1u << LOSS_OVERDUE;
     p->lost_told = false;
     later(w, p, sim_here->now_ns + BEAT_MS / 2 * CLOCK_MS, SIM_BEAT);
     later(w, p, sim_later(&p->random, 5, 150), SIM_LOADED);
@@ -208,12 +209,29 @@ static void spoil(world *w, place *p, step_result *r) {
     } else {
         s->bad_numbers = true;
         p->may_lose |= 1u << LOSS_NUMBERS;
-        w->weather.bad_numbers = true;
     }
 }
 
+static void closed(world *w, place *p) {
+    core_event e = {.epoch = p->epoch, .kind = CORE_GROUP_CLOSED};
+    p->may_lose |= 1u << LOSS_STREAM_CLOSED;
+    if (sim_below(&p->random, 2)) snprintf(e.reason, sizeof e.reason, "connection reset");
+    sim_handle(w, &e);
+}
+
+// Some requests take the group with them that begins with them.
+static bool dies_of(world *w, place *p, const step_plan *plan) {
+    for (int i = 0; i < plan->open_count; i++) {
+        if (plan->open[i].sampling.seed < SIM_POISON) continue;
+        sim_clients_killed(w->clients, plan->open[i].sampling.seed);
+        closed(w, p);
+        return true;
+    }
+    return false;
+}
+
 static void do_step(world *w, place *p) {
-    if (p->hangs || p->plan_count == 0) return;
+    if (p->hangs || p->plan_count == 0 || dies_of(w, p, &p->plans[0])) return;
     step_result *r = calloc(1, sizeof *r);
     SIM_CHECK(r, "no memory");
     sim_group_step(p->group, &p->plans[0], r);
@@ -246,13 +264,6 @@ static void become_ghost(world *w, place *p) {
     if (p->ghost_count == SIM_GHOSTS_MAX) return;
     p->ghosts[p->ghost_count++] = p->epoch;
     stop(w, p);
-}
-
-static void closed(world *w, place *p) {
-    core_event e = {.epoch = p->epoch, .kind = CORE_GROUP_CLOSED};
-    p->may_lose |= 1u << LOSS_STREAM_CLOSED;
-    if (sim_below(&p->random, 2)) snprintf(e.reason, sizeof e.reason, "connection reset");
-    sim_handle(w, &e);
 }
 
 static void failed(world *w, place *p) {

@@ -49,6 +49,7 @@ static void start(job *j, const sim_orders *o, bool silent) {
     }
     if (silent && !freopen("/dev/null", "w", stderr)) _exit(2);
     sim_here = &j->place;
+    sim_here->trace = o->trace;
     sim_here->schedule.faults = o->faults;
     sim_here->schedule.clients = o->clients;
     for (uint64_t i = 0; i < j->count; i++) {

@@ -67,7 +67,7 @@ sim_upstreams *sim_upstreams_create(uint64_t seed, bool timid, upstreams_policy 
     rng r = rng_make(seed);
     u->timid = timid;
     u->count = sim_below(&r, SIM_UPSTREAMS_MAX + 1);
-    u->count = 0; // until the core calls any
+
     for (int i = 0; i < u->count; i++) {
         draw_policy(&r, &u->policies[i], i);
         u->targets[i].random = rng_make(rng_next(&r));

@@ -4,8 +4,9 @@
 
 #include "tests/sim/sim_books.h"
 #include "tests/sim/sim_model.h"
+#include "tests/sim/sim_trace.h"
 
-enum { SETTLE_SECONDS = 5, CALM_SECONDS_MAX = 90 };
+enum { SETTLE_SECONDS = 5, CALM_SECONDS_MAX = 90, BUSY_TIMERS_MAX = 20 };
 
 int sim_below(rng *random, int bound) {
     return (int)rng_below(random, (uint64_t)bound);
@@ -17,6 +18,7 @@ int64_t sim_later(rng *random, int from, int to) {
 }
 
 static void carry_out(world *w, core_effect *e) {
+    sim_trace_effect(e);
     switch (e->kind) {
     case CORE_PIECE:
         sim_clients_hear_piece(w->clients, e->piece.request_id, &e->piece.piece);
@@ -46,6 +48,8 @@ static void carry_out(world *w, core_effect *e) {
     case CORE_NOTICE:
         sim_places_notice(w, &e->notice);
         sim_upstreams_notice(w, &e->notice);
+        if (e->notice.kind == NOTICE_REQUEST_POISON)
+            sim_clients_quarantined(w->clients, e->notice.text);
         break;
     case CORE_DRAIN_REPLY:
         SIM_CHECK(e->drained.reply == &w->drains && w->drains-- > 0, "a drain is answered twice");
@@ -72,12 +76,13 @@ static sim_scope scope_of(const core_event *event, core_effects *effects) {
 
 void sim_handle(world *w, const core_event *event) {
     core_effects_clear(w->effects);
+    sim_trace_event(event);
     core_handle(w->core, event, sim_here->now_ns, w->effects);
     sim_scope scope = scope_of(event, w->effects);
     for (size_t i = 0; i < core_effects_count(w->effects); i++)
         carry_out(w, core_effects_at(w->effects, i));
     sim_books_check(w->core, &scope);
-    SIM_CHECK(core_next_timer(w->core) > sim_here->now_ns, "a timer that is due already");
+    SIM_CHECK(core_next_timer(w->core) >= sim_here->now_ns, "a timer that is long due");
 }
 
 static void cancel(world *w, uint64_t id) {
@@ -140,10 +145,13 @@ static void advance(world *w) {
     sim_here->event++;
     if (!first || timer <= first->at_ns) {
         SIM_CHECK(timer != INT64_MAX, "nothing will ever happen again");
+        w->busy_timers = timer > now ? 0 : w->busy_timers + 1;
+        SIM_CHECK(w->busy_timers < BUSY_TIMERS_MAX, "a timer that is due for ever");
         sim_here->now_ns = timer > now ? timer : now;
         sim_handle(w, &(core_event){.kind = CORE_TIMER});
         return;
     }
+    w->busy_timers = 0;
     sim_item item = *first;
     sim_queue_pop(&w->queue);
     sim_here->now_ns = item.at_ns > now ? item.at_ns : now;
@@ -185,7 +193,7 @@ static void draw_site(world *w, uint64_t seed) {
 
 static void build(world *w, uint64_t seed) {
     *w = (world){.random = rng_make(seed), .effects = core_effects_create()};
-    w->timid = sim_below(&w->random, 6) == 0;
+    w->timid = w->site.timid = sim_below(&w->random, 6) == 0;
     w->pause_ms = 4 << sim_below(&w->random, 4);
     w->upstreams = sim_upstreams_create(seed ^ UINT64_C(1) << 50, w->timid, &w->site.upstreams);
     w->options = draw_options(w);

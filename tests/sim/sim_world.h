@@ -26,7 +26,8 @@ typedef struct world {
     bool quiet;   // no new requests and no new faults
     int pause_ms; // between two requests
     int stalls;
-    int drains; // without a reply so far
+    int busy_timers; // in a row, without time in between
+    int drains;      // without a reply so far
 } world;
 
 // One event, and all that the core wants done about it.
