@@ -56,6 +56,6 @@ bool breaker_ended(breaker *b, const upstream_policy *p, uint64_t call, upstream
     b->faults = (b->faults << 1 | (outcome == UPSTREAM_FAULT)) & mask_of(window);
     if (b->seen < window) b->seen++;
     int faults = __builtin_popcountll(b->faults);
-    bool bad = b->seen >= p->breaker_least && faults > 0 && faults >= p->breaker_share * b->seen;
-    return bad && open(b, now_ns);
+    bool many = b->seen >= p->breaker_least && faults >= p->breaker_share * b->seen;
+    return many && outcome == UPSTREAM_FAULT && open(b, now_ns);
 }

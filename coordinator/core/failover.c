@@ -315,10 +315,8 @@ static void break_off(core *c, request *r, const upstream_end *end) {
 }
 
 // Nothing has come: nobody saw this call.
-static void next_target(core *c, request *r, const upstream_end *end, int upstream) {
+static void next_target(core *c, request *r, const upstream_end *end) {
     const core_route *route = &r->asked->route;
-    // Busy for a time that it told, or ours to wait: later, it may be asked again.
-    if (end->outcome != UPSTREAM_BUSY) r->tried |= UINT32_C(1) << upstream;
     if (end->outcome == UPSTREAM_CLIENT && !end->other_target) {
         r->gave_up = true;
         if (!route->local || r->diverged) {
@@ -364,12 +362,14 @@ void failover_end(core *c, const core_event *e) {
     r->call = NULL;
     if (end->cost_microdollars > 0) r->spent += end->cost_microdollars;
     snprintf(r->last_reason, sizeof r->last_reason, "%s", end->reason);
+    // Busy for a time that it told, or ours to wait: later, it may be asked again.
+    if (committed || end->outcome != UPSTREAM_BUSY) r->tried |= UINT32_C(1) << upstream;
     if (end->outcome == UPSTREAM_OK)
         finish(c, r, end);
     else if (committed)
         break_off(c, r, end);
     else
-        next_target(c, r, end, upstream);
+        next_target(c, r, end);
 }
 
 void failover_let_go(core *c, request *r) {
