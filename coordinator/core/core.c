@@ -18,6 +18,7 @@
 enum {
     EXPIRY_TICK_MS = 100,   // how often requests without a group are looked through
     STALL_MS = 200,         // a timer this late: the coordinator itself stood still
+    HEAR_MS = 100,          // after no event at all for STALL_MS: time for what waits to be heard
     REQUEST_BUCKETS = 4096, // chains stay short: live requests are a few thousand
 };
 
@@ -202,6 +203,7 @@ static int64_t next_timer(const core *c) {
 void core_handle(core *c, const core_event *event, int64_t now_ns, core_effects *out) {
     assert(now_ns >= c->now_ns);
     c->out = out;
+    if (now_ns - c->now_ns > STALL_MS * CLOCK_MS) c->hear_first_ns = now_ns + HEAR_MS * CLOCK_MS;
     c->now_ns = now_ns;
     int64_t late = c->timer_ns < now_ns ? now_ns - c->timer_ns : 0;
     if (late > STALL_MS * CLOCK_MS) membership_forgive(c);

@@ -220,14 +220,16 @@ void membership_forgive(core *c) {
 
 static int64_t silent_at(const core *c, const group *g, int rank) {
     const rank_state *r = &g->ranks[rank];
-    if (r->heard_ns < 0) return g->registered_ns + c->options.start_timeout_ns;
-    return r->heard_ns + c->options.heartbeat_timeout_ns;
+    int64_t at = r->heard_ns < 0 ? g->registered_ns + c->options.start_timeout_ns
+                                 : r->heard_ns + c->options.heartbeat_timeout_ns;
+    return at > c->hear_first_ns ? at : c->hear_first_ns;
 }
 
 static int64_t overdue_at(const core *c, const group *g) {
     if (g->under_way_count == 0) return INT64_MAX;
     double usual = g->ns_per_row * g->under_way[0].rows * OVERDUE_FACTOR;
-    return g->step_began_ns + c->options.step_timeout_ns + (int64_t)usual;
+    int64_t at = g->step_began_ns + c->options.step_timeout_ns + (int64_t)usual;
+    return at > c->hear_first_ns ? at : c->hear_first_ns;
 }
 
 static bool lose_silent(core *c, group *g) {

@@ -219,6 +219,7 @@ typedef struct deadlines { // a binary heap of requests by deadline
 
 struct core {
     core_options options;
+    int64_t hear_first_ns;    // no group is lost before: what it said may not be heard yet
     int64_t now_ns, timer_ns; // of the event being handled; when CORE_TIMER was promised
     core_effects *out;        // of the event being handled
 
