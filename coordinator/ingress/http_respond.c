@@ -20,7 +20,10 @@ enum {
 
 static void add_headers(http_exchange *x, struct MHD_Response *response) {
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, x->content_type);
-    if (x->request_id[0]) MHD_add_response_header(response, "x-request-id", x->request_id);
+    if (x->request_id[0]) {
+        MHD_add_response_header(response, "x-request-id", x->request_id);
+        MHD_add_response_header(response, "request-id", x->request_id); // Anthropic's name for it
+    }
     if (x->served_by[0]) MHD_add_response_header(response, "octant-served-by", x->served_by);
     if (x->allow) MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, x->allow);
     if (x->status == 401)

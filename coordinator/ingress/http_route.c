@@ -3,11 +3,16 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "coordinator/ingress/anthropic_error.h"
 #include "coordinator/ingress/endpoints.h"
 
 static const http_route ROUTES[] = {
     {"POST", "/v1/chat/completions", false, false, METRICS_CHAT, chat_endpoint, NULL},
     {"POST", "/v1/completions", false, false, METRICS_COMPLETIONS, completions_endpoint, NULL},
+    {"POST", "/v1/messages", false, false, METRICS_MESSAGES, messages_endpoint,
+     anthropic_error_append},
+    {"POST", "/v1/messages/count_tokens", false, false, METRICS_TOKENIZE, count_tokens_endpoint,
+     anthropic_error_append},
     {"POST", "/v1/tokenize", false, false, METRICS_TOKENIZE, tokenize_endpoint, NULL},
     {"GET", "/v1/models", false, true, METRICS_MODELS, models_endpoint, NULL},
     {"GET", "/v1/models/", true, true, METRICS_MODELS, models_endpoint, NULL},

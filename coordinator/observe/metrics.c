@@ -24,7 +24,8 @@ struct metrics {
 };
 
 static const char *const ENDPOINTS[METRICS_ENDPOINT_COUNT] = {
-    "chat", "completions", "models", "tokenize", "health", "metrics", "status", "grpc", "other"};
+    "chat",   "completions", "messages", "models", "tokenize",
+    "health", "metrics",     "status",   "grpc",   "other"};
 
 metrics *metrics_create(void) {
     metrics *m = calloc(1, sizeof *m);

@@ -15,6 +15,7 @@ typedef struct metrics metrics;
 typedef enum metrics_endpoint {
     METRICS_CHAT,
     METRICS_COMPLETIONS,
+    METRICS_MESSAGES,
     METRICS_MODELS,
     METRICS_TOKENIZE,
     METRICS_HEALTH,
