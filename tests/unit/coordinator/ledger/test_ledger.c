@@ -147,6 +147,13 @@ static int64_t ask(const folder *f, const char *sql) {
     return value;
 }
 
+static void tamper(const folder *f, const char *sql) {
+    sqlite3 *db = open_books(f);
+    status s = database_run(db, sql);
+    if (!status_is_ok(&s)) fail_msg("%s", s.message);
+    database_close(db);
+}
+
 static audit_report verify(const folder *f) {
     audit_report r;
     status s = audit_verify(f->path, NULL, &r);
@@ -311,6 +318,30 @@ static void test_no_audit_row_no_leave(void **state) {
     remove_folder(&f);
 }
 
+// What shares a transaction shares its fate; the chain goes on as if it had not been.
+static void test_a_failed_transaction_leaves_no_trace(void **state) {
+    (void)state;
+    folder f = make_folder();
+    ledger *l = open_ledger(&f, 0);
+    tamper(&f, "CREATE TRIGGER full BEFORE INSERT ON usage"
+               " BEGIN SELECT RAISE(ABORT, 'the disk is full'); END;");
+    use(l, "r", 1);
+    for (int i = 0; i < 3; i++) {
+        status s = leave(l, "r");
+        assert_false(status_is_ok(&s));
+    }
+    assert_true(ledger_look(l).failures >= 3);
+    tamper(&f, "DROP TRIGGER full");
+    status s = leave(l, "r");
+    assert_true(status_is_ok(&s));
+    ledger_close(l);
+    audit_report r = verify(&f);
+    assert_false(r.broken);
+    assert_int_equal(r.rows, 2);
+    assert_int_equal(ask(&f, "SELECT count(*) FROM usage"), 1); // it was kept and tried again
+    remove_folder(&f);
+}
+
 // ---- concurrent leaves ----
 
 typedef struct leaver {
@@ -366,13 +397,6 @@ static folder make_chain(int leaves) {
 
 #define NO_TRIGGERS                                                                                \
     "DROP TRIGGER audit_no_update; DROP TRIGGER audit_no_delete; DROP TRIGGER audit_in_order;"
-
-static void tamper(const folder *f, const char *sql) {
-    sqlite3 *db = open_books(f);
-    status s = database_run(db, sql);
-    if (!status_is_ok(&s)) fail_msg("%s", s.message);
-    database_close(db);
-}
 
 static void test_rows_cannot_be_changed_by_mistake(void **state) {
     (void)state;
@@ -557,6 +581,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_calls_under_way_count),
         cmocka_unit_test(test_a_full_queue_loses_rows_not_time),
         cmocka_unit_test(test_no_audit_row_no_leave),
+        cmocka_unit_test(test_a_failed_transaction_leaves_no_trace),
         cmocka_unit_test(test_leaves_share_commits),
         cmocka_unit_test(test_rows_cannot_be_changed_by_mistake),
         cmocka_unit_test(test_tampering_is_found),
