@@ -47,7 +47,7 @@ static void stop(world *w, place *p) {
     sim_group_destroy(p->group);
     p->group = NULL;
     p->epoch = 0;
-    p->ready = p->hangs = false;
+    p->ready = p->hangs = p->dead = false;
     p->slow_ms = 0;
     later(w, p, sim_later(&p->random, 20, 600), SIM_REGISTER);
 }
@@ -158,6 +158,7 @@ static void do_register(world *w, place *p) {
 }
 
 static void do_loaded(world *w, place *p) {
+    if (p->dead) return;
     if (sim_here->now_ns < p->cut_until_ns) {
         later(w, p, p->cut_until_ns, SIM_LOADED);
         return;
@@ -184,7 +185,7 @@ static heartbeat beat_of(const place *p, int rank) {
 static void do_beat(world *w, place *p, uint64_t epoch) {
     bool cut = sim_here->now_ns < p->cut_until_ns;
     int first = sim_below(&p->random, p->ranks);
-    for (int i = 0; i < p->ranks && p->epoch == epoch && !cut; i++) {
+    for (int i = 0; i < p->ranks && p->epoch == epoch && !cut && !p->dead; i++) {
         int rank = (first + i) % p->ranks;
         if (rank == p->silent_rank) continue;
         core_event e = {.kind = CORE_HEARTBEAT, .heartbeat = beat_of(p, rank)};
@@ -212,11 +213,25 @@ static void spoil(world *w, place *p, step_result *r) {
     }
 }
 
-static void closed(world *w, place *p) {
+// By the group's stream, behind all that it said before.
+static void say(world *w, place *p, const core_event *e) {
+    core_event *copy = malloc(sizeof *copy);
+    SIM_CHECK(copy, "no memory");
+    *copy = *e;
+    sim_item item = {.at_ns = arrival(p),
+                     .kind = SIM_SAID,
+                     .place = number_of(w, p),
+                     .epoch = p->epoch,
+                     .data = copy};
+    sim_queue_push(&w->queue, item);
+}
+
+static void die(world *w, place *p) {
     core_event e = {.epoch = p->epoch, .kind = CORE_GROUP_CLOSED};
     p->may_lose |= 1u << LOSS_STREAM_CLOSED;
+    p->dead = true;
     if (sim_below(&p->random, 2)) snprintf(e.reason, sizeof e.reason, "connection reset");
-    sim_handle(w, &e);
+    say(w, p, &e);
 }
 
 // Some requests take the group with them that begins with them.
@@ -224,38 +239,31 @@ static bool dies_of(world *w, place *p, const step_plan *plan) {
     for (int i = 0; i < plan->open_count; i++) {
         if (plan->open[i].sampling.seed < SIM_POISON) continue;
         sim_clients_killed(w->clients, plan->open[i].sampling.seed);
-        closed(w, p);
+        die(w, p);
         return true;
     }
     return false;
 }
 
 static void do_step(world *w, place *p) {
-    if (p->hangs || p->plan_count == 0 || dies_of(w, p, &p->plans[0])) return;
-    step_result *r = calloc(1, sizeof *r);
-    SIM_CHECK(r, "no memory");
-    sim_group_step(p->group, &p->plans[0], r);
-    spoil(w, p, r);
+    if (p->hangs || p->dead || dies_of(w, p, &p->plans[0])) return;
+    core_event e = {.kind = CORE_STEP_RESULT, .epoch = p->epoch};
+    sim_group_step(p->group, &p->plans[0], &e.result);
+    spoil(w, p, &e.result);
     arena_destroy(p->plans[0].memory);
     p->plans[0] = p->plans[1];
     p->plan_count--;
-    sim_item item = {.at_ns = arrival(p),
-                     .kind = SIM_RESULT,
-                     .place = number_of(w, p),
-                     .epoch = p->epoch,
-                     .data = r};
-    sim_queue_push(&w->queue, item);
+    say(w, p, &e);
     if (p->plan_count) begin_step(w, p);
 }
 
 // Of a group that is gone, too: half of these are lost, half come late.
-static void do_result(world *w, place *p, const sim_item *item) {
-    core_event e = {.kind = CORE_STEP_RESULT, .epoch = item->epoch};
-    e.result = *(step_result *)item->data;
-    free(item->data);
+static void do_said(world *w, place *p, const sim_item *item) {
+    core_event *e = item->data;
     bool stale = p->epoch != item->epoch;
-    if (!stale || sim_below(&p->random, 2)) sim_handle(w, &e);
-    core_event_free(&e);
+    if (!stale || sim_below(&p->random, 2)) sim_handle(w, e);
+    core_event_free(e);
+    free(e);
 }
 
 // The group loses its stream, gives up and comes back under a new epoch, before the coordinator
@@ -280,7 +288,8 @@ static void failed(world *w, place *p) {
         e.failed.code = (cluster_failure)code;
         snprintf(e.failed.reason, sizeof e.failed.reason, "%s",
                  cluster_failure_name(e.failed.code));
-        sim_handle(w, &e);
+        p->dead = true;
+        say(w, p, &e);
         return;
     }
     core_event e = {.kind = CORE_HEARTBEAT, .heartbeat = beat_of(p, 0)};
@@ -342,12 +351,12 @@ static void befall(world *w, place *p, int what) {
         drained(w, p);
         break;
     default:
-        closed(w, p);
+        die(w, p);
     }
 }
 
 static void do_fault(world *w, place *p) {
-    if (w->quiet) return;
+    if (w->quiet || p->dead) return;
     int what = sim_below(&p->random, 11);
     uint64_t epoch = p->epoch;
     int64_t next = sim_later(&p->random, 50, 1500);
@@ -357,8 +366,8 @@ static void do_fault(world *w, place *p) {
 
 void sim_places_run(world *w, const sim_item *item) {
     place *p = &w->places.items[item->place];
-    if (item->kind == SIM_RESULT) {
-        do_result(w, p, item);
+    if (item->kind == SIM_SAID) {
+        do_said(w, p, item);
         return;
     }
     if (p->epoch != item->epoch) return;

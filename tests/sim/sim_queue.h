@@ -13,8 +13,8 @@ typedef enum sim_kind {
     SIM_REGISTER, // this and the rest: about a place
     SIM_LOADED,
     SIM_BEAT,
-    SIM_STEP,   // the group works
-    SIM_RESULT, // what it says arrives; `data` is a step_result from malloc
+    SIM_STEP, // the group works
+    SIM_SAID, // what it says arrives, in order; `data` is a core_event from malloc
     SIM_FAULT,
 } sim_kind;
 

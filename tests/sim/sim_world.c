@@ -267,7 +267,7 @@ static void tear_down(world *w) {
     sim_places_close(w);
     for (const sim_item *i; (i = sim_queue_first(&w->queue)); sim_queue_pop(&w->queue)) {
         if (!i->data) continue;
-        arena_destroy(((step_result *)i->data)->memory);
+        core_event_free(i->data);
         free(i->data);
     }
     core_effects_destroy(w->effects);
