@@ -354,7 +354,8 @@ void failover_end(core *c, const core_event *e) {
     if (!call) return;
     request *r = call->request;
     int upstream = call->upstream;
-    if (r) outcall_flush(c, call);
+    // What a call that failed held back may be half a repetition: nobody saw it, nobody will.
+    if (r && end->outcome == UPSTREAM_OK) outcall_flush(c, call);
     bool committed = call->committed;
     outcall_finish(c, call, end);
     c->failover_due = true; // its place is free

@@ -87,6 +87,7 @@ static void compare(core *c, outcall *call) {
     request *r = call->request;
     size_t cut =
         overlap_size(buf_string(&r->said), r->said.size, buf_string(&call->held), call->held.size);
+    commit(c, call);
     call->compared = true;
     if (call->held.size > cut)
         sequence_say_away(c, &r->sequences[0], call->held.data + cut, call->held.size - cut);
@@ -100,14 +101,15 @@ static bool is_held_back(const outcall *call) {
 void outcall_take(core *c, outcall *call, const upstream_content *content) {
     request *r = call->request;
     sequence *s = &r->sequences[0];
-    commit(c, call);
     if (content->tool) {
         if (is_held_back(call)) compare(c, call);
+        commit(c, call);
         r->used_tools = true;
         sequence_call_tool(c, s, content->tool);
     }
     if (!content->size) return;
     if (!is_held_back(call)) {
+        commit(c, call);
         sequence_say_away(c, s, content->text, content->size);
         return;
     }
@@ -116,7 +118,7 @@ void outcall_take(core *c, outcall *call, const upstream_content *content) {
 }
 
 void outcall_flush(core *c, outcall *call) {
-    if (call->committed && is_held_back(call) && call->held.size > 0) compare(c, call);
+    if (is_held_back(call) && call->held.size > 0) compare(c, call);
 }
 
 // ---- the end
