@@ -281,7 +281,7 @@ static void failed(world *w, place *p) {
         [CLUSTER_FAILED_HUNG] = LOSS_OVERDUE,
     };
     int code = sim_below(&p->random, CLUSTER_FAILED_COUNT);
-    p->may_lose |= 1u << losses[code];
+    p->may_lose |= 1u << losses[code] | 1u << LOSS_NONE; // NONE: said, not found out
     if (sim_below(&p->random, 3)) {
         core_event e = {.epoch = p->epoch, .kind = CORE_GROUP_FAILED};
         e.failed.rank = sim_below(&p->random, p->ranks + 1) - 1;
