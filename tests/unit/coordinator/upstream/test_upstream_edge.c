@@ -390,7 +390,7 @@ static void test_statuses(void **state) {
         fixture_target(&f, "http", server.port, cases[i].script);
         uint64_t call;
         upstream_end end = end_of(&call);
-        assert_ended(&end, cases[i].outcome, "");
+        assert_ended(&end, cases[i].outcome, "HTTP ");
         assert_int_equal(end.http_status, cases[i].status);
         assert_int_equal(end.retry_after_ms, cases[i].retry_ms);
         assert_int_equal(end.usage.output_tokens, 0);

@@ -10,6 +10,7 @@ enum { WORDS = 3000 }; // of the long answer
 
 static scripted_server server;
 static fixture f;
+static atomic_llong flooded; // bytes
 
 // ---- scripts ----
 
@@ -44,8 +45,8 @@ static bool flood(scripted_server *s, int fd) {
     memset(text, 'x', sizeof text - 1);
     text[sizeof text - 1] = 0;
     server_begin(fd);
-    while (server_say(fd, text) && !atomic_load(&s->stopping)) {
-    }
+    while (server_say(fd, text) && !atomic_load(&s->stopping))
+        atomic_fetch_add(&flooded, sizeof text);
     return false;
 }
 
@@ -219,6 +220,28 @@ static void test_full_core(void **state) {
     assert_true(f.heard[call].contents < WORDS);
 }
 
+// While the core takes nothing, nothing more is read: what waits is bounded.
+static void test_full_core_holds_the_upstream(void **state) {
+    (void)state;
+    fixture_target(&f, "http", server.port, "flood")->drain_ns = 0;
+    fixture_start(&f);
+    fixture_set(&f, &f.full, true);
+    atomic_store(&flooded, 0);
+    uint64_t call = fixture_send(&f, fixture_ask(0));
+    long long before = -1, now = 0;
+    for (int i = 0; i < 2 * FIXTURE_WAIT_S && (now == 0 || now != before); i++) {
+        before = now;
+        clock_sleep_until(clock_now_ns() + 500 * CLOCK_MS);
+        now = atomic_load(&flooded);
+    }
+    assert_true(now > 0 && now == before); // it stands still
+    assert_true(now < 64 << 20);           // and not because a bound of the answer was reached
+    f.port.cancel(f.port.links, call);
+    fixture_set(&f, &f.full, false);
+    upstream_end end = fixture_wait(&f, call);
+    assert_ended(&end, UPSTREAM_CANCELLED, "");
+}
+
 // ---- given up ----
 
 static void test_drained(void **state) {
@@ -380,6 +403,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_proxy, setup, teardown),
         cmocka_unit_test_setup_teardown(test_key, setup, teardown),
         cmocka_unit_test_setup_teardown(test_full_core, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_full_core_holds_the_upstream, setup, teardown),
         cmocka_unit_test_setup_teardown(test_drained, setup, teardown),
         cmocka_unit_test_setup_teardown(test_drain_is_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancelled_before_it_left, setup, teardown),
