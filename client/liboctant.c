@@ -210,6 +210,9 @@ static bool copy_group(const inference_group *from, octant_group *to) {
     to->running = from->running;
     to->waiting = from->waiting;
     to->steps = from->steps;
+    to->epoch = from->epoch;
+    to->lost_ms = from->lost_ms;
+    COPY(to->loss, from->loss);
     to->ranks = calloc((size_t)from->rank_count + 1, sizeof *to->ranks);
     if (!to->ranks) return false;
     to->rank_count = from->rank_count;
@@ -221,7 +224,10 @@ static bool copy_group(const inference_group *from, octant_group *to) {
                               .load_fraction = r->load_fraction,
                               .step = r->step,
                               .heartbeat_age_ms = r->heartbeat_age_ms,
-                              .memory_bytes = r->memory_bytes};
+                              .memory_bytes = r->memory_bytes,
+                              .collective = r->collective,
+                              .phase_ms = r->phase_ms,
+                              .temperature = r->temperature};
         COPY(rank->host, r->host);
         COPY(rank->phase, r->phase);
     }

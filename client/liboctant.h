@@ -97,12 +97,16 @@ typedef struct octant_rank {
     char host[256], phase[16];
     double load_fraction;
     int64_t heartbeat_age_ms, memory_bytes;
-    uint64_t step;
+    uint64_t step, collective; // entered so far
+    int64_t phase_ms;          // in `phase` for so long
+    float temperature;         // [degrees C]; 0: not known
 } octant_rank;
 typedef struct octant_group {
     char id[32], model[128], state[16], backend[32], reason[400];
     int kv_blocks_total, kv_blocks_used, running, waiting;
-    uint64_t steps;
+    uint64_t steps, epoch;
+    char loss[24];   // code of `reason`: "silent", ...; "": not lost
+    int64_t lost_ms; // LOST for so long; -1: it is not
     octant_rank *ranks;
     int rank_count;
 } octant_group;

@@ -70,18 +70,26 @@ void show_loading_end(show_loading *s, const octant_server_info *info) {
 
 static void show_group(const octant_group *g, buf *out) {
     buf_printf(out, "\ngroup %s  %s  %s  %s", g->id, g->state, g->model, g->backend);
+    if (g->loss[0]) {
+        buf_printf(out, "\n  %s, %.0f s ago: %s\n", g->loss, (double)g->lost_ms / 1e3, g->reason);
+        return;
+    }
     if (g->reason[0]) buf_printf(out, "  (%s)", g->reason);
     double used = g->kv_blocks_total ? 100.0 * g->kv_blocks_used / g->kv_blocks_total : 0;
     buf_printf(out, "\n  running %d, waiting %d, steps %" PRIu64 ", KV blocks %d of %d (%.0f %%)\n",
                g->running, g->waiting, g->steps, g->kv_blocks_used, g->kv_blocks_total, used);
-    buf_printf(out, "  %4s  %-20s %8s  %-10s %6s %10s %12s\n", "rank", "host", "pid", "phase",
-               "loaded", "heartbeat", "memory");
+    buf_printf(out, "  %4s  %-20s %8s  %-10s %9s %6s %10s %10s %12s\n", "rank", "host", "pid",
+               "phase", "since", "loaded", "step", "heartbeat", "memory");
     for (int i = 0; i < g->rank_count; i++) {
         const octant_rank *r = &g->ranks[i];
         char memory[24];
-        buf_printf(out, "  %4d  %-20.20s %8d  %-10s %5.0f%% %7" PRId64 " ms %12s\n", r->rank,
-                   r->host, r->pid, r->phase, 100 * r->load_fraction, r->heartbeat_age_ms,
-                   show_bytes(r->memory_bytes, memory));
+        buf_printf(out,
+                   "  %4d  %-20.20s %8d  %-10s %6" PRId64 " ms %5.0f%% %10" PRIu64 " %7" PRId64
+                   " ms %12s",
+                   r->rank, r->host, r->pid, r->phase, r->phase_ms, 100 * r->load_fraction, r->step,
+                   r->heartbeat_age_ms, show_bytes(r->memory_bytes, memory));
+        if (r->temperature > 0) buf_printf(out, "  %.0f C", (double)r->temperature);
+        buf_append_char(out, '\n');
     }
 }
 

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { BODY_MAX = 1024 };
+enum { BODY_MAX = 4096 };
 
 // NULL: healthy.
 static const char *what_is_wrong(http_exchange *x, const core_view *view, int max_queue) {
@@ -22,6 +22,21 @@ static const char *what_is_wrong(http_exchange *x, const core_view *view, int ma
     return NULL;
 }
 
+// The newest loss that is remembered: lost groups come last, the newest of them first.
+static void append_last_loss(buf *body, const core_view *view) {
+    const core_group_view *lost = NULL;
+    for (int i = view->group_count - 1; i >= 0; i--)
+        if (view->groups[i].loss != LOSS_NONE) lost = &view->groups[i];
+    if (!lost) return;
+    buf_append_string(body, ",\"last_loss\":{\"group\":");
+    json_append_string(body, lost->id, strlen(lost->id));
+    buf_printf(body,
+               ",\"loss\":\"%s\",\"seconds_ago\":%.1f,\"reason\":", loss_reason_name(lost->loss),
+               (double)lost->lost_age_ns / 1e9);
+    json_append_string(body, lost->reason, strlen(lost->reason));
+    buf_append_char(body, '}');
+}
+
 static void reply_health(http_exchange *x, const core_view *view, const char *wrong) {
     buf body = buf_make(BODY_MAX);
     buf_printf(&body, "{\"status\":\"%s\"", wrong ? "unavailable" : "ok");
@@ -30,6 +45,7 @@ static void reply_health(http_exchange *x, const core_view *view, const char *wr
         json_append_string(&body, wrong, strlen(wrong));
     }
     if (view) buf_printf(&body, ",\"queued\":%d,\"running\":%d", view->queued, view->running);
+    if (view) append_last_loss(&body, view);
     buf_append_string(&body, "}\n");
     http_reply(x, wrong ? 503 : 200, "application/json", &body);
 }

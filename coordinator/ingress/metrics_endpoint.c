@@ -1,6 +1,7 @@
 #include "coordinator/ingress/endpoints.h"
 #include "coordinator/ledger/ledger.h"
 #include "coordinator/observe/core_metrics.h"
+#include "coordinator/observe/event_log.h"
 #include "coordinator/observe/upstream_metrics.h"
 
 enum { BODY_MAX = 4 << 20 };
@@ -13,6 +14,7 @@ void metrics_page_endpoint(http_exchange *x) {
     core_view view;
     if (memory && in->core.look(in->core.core, memory, &view).code == STATUS_OK)
         core_metrics_append(&view, &body);
+    if (in->events) event_log_metrics_append(in->events, &body);
     if (in->upstreams) upstream_metrics_append(in->upstreams, &body);
     if (in->ledger) ledger_metrics_append(in->ledger, &body);
     arena_destroy(memory);

@@ -118,10 +118,11 @@ static void append_rank(buf *out, const core_rank_view *r) {
     append_text(out, "phase", cluster_phase_name(r->phase));
     buf_printf(out,
                ",\"load_fraction\":%.4f,\"last_heartbeat_ms\":%" PRId64 ",\"step\":%" PRIu64
-               ",\"memory_bytes\":%" PRId64 "}",
+               ",\"memory_bytes\":%" PRId64 ",\"collective\":%" PRIu64 ",\"phase_ms\":%" PRId64
+               ",\"temperature\":%.1f}",
                (double)r->load_fraction,
                r->heartbeat_age_ns < 0 ? -1 : r->heartbeat_age_ns / 1000000, r->step,
-               r->memory_bytes);
+               r->memory_bytes, r->collective, r->phase_ns / 1000000, (double)r->temperature);
 }
 
 static void append_group(buf *out, const core_group_view *g) {
@@ -134,6 +135,9 @@ static void append_group(buf *out, const core_group_view *g) {
     buf_append_char(out, ',');
     append_text(out, "reason", g->reason);
     buf_append_char(out, ',');
+    append_text(out, "loss", g->loss == LOSS_NONE ? "" : loss_reason_name(g->loss));
+    buf_printf(out, ",\"epoch\":%" PRIu64 ",\"lost_ms\":%" PRId64 ",", g->epoch,
+               g->lost_age_ns < 0 ? -1 : g->lost_age_ns / 1000000);
     append_text(out, "backend", g->backend);
     buf_printf(out,
                ",\"kv_blocks_total\":%d,\"kv_blocks_used\":%d,\"kv_blocks_cached\":%d,\"running\":%"

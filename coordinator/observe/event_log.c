@@ -16,6 +16,7 @@
 #include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/ring.h"
+#include "coordinator/observe/metrics.h"
 
 enum { LINE_MAX = 8192, WAIT_MS = 1000 };
 
@@ -27,6 +28,7 @@ typedef struct watcher {
 struct event_log {
     FILE *file; // NULL: memory only
     ring *queue;
+    atomic_uint_fast64_t of_kind[NOTICE_TRAFFIC_BACK + 1], of_loss[LOSS_MEMORY + 1];
     atomic_uint_fast64_t left_out; // did not fit since the last that did
     pthread_t thread;
     pthread_mutex_t lock; // of what follows
@@ -147,6 +149,8 @@ static void copy(char *to, size_t room, const char *from) {
 
 void event_log_write(void *log, const core_notice *n) {
     event_log *l = log;
+    atomic_fetch_add(&l->of_kind[n->kind], 1);
+    if (n->kind == NOTICE_GROUP_LOST) atomic_fetch_add(&l->of_loss[n->loss], 1);
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     event_log_event e = {.unix_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / CLOCK_MS,
@@ -165,6 +169,19 @@ void event_log_write(void *log, const core_notice *n) {
         atomic_fetch_sub(&l->left_out, e.lost_before);
     else
         atomic_fetch_add(&l->left_out, 1);
+}
+
+void event_log_metrics_append(const event_log *l, buf *out) {
+    metrics_append_head(out, "octant_events_total", "counter",
+                        "What happened to groups, upstreams and requests, by kind.");
+    for (int i = 0; i <= NOTICE_TRAFFIC_BACK; i++)
+        buf_printf(out, "octant_events_total{kind=\"%s\"} %" PRIu64 "\n",
+                   core_notice_name((core_notice_kind)i), (uint64_t)atomic_load(&l->of_kind[i]));
+    metrics_append_head(out, "octant_group_losses_total", "counter",
+                        "Groups declared LOST, by reason.");
+    for (int i = LOSS_NONE + 1; i <= LOSS_MEMORY; i++)
+        buf_printf(out, "octant_group_losses_total{loss=\"%s\"} %" PRIu64 "\n",
+                   loss_reason_name((loss_reason)i), (uint64_t)atomic_load(&l->of_loss[i]));
 }
 
 // ---- watching ----

@@ -57,6 +57,9 @@ status event_log_watch(event_log *l, uint64_t after, event_log_tell *tell, void 
 // After it is back `tell` is not called with `user` any more. Not from inside `tell`.
 void event_log_unwatch(event_log *l, const void *user);
 
+// Appends Prometheus text: events by kind, losses by reason, since the start.
+void event_log_metrics_append(const event_log *l, buf *out);
+
 // Appends the event as a JSON object, without a newline.
 void event_log_append_json(const event_log_event *e, buf *out);
 

@@ -57,11 +57,13 @@ class Cluster:
         self.coordinator.kill()
         self.coordinator.wait()
 
-    def start_group(self, ranks=None, worker_args=()):
+    def start_group(self, ranks=None, worker_args=(), worker=None, environment=()):
         command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks or self.ranks)]
         if os.geteuid() == 0:
             command.append("--allow-run-as-root")
-        command += [self.worker, "--coordinator", self.grpc, "--model", self.model, "--threads", str(self.threads),
+        for name, value in dict(environment).items():
+            command += ["-x", f"{name}={value}"]
+        command += [worker or self.worker, "--coordinator", self.grpc, "--model", self.model, "--threads", str(self.threads),
                     *self.worker_args, *worker_args]
         if self.name:
             command += ["--name", self.name]
