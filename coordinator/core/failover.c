@@ -286,13 +286,19 @@ void failover_content(core *c, const core_event *e) {
     outcall_take(c, call, &e->upstream.content);
 }
 
-static void finish(core *c, request *r, const upstream_end *end) {
+// What the client heard of a call is its own, whether the call ended well or broke off.
+static void account(core *c, request *r, const upstream_end *end) {
     r->completion_tokens += end->usage.output_tokens;
     c->counters.completion_tokens += (uint64_t)end->usage.output_tokens;
-    if (r->segment_count > 0) r->segments[r->segment_count - 1].tokens += end->usage.output_tokens;
+    if (r->segment_count > 0)
+        r->segments[r->segment_count - 1].tokens += end->usage.output_tokens;
     r->estimated = r->estimated || !end->usage.known;
-    if (r->asked->prompt_count == 0) r->upstream_prompt_tokens = end->usage.input_tokens;
-    if (r->asked->prompt_count == 0) r->cached_tokens = end->usage.cached_tokens;
+    if (r->asked->prompt_count > 0) return;
+    r->upstream_prompt_tokens = end->usage.input_tokens;
+    r->cached_tokens = end->usage.cached_tokens;
+}
+
+static void finish(core *c, request *r, const upstream_end *end) {
     answer_finish why = end->finish == ANSWER_GOES_ON ? ANSWER_STOP : end->finish;
     sequence_finish_away(c, &r->sequences[0], why);
 }
@@ -365,6 +371,7 @@ void failover_end(core *c, const core_event *e) {
     snprintf(r->last_reason, sizeof r->last_reason, "%s", end->reason);
     // Busy for a time that it told, or ours to wait: later, it may be asked again.
     if (committed || end->outcome != UPSTREAM_BUSY) r->tried |= UINT32_C(1) << upstream;
+    if (committed || end->outcome == UPSTREAM_OK) account(c, r, end);
     if (end->outcome == UPSTREAM_OK)
         finish(c, r, end);
     else if (committed)

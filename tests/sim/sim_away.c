@@ -5,7 +5,7 @@
 #include "tests/sim/sim_check.h"
 
 void sim_away_begin(sim_away *a, const core_request *r) {
-    *a = (sim_away){.route = r->route, .text = buf_make(1 << 16)};
+    *a = (sim_away){.route = r->route, .exact = true, .text = buf_make(1 << 16)};
 }
 
 void sim_away_free(sim_away *a) {
@@ -71,6 +71,7 @@ void sim_away_called(sim_away *a, const core_effect *e, const upstreams_policy *
     a->tried[u]++;
     a->partial = e->call.mode != UPSTREAM_FRESH;
     a->speaks = true;
+    a->heard = false;
     buf_clear(&a->text);
     buf_append(&a->text, buf_string(heard), heard->size);
 }
@@ -82,6 +83,9 @@ void sim_away_said(sim_away *a, uint64_t call, const char *text, size_t size) {
 
 void sim_away_ending(sim_away *a, uint64_t call, const upstream_end *end) {
     if (a->call != call) return;
+    bool ok = end->outcome == UPSTREAM_OK;
+    if (a->heard || ok) a->tokens += end->usage.output_tokens;
+    if (a->partial && !a->heard && !ok && end->first_content_ns >= 0) a->exact = false;
     a->outcomes |= 1u << end->outcome;
     if (end->cost_microdollars > 0) a->spent += end->cost_microdollars;
     if (end->prefill_refused) a->refused_prefill[a->upstream] = true;
@@ -103,6 +107,7 @@ void sim_away_cancelled(sim_away *a, uint64_t call) {
 
 void sim_away_heard(sim_away *a, const buf *heard, size_t size) {
     a->foreign = a->foreign || size > 0;
+    a->heard = a->heard || size > 0;
     a->continued = a->continued || (size > 0 && a->partial);
     SIM_CHECK(heard->size <= a->text.size &&
                   memcmp(buf_string(heard), buf_string(&a->text), heard->size) == 0,

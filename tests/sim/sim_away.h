@@ -21,6 +21,9 @@ typedef struct sim_away {
     buf text;       // what the client must have heard once all of it is through
     bool complete;  // the call ended well
     answer_finish finish;
+    bool heard;        // the client has words of this call
+    bool exact;        // `tokens` is: no call ended that said only what the client had
+    int64_t tokens;    // of the calls that it has words of
     uint32_t outcomes; // bits: how calls ended
     int64_t spent;     // microdollars
 } sim_away;

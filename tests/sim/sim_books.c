@@ -59,6 +59,29 @@ static void check_requests(const core *c) {
               "counters do not add up");
 }
 
+// Who is away has one call, or none while it is between two; calls without a request are drained.
+static void check_away(const core *c) {
+    int away = 0, outbound = 0, wanted = 0;
+    for (int k = 0; k < c->deadlines.count; k++) {
+        const request *r = c->deadlines.items[k];
+        sequence_state state = r->sequences[0].state;
+        away += state == SEQUENCE_AWAY;
+        outbound += state == SEQUENCE_OUTBOUND;
+        wanted += r->call != NULL;
+        SIM_CHECK((r->call != NULL) == (state == SEQUENCE_AWAY),
+                  "request %llu: a call, and not away", (unsigned long long)r->asked->id);
+        SIM_CHECK(!r->call || r->call->request == r, "a call of another request");
+        SIM_CHECK(r->asked->route.privacy != PRIVACY_LOCAL_ONLY || (!r->call && r->attempts == 0),
+                  "request %llu is local-only and away", (unsigned long long)r->asked->id);
+    }
+    SIM_CHECK(away == c->away && outbound == c->outbound.count && wanted <= c->call_count,
+              "%d away, %d counted; %d outbound, %d listed; %d calls of %d", away, c->away,
+              outbound, c->outbound.count, wanted, c->call_count);
+    int open = 0;
+    for (int i = 0; i < c->options.upstreams.count; i++) open += c->upstreams[i].limits.open;
+    SIM_CHECK(open == c->call_count, "%d calls are open, %d counted", c->call_count, open);
+}
+
 static bool within(const sim_scope *scope, const group *g) {
     bool listed = scope->all;
     for (int i = 0; i < scope->count; i++) listed = listed || scope->epochs[i] == g->epoch;
@@ -67,6 +90,7 @@ static bool within(const sim_scope *scope, const group *g) {
 
 void sim_books_check(const core *c, const sim_scope *scope) {
     check_requests(c);
+    check_away(c);
     for (int i = 0; i < c->group_count; i++) {
         const group *g = c->groups[i];
         check_slots(g);
