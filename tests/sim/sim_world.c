@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "tests/sim/canary.h"
 #include "tests/sim/sim_books.h"
 #include "tests/sim/sim_model.h"
 #include "tests/sim/sim_trace.h"
@@ -282,6 +283,7 @@ void sim_world_run(uint64_t seed, uint64_t events, sim_sums *sums) {
     sim_here->now_ns = CLOCK_SECOND;
     sim_here->violation[0] = '\0';
     sim_schedule_begin();
+    canary_begin();
     build(&w, seed);
     while (sim_here->event < events) advance(&w);
     turn_calm(&w);
