@@ -1,12 +1,13 @@
-// Any bytes as the body of /v1/chat/completions (first byte even) or /v1/completions (odd): parsed,
-// checked, rendered and tokenised by a small model. Each is a request within its limits or a
-// refusal with a line, and nothing leaks.
+// Any bytes as the body of /v1/chat/completions (first byte even), /v1/completions (odd) or
+// /v1/messages (with its high bit set): parsed, checked, rendered and tokenised by a small model.
+// Each is a request within its limits or a refusal with a line, and nothing leaks.
 #include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "../unit/coordinator/ingress/tiny_model.h"
+#include "coordinator/ingress/anthropic_request.h"
 #include "coordinator/ingress/openai_error.h"
 #include "coordinator/ingress/openai_request.h"
 
@@ -38,6 +39,19 @@ static void check_request(const generate_request *g) {
         assert(g->stop[i].size >= 1 && g->stop[i].size <= GENERATE_STOP_BYTES_MAX);
 }
 
+static void check_generate(const ingress *in, const generate_request *g) {
+    check_request(g);
+    prepared p;
+    refusal why;
+    if (!generate_prepare(in, g, &p, &why)) {
+        check_refusal(&why);
+        return;
+    }
+    for (int i = 0; i < p.prompt_count; i++)
+        assert(p.requests[i]->prompt_count >= 1 && p.requests[i]->prompt_count <= TINY_CONTEXT);
+    prepared_free(&p);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static ingress in;
     if (!in.models) {
@@ -47,24 +61,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         tiny_model_add(in.models, "tiny");
     }
     if (!size) return 0;
-    openai_request r;
     refusal why;
     const char *body = (const char *)data + 1;
-    bool good =
-        (data[0] % 2 ? openai_completion_parse : openai_chat_parse)(body, size - 1, &r, &why);
-    if (!good) {
-        check_refusal(&why);
+    if (data[0] & 128) {
+        anthropic_request r;
+        if (anthropic_request_parse(body, size - 1, data[0] & 1, &r, &why)) {
+            check_generate(&in, &r.generate);
+            anthropic_request_free(&r);
+        } else {
+            check_refusal(&why);
+        }
         return 0;
     }
-    check_request(&r.generate);
-    prepared p;
-    if (generate_prepare(&in, &r.generate, &p, &why)) {
-        for (int i = 0; i < p.prompt_count; i++)
-            assert(p.requests[i]->prompt_count >= 1 && p.requests[i]->prompt_count <= TINY_CONTEXT);
-        prepared_free(&p);
+    openai_request r;
+    if ((data[0] % 2 ? openai_completion_parse : openai_chat_parse)(body, size - 1, &r, &why)) {
+        check_generate(&in, &r.generate);
+        openai_request_free(&r);
     } else {
         check_refusal(&why);
     }
-    openai_request_free(&r);
     return 0;
 }
