@@ -130,7 +130,7 @@ static void test_file(void **state) {
         {"worker:\n  max-queue: lots\n", ":2:14: max-queue: 'lots' is not a whole number"},
         {"worker:\n  max-quee: 3\n", ":2:3: unknown option 'max-quee'; did you mean max-queue"},
         {"wroker:\n  loud: true\n",
-         ":1:1: unknown section; there are coordinator and worker, not wroker"},
+         ":1:1: unknown section; there are coordinator, worker, models, "},
         {"worker:\n  http: [a]\n", ":2:9: a single value is expected for http"},
         {"worker: 5\n", ":1:9: options, one a line, are expected in section worker"},
         {"- a\n", ":1:1: the file must be sections with options in them"},
