@@ -2,10 +2,11 @@
 // process answer at all?
 #include "common/base/json.h"
 #include "coordinator/ingress/endpoints.h"
+#include "coordinator/observe/upstream_view.h"
 
 #include <string.h>
 
-enum { BODY_MAX = 4096 };
+enum { BODY_MAX = 64 << 10 };
 
 // NULL: healthy.
 static const char *what_is_wrong(http_exchange *x, const core_view *view, int max_queue) {
@@ -37,17 +38,29 @@ static void append_last_loss(buf *body, const core_view *view) {
     buf_append_char(body, '}');
 }
 
+// Without a group of ours, what may leave is still answered: a balancer must not take us out then.
+static bool is_degraded(http_exchange *x, const core_view *view) {
+    bool closing = http_exchange_is_draining(x) || view->draining;
+    return !closing && !core_view_can_serve(view, NULL) && upstream_view_can_serve(view);
+}
+
 static void reply_health(http_exchange *x, const core_view *view, const char *wrong) {
     buf body = buf_make(BODY_MAX);
-    buf_printf(&body, "{\"status\":\"%s\"", wrong ? "unavailable" : "ok");
+    bool degraded = view && wrong && is_degraded(x, view);
+    const char *status = degraded ? "degraded" : wrong ? "unavailable" : "ok";
+    buf_printf(&body, "{\"status\":\"%s\"", status);
     if (wrong) {
         buf_append_string(&body, ",\"reason\":");
         json_append_string(&body, wrong, strlen(wrong));
     }
     if (view) buf_printf(&body, ",\"queued\":%d,\"running\":%d", view->queued, view->running);
     if (view) append_last_loss(&body, view);
+    if (view && view->upstream_count) {
+        buf_printf(&body, ",\"away\":%d,\"upstreams\":", view->away);
+        upstream_view_append_json(view, &body);
+    }
     buf_append_string(&body, "}\n");
-    http_reply(x, wrong ? 503 : 200, "application/json", &body);
+    http_reply(x, wrong && !degraded ? 503 : 200, "application/json", &body);
 }
 
 void health_endpoint(http_exchange *x) {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/json.h"
+#include "coordinator/observe/upstream_view.h"
 
 static void append_gauge(buf *out, const char *name, const char *help, int64_t value) {
     metrics_append_head(out, name, "gauge", help);
@@ -102,6 +103,7 @@ void core_metrics_append(const core_view *view, buf *out) {
         }
     }
     append_ranks(view, out);
+    upstream_view_append_metrics(view, out);
 }
 
 // ---- JSON ----
@@ -165,5 +167,7 @@ void core_status_append(const core_view *view, const metrics_totals *totals, buf
         if (i) buf_append_char(out, ',');
         append_group(out, &view->groups[i]);
     }
-    buf_append_string(out, "]}\n");
+    buf_printf(out, "],\"away\":%d,\"upstreams\":", view->away);
+    upstream_view_append_json(view, out);
+    buf_append_string(out, "}\n");
 }
