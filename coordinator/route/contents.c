@@ -56,25 +56,41 @@ static char *unescape(const char *text, size_t size, size_t *out_size) {
     return out;
 }
 
+// What is still found in a redacted text once its escapes are undone: it is there, but not where it
+// could be replaced.
+static void scan_decoded(const detectors *d, const char *text, size_t size, detector_findings *f) {
+    size_t decoded_size;
+    char *decoded = unescape(text, size, &decoded_size);
+    if (decoded)
+        detectors_scan(d, decoded, decoded_size, f);
+    else
+        f->limits++;
+    free(decoded);
+}
+
+static bool any(const detectors *d, const detector_findings *f) {
+    for (int i = 0; i < detectors_count(d); i++)
+        if (f->found[i]) return true;
+    return f->limits > 0;
+}
+
+// The redacted text, safe also for who decodes it once more. False: there is none.
+static bool make_safe(const detectors *d, const char *text, size_t size, buf *out,
+                      detector_findings *hidden) {
+    if (!detectors_redact(d, text, size, out)) return false;
+    if (out->size && memchr(out->data, '\\', out->size))
+        scan_decoded(d, out->data, out->size, hidden);
+    return !any(d, hidden);
+}
+
 static void scan_string(const detectors *d, const char *text, size_t size, detector_findings *f) {
-    detector_findings plain = {0}, decoded = {0};
-    detectors_scan(d, text, size, &plain);
-    if (memchr(text, '\\', size)) {
-        size_t decoded_size;
-        char *bytes = unescape(text, size, &decoded_size);
-        if (bytes)
-            detectors_scan(d, bytes, decoded_size, &decoded);
-        else
-            decoded.limits = 1;
-        free(bytes);
-    }
-    f->limits += plain.limits + decoded.limits;
-    for (int i = 0; i < detectors_count(d); i++) {
-        f->found[i] += plain.found[i];
-        if (decoded.found[i] <= plain.found[i]) continue;
-        f->found[i] += decoded.found[i] - plain.found[i];
-        f->limits++; // it is there, but not where it could be replaced
-    }
+    detectors_scan(d, text, size, f);
+    if (!memchr(text, '\\', size)) return;
+    detector_findings hidden = {0};
+    buf safe = buf_make(TEXT_MAX);
+    if (!make_safe(d, text, size, &safe, &hidden)) f->limits++;
+    for (int i = 0; i < detectors_count(d); i++) f->found[i] += hidden.found[i];
+    buf_free(&safe);
 }
 
 // False: the number is too short to be anybody's.
@@ -84,12 +100,6 @@ static bool number_text(const json_t *value, char out[NUMBER_MAX]) {
     else
         snprintf(out, NUMBER_MAX, "%.0f", json_real_value(value));
     return strlen(out) >= NUMBER_MIN;
-}
-
-static bool any(const detectors *d, const detector_findings *f) {
-    for (int i = 0; i < detectors_count(d); i++)
-        if (f->found[i]) return true;
-    return f->limits > 0;
 }
 
 // ---- values ----
@@ -130,8 +140,9 @@ void contents_scan_text(const detectors *d, const char *json, detector_findings 
 
 static json_t *redact_string(const detectors *d, const char *text, size_t size) {
     buf out = buf_make(TEXT_MAX);
+    detector_findings hidden = {0};
     json_t *copy = NULL;
-    if (detectors_redact(d, text, size, &out)) copy = json_stringn(buf_string(&out), out.size);
+    if (make_safe(d, text, size, &out, &hidden)) copy = json_stringn(buf_string(&out), out.size);
     buf_free(&out);
     return copy;
 }

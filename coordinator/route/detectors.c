@@ -4,6 +4,7 @@
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +16,7 @@ enum {
     HEAP_LIMIT_KIB = 4096,  // of one match
     CANDIDATES_MAX = 65536, // matches of one detector in one text, with those that fail their check
     SPANS_MAX = 65536,      // findings of one text
+    ROUNDS_MAX = 4, // of redacting: what stood beside a finding may be one once that is replaced
 };
 
 typedef struct detector {
@@ -136,6 +138,30 @@ static bool matches_empty(const pcre2_code *code) {
     return rc >= 0;
 }
 
+// Whether a pattern finds something in "[NAME]", what redacting leaves behind.
+static bool finds_placeholder(const pcre2_code *code, const char *name) {
+    char text[DETECTOR_NAME_MAX + 3];
+    int size = snprintf(text, sizeof text, "[%s]", name);
+    pcre2_match_data *data = pcre2_match_data_create(1, NULL);
+    int rc = data ? pcre2_match(code, (PCRE2_SPTR)text, (size_t)size, 0, 0, data, NULL) : 0;
+    pcre2_match_data_free(data);
+    return rc >= 0;
+}
+
+// Else redacting would never come to an end.
+static status check_placeholders(const detectors *d, const pcre2_code *code, const char *name) {
+    const char *hit = finds_placeholder(code, name) ? name : NULL;
+    for (int i = 0; i < d->count && !hit; i++) {
+        if (finds_placeholder(code, d->items[i].name)) hit = d->items[i].name;
+        if (finds_placeholder(d->items[i].code, name)) hit = name;
+    }
+    return !hit ? status_ok()
+                : status_error(STATUS_INVALID_ARGUMENT,
+                               "a regex also finds '[%s]', by which findings are replaced; give "
+                               "the pattern another name or a narrower regex",
+                               hit);
+}
+
 status detectors_add(detectors *d, const char *name, const char *regex, detector_check check,
                      detector_action action) {
     if (d->count == DETECTORS_MAX)
@@ -155,6 +181,11 @@ status detectors_add(detectors *d, const char *name, const char *regex, detector
         pcre2_code_free(item->code);
         return status_error(STATUS_INVALID_ARGUMENT,
                             "the regex matches the empty text, so it would be found everywhere");
+    }
+    status clear = check_placeholders(d, item->code, name);
+    if (!status_is_ok(&clear)) {
+        pcre2_code_free(item->code);
+        return clear;
     }
     memcpy(item->name, name, size + 1);
     item->check = check;
@@ -270,11 +301,13 @@ static void write_redacted(const search *s, buf *out) {
     buf_append(out, s->text + done, s->size - done);
 }
 
-bool detectors_redact(const detectors *d, const char *text, size_t size, buf *out) {
+// One round. False: a limit, or no memory. *found: something was replaced.
+static bool redact_once(const detectors *d, const char *text, size_t size, buf *out, bool *found) {
     search s = {.d = d, .text = text, .size = size, .data = pcre2_match_data_create(1, NULL)};
     s.failed = s.data == NULL;
     for (int i = 0; i < d->count && !s.failed; i++)
         if (d->items[i].action != DETECTOR_OFF) search_one(&s, i, true);
+    *found = s.count > 0;
     if (!s.failed) {
         if (s.count > 1) qsort(s.spans, s.count, sizeof *s.spans, by_place);
         write_redacted(&s, out);
@@ -282,4 +315,20 @@ bool detectors_redact(const detectors *d, const char *text, size_t size, buf *ou
     pcre2_match_data_free(s.data);
     free(s.spans);
     return !s.failed && !out->failed;
+}
+
+bool detectors_redact(const detectors *d, const char *text, size_t size, buf *out) {
+    buf rounds[2] = {buf_make(out->limit), buf_make(out->limit)};
+    bool found = true, good = true;
+    for (int i = 0; i < ROUNDS_MAX && good && found; i++) {
+        buf *next = &rounds[i % 2];
+        buf_clear(next);
+        good = redact_once(d, text, size, next, &found);
+        text = buf_string(next);
+        size = next->size;
+    }
+    good = good && !found && buf_append(out, text, size);
+    buf_free(&rounds[0]);
+    buf_free(&rounds[1]);
+    return good;
 }
