@@ -117,8 +117,11 @@ static status start_coordinator(local_cluster *c) {
 
 status local_cluster_start(local_cluster *c, const local_cluster_options *options) {
     *c = (local_cluster){.options = *options};
-    // For mpirun, as worker/comm_mpi.c has it for the ranks: do not look for GPUs behind X displays.
+    // For mpirun, as worker/comm_mpi.c has it for the ranks: do not look for GPUs behind X
+    // displays.
     setenv("HWLOC_COMPONENTS", "-gl", 0);
+    // When one rank died the others hold nothing that a second of grace could save.
+    setenv("OMPI_MCA_odls_base_sigkill_timeout", "0", 0);
     const char *base = getenv("TMPDIR");
     int size = snprintf(c->directory, sizeof c->directory, "%s/octant-XXXXXX",
                         base && *base ? base : "/tmp");
@@ -188,8 +191,8 @@ status local_cluster_tend(local_cluster *c) {
 void local_cluster_stop(local_cluster *c, int drain_seconds, bool keep_logs) {
     int64_t now = clock_now_ns();
     process_stop(&c->coordinator, now + drain_seconds * CLOCK_SECOND);
-    // With the coordinator gone the ranks end by themselves; SIGTERM to mpirun only makes it
-    // prompt.
+    // A coordinator that drained has told the ranks to end; SIGTERM to mpirun ends those of one
+    // that did not.
     process_stop(&c->workers, clock_now_ns() + 3 * CLOCK_SECOND);
     if (keep_logs || !c->directory[0]) return;
     static const char *const files[] = {"addresses", "coordinator.log", "workers.log"};

@@ -2,6 +2,7 @@
 import argparse
 import ctypes
 import json
+import math
 import os
 import pathlib
 import random
@@ -51,7 +52,7 @@ class Cluster:
         with open(folder / "coordinator.log", "wb") as log:
             self.coordinator = subprocess.Popen(
                 [str(o.build / "bin/octant-coordinator"), "--http", f"{address}:0", "--grpc", f"{address}:0", "--address-file",
-                 str(listening)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                 str(listening), "--max-seqs", str(max(64, o.streams))], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         wait_for(listening.exists, 30, "the coordinator listens")
         values = dict(line.split("=", 1) for line in listening.read_text().splitlines())
         self.http, grpc = "http://" + values["http"], values["grpc"]
@@ -152,7 +153,7 @@ def wait_for(condition, seconds, what):
 
 
 def percentile(values, p):
-    return sorted(values)[min(len(values) - 1, int(p / 100 * len(values)))] if values else float("nan")
+    return sorted(values)[max(0, math.ceil(p / 100 * len(values)) - 1)] if values else float("nan")
 
 
 class Times:
@@ -247,6 +248,7 @@ def run():
     why_not = "--one-host" if o.one_host else machines.allowed()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="octant-fault-"))
     os.environ.setdefault("HWLOC_COMPONENTS", "-gl")
+    os.environ.setdefault("OMPI_MCA_odls_base_sigkill_timeout", "0")  # as in deploy/systemd
     good = False
     try:
         if why_not:
