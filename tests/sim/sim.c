@@ -74,7 +74,7 @@ static void print_sums(const sim_sums *s) {
 
 int main(int argc, char **argv) {
     static sim_orders o;
-    o = (sim_orders){.seed = number_from("SEED", 1), .seeds = 1, .jobs = 1};
+    o = (sim_orders){.seed = number_from("SEED", 1), .seeds = 1, .jobs = 1, .tries = 600};
     o.events = number_from("EVENTS", 300);
     set_from("FAULTS", &o.faults);
     set_from("CLIENTS", &o.clients);
@@ -84,6 +84,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "sim_core: no canary is called '%s'\n", canary);
         return 2;
     }
+    if (canary) o.tries = 30;
     sim_sums sums = {0};
     bool fine = sim_runner_run(&o, &sums);
     if (canary) {

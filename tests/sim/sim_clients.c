@@ -8,6 +8,7 @@
 #include "tests/sim/sim_away.h"
 #include "tests/sim/sim_check.h"
 #include "tests/sim/sim_model.h"
+#include "tests/sim/sim_traffic.h"
 
 enum {
     ALIVE_MAX = 4096,
@@ -27,6 +28,7 @@ typedef struct asked {
     core_request *request;
     bool cancelled, quarantined;
     int kills;
+    int64_t asked_ns;
     int max_tokens; // as the client said
     int model;      // of the site
     sim_away away;
@@ -165,6 +167,7 @@ core_request *sim_clients_ask(sim_clients *c, int64_t now_ns, bool calm) {
     r->deadline_ns = draw_deadline(c, now_ns, calm);
     r->sink = a;
     a->request = r;
+    a->asked_ns = now_ns;
     a->max_tokens = r->max_tokens;
     sim_away_begin(&a->away, r);
     expect_answers(a);
@@ -396,10 +399,26 @@ void sim_clients_quarantined(sim_clients *c, const char *public_id) {
             c->alive[i]->quarantined = true;
 }
 
-void sim_clients_called(sim_clients *c, const core_effect *e) {
+// What was to be served here leaves only when nobody could, or when it has waited for too long.
+static void check_reason(const asked *a, const core_effect *e, const sim_traffic *traffic,
+                         int64_t now_ns) {
+    const core_route *route = &a->away.route;
+    bool ours = route->local && !route->upstream_first;
+    SIM_CHECK(!e->call.failover || ours, "request %llu was never to be served here",
+              (unsigned long long)a->request->id);
+    bool spilled = route->spill_ns > 0 && now_ns - a->asked_ns >= route->spill_ns;
+    if (ours && !spilled && !a->away.foreign)
+        SIM_CHECK(sim_traffic_may_leave(traffic, a->model),
+                  "request %llu leaves, and a group could serve it",
+                  (unsigned long long)a->request->id);
+}
+
+void sim_clients_called(sim_clients *c, const core_effect *e, const sim_traffic *traffic,
+                        int64_t now_ns) {
     const core_request *r = e->call.request;
     asked *a = find(c, r->id, NULL);
     SIM_CHECK(a->request == r, "a call for another request");
+    check_reason(a, e, traffic, now_ns);
     sim_away_called(&a->away, e, &c->site->upstreams, r, &a->answers[0].text);
 }
 

@@ -9,6 +9,7 @@
 #include "common/base/rng.h"
 #include "coordinator/core/core.h"
 
+struct sim_traffic;
 enum { SIM_N_MAX = 4, SIM_CLIENTS = 6, SIM_MODELS_MAX = 3 };
 
 typedef struct sim_clients sim_clients;
@@ -51,7 +52,8 @@ void sim_clients_killed(sim_clients *c, uint64_t seed);
 void sim_clients_quarantined(sim_clients *c, const char *public_id);
 
 // Upstreams. A request may be gone already when its call is over.
-void sim_clients_called(sim_clients *c, const core_effect *e);
+void sim_clients_called(sim_clients *c, const core_effect *e, const struct sim_traffic *traffic,
+                        int64_t now_ns);
 void sim_clients_call_cancelled(sim_clients *c, uint64_t id, uint64_t call);
 void sim_clients_said(sim_clients *c, uint64_t id, uint64_t call, const char *text, size_t size);
 void sim_clients_call_ending(sim_clients *c, uint64_t id, uint64_t call, const upstream_end *end);

@@ -12,7 +12,6 @@ enum {
     JOBS_MAX = 64,
     CHUNK_SEEDS = 250,      // of one process
     SEED_SECONDS_MAX = 120, // a run that takes longer never ends
-    TRIALS_MAX = 600,       // of shrinking
     LIST_MAX = 6000,
     PROGRESS_SECONDS = 30,
 };
@@ -102,7 +101,7 @@ static void shrink(shrinker *s, sim_set *set, bool of_faults) {
     static int list[LIST_MAX], fewer[LIST_MAX];
     int count = sim_set_list(set, list, LIST_MAX);
     for (int part = (count + 1) / 2; part >= 1 && count > 0; part = part == 1 ? 0 : (part + 1) / 2)
-        for (int at = 0; at < count && s->trials < TRIALS_MAX;) {
+        for (int at = 0; at < count && s->trials < s->orders.tries;) {
             int gone = part < count - at ? part : count - at;
             memcpy(fewer, list, (size_t)at * sizeof *list);
             memcpy(fewer + at, list + at + gone, (size_t)(count - at - gone) * sizeof *list);
@@ -141,7 +140,7 @@ static void explain(const sim_orders *o, job *failed, int result) {
                 s.orders.seed, failed->place.event, (double)failed->place.now_ns / 1e9,
                 strsignal(s.signal), s.signal == SIGALRM ? ": a run that never ends" : "");
     bool loops = s.signal == SIGALRM; // each try would take so long
-    if (loops) s.trials = TRIALS_MAX;
+    if (loops) s.orders.tries = 0;
     s.orders.faults = failed->place.schedule.faults_met;
     s.orders.clients = failed->place.schedule.clients_met;
     s.orders.faults.limited = s.orders.clients.limited = true;

@@ -11,6 +11,7 @@ typedef struct sim_orders {
     uint64_t seed, seeds, events; // seeds `seed` to seed + seeds - 1, so many events each
     int jobs;                     // processes at once
     sim_set faults, clients;      // that may happen
+    int tries;                    // at most, of making a run that fails smaller
     bool trace;                   // print what happens
     bool progress;                // say every few seconds how far it is
 } sim_orders;

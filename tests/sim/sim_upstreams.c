@@ -123,7 +123,7 @@ static void check_target(const sim_upstreams *u, const core_effect *e) {
 
 void sim_upstreams_call(world *w, const core_effect *e) {
     sim_upstreams *u = w->upstreams;
-    sim_clients_called(w->clients, e);
+    sim_clients_called(w->clients, e, &w->traffic, sim_here->now_ns);
     check_target(u, e);
     SIM_CHECK(e->call.call && !find(u, e->call.call, NULL), "a call's number comes twice");
     SIM_CHECK(u->call_count < CALLS_MAX, "%d calls are open", u->call_count);

@@ -47,6 +47,7 @@ static void carry_out(world *w, core_effect *e) {
         sim_upstreams_done(w, e);
         break;
     case CORE_NOTICE:
+        sim_traffic_notice(&w->traffic, &w->site, &e->notice, sim_here->now_ns);
         sim_places_notice(w, &e->notice);
         sim_upstreams_notice(w, &e->notice);
         if (e->notice.kind == NOTICE_REQUEST_POISON)

@@ -9,6 +9,7 @@
 #include "tests/sim/sim_clients.h"
 #include "tests/sim/sim_places.h"
 #include "tests/sim/sim_queue.h"
+#include "tests/sim/sim_traffic.h"
 #include "tests/sim/sim_upstreams.h"
 
 typedef struct world {
@@ -22,6 +23,7 @@ typedef struct world {
     sim_places places;
     sim_site site;
     sim_weather weather;
+    sim_traffic traffic;
     bool timid;   // no faults at all in this run
     bool quiet;   // no new requests and no new faults
     int pause_ms; // between two requests
