@@ -363,6 +363,7 @@ void failover_end(core *c, const core_event *e) {
     // What a call that failed held back may be half a repetition: nobody saw it, nobody will.
     if (r && end->outcome == UPSTREAM_OK) outcall_flush(c, call);
     bool committed = call->committed;
+    bool other_way = end->prefill_refused && call->mode == UPSTREAM_PREFILL; // a user's turn may do
     outcall_finish(c, call, end);
     c->failover_due = true; // its place is free
     if (!r) return;
@@ -370,7 +371,8 @@ void failover_end(core *c, const core_event *e) {
     if (end->cost_microdollars > 0) r->spent += end->cost_microdollars;
     snprintf(r->last_reason, sizeof r->last_reason, "%s", end->reason);
     // Busy for a time that it told, or ours to wait: later, it may be asked again.
-    if (committed || end->outcome != UPSTREAM_BUSY) r->tried |= UINT32_C(1) << upstream;
+    bool again = !committed && (end->outcome == UPSTREAM_BUSY || other_way);
+    if (!again) r->tried |= UINT32_C(1) << upstream;
     if (committed || end->outcome == UPSTREAM_OK) account(c, r, end);
     if (end->outcome == UPSTREAM_OK)
         finish(c, r, end);
