@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "coordinator/observe/metrics.h"
+#include "coordinator/route/policy_file.h"
 #include "unit/coordinator/ingress/fake_core.h"
 #include "unit/coordinator/ingress/tiny_model.h"
 
@@ -306,6 +307,57 @@ static int open_stream(const fixture *f) {
     return fd;
 }
 
+// The class that the core hears of, for these headers. Each endpoint must pass them on.
+static void expect_class(fixture *f, const char *path, const char *headers, privacy_class want) {
+    static const char body[] = "{\"model\":\"tiny\",\"max_tokens\":1,\"messages\":[{\"role\":"
+                               "\"user\",\"content\":\"Hi\"}]}";
+    char all[512];
+    snprintf(all, sizeof all, "Content-Type: application/json\r\n%s", headers);
+    int fd = dial(f);
+    send_request(fd, "POST", path, all, body, sizeof body - 1);
+    char *response = read_all(fd, 10 * CLOCK_SECOND);
+    close(fd);
+    if (status_of(response) != 200) fail_msg("%s: %s", path, response);
+    free(response);
+    if (f->core.last.route.privacy != want)
+        fail_msg("%s with '%s' is %s", path, headers,
+                 privacy_class_name(f->core.last.route.privacy));
+    assert_int_equal(f->core.last.route.upstream_count, want ? 1 : 0);
+}
+
+static void test_privacy_header(void **state) {
+    (void)state;
+    static const char policy[] =
+        "upstreams: {far: {api: gemini, base-url: 'https://h', model: m}}\n"
+        "privacy: {default: may-leave}\nroutes: [{name: all, upstreams: far}]\n";
+    static const char *const paths[] = {"/v1/chat/completions", "/v1/messages"};
+    static const struct {
+        const char *headers;
+        privacy_class want;
+    } cases[] = {
+        {"", PRIVACY_MAY_LEAVE},
+        {"octant-privacy: may-leave\r\n", PRIVACY_MAY_LEAVE},
+        {"Octant-Privacy: redact-then-leave\r\n", PRIVACY_REDACT},
+        {"octant-privacy: local-only\r\n", PRIVACY_LOCAL_ONLY},
+        {"octant-privacy: \r\n", PRIVACY_LOCAL_ONLY},
+        {"octant-privacy: none\r\n", PRIVACY_LOCAL_ONLY},
+        {"octant-privacy: may-leave\r\noctant-privacy: local-only\r\n", PRIVACY_LOCAL_ONLY},
+        {"octant-privacy: local-only\r\noctant-privacy: may-leave\r\n", PRIVACY_LOCAL_ONLY},
+        {"octant-privacy: may-leave, local-only, and more than fits here\r\n", PRIVACY_LOCAL_ONLY},
+    };
+    routing_policy *p;
+    status s = policy_file_parse("f", policy, sizeof policy - 1, &p);
+    if (s.code != STATUS_OK) fail_msg("%s", s.message);
+    fixture f;
+    start(&f, NULL);
+    f.in.routing = p;
+    for (size_t i = 0; i < 2; i++)
+        for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
+            expect_class(&f, paths[i], cases[k].headers, cases[k].want);
+    stop(&f);
+    routing_policy_free(p);
+}
+
 static void test_client_gone(void **state) {
     (void)state;
     fixture f;
@@ -469,12 +521,19 @@ static int serve(const char *port) {
 int main(int argc, char **argv) {
     if (argc > 1) return serve(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_simple_pages),  cmocka_unit_test(test_whole_answers),
-        cmocka_unit_test(test_stream),        cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_large_bodies),  cmocka_unit_test(test_keys),
-        cmocka_unit_test(test_client_gone),   cmocka_unit_test(test_slow_senders_are_cut),
-        cmocka_unit_test(test_dead_readers),  cmocka_unit_test(test_stop_with_open_streams),
-        cmocka_unit_test(test_signs_of_life), cmocka_unit_test(test_port_in_use),
+        cmocka_unit_test(test_simple_pages),
+        cmocka_unit_test(test_whole_answers),
+        cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_large_bodies),
+        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_privacy_header),
+        cmocka_unit_test(test_client_gone),
+        cmocka_unit_test(test_slow_senders_are_cut),
+        cmocka_unit_test(test_dead_readers),
+        cmocka_unit_test(test_stop_with_open_streams),
+        cmocka_unit_test(test_signs_of_life),
+        cmocka_unit_test(test_port_in_use),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
