@@ -170,8 +170,10 @@ static void dispatch(core *c, const core_event *e) {
 
 // Who waited for a group to the last hears that there is none; the others were too slow.
 static status too_late(const core *c, const request *r) {
-    sequence_state state = r->sequences[0].state;
-    bool waits = state == SEQUENCE_WAITING || state == SEQUENCE_PUT_BACK;
+    bool waits = false; // by its first answers others may be done
+    for (int i = 0; i < r->asked->n; i++)
+        waits |=
+            r->sequences[i].state == SEQUENCE_WAITING || r->sequences[i].state == SEQUENCE_PUT_BACK;
     if (waits && lane_groups(c, r->lane, GROUP_READY) == 0)
         return lane_no_group(r->lane, r, c->now_ns - r->waiting_since_ns);
     return status_error(STATUS_DEADLINE_EXCEEDED, "the deadline passed %s",

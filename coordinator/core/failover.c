@@ -53,14 +53,26 @@ static bool has_spilled(const core *c, const request *r) {
     return spill > 0 && r->scheduled_ns < 0 && c->now_ns - r->arrived_ns >= spill;
 }
 
+// The part that the client has can be handed to another: its route says so, nothing in it stands
+// against it, and it was not done before.
+static bool may_switch(const request *r) {
+    const core_route *route = &r->asked->route;
+    return route->midstream == MIDSTREAM_CONTINUE && route->may_continue && r->switches == 0 &&
+           !r->said.failed && !r->used_tools;
+}
+
+// A group of ours can still answer it: an upstream's words are not our tokens, so what one has
+// begun only another can go on with.
+static bool is_ours(const request *r) {
+    return r->asked->route.local && !r->diverged;
+}
+
 static bool wants_out(const core *c, const request *r) {
     const core_route *route = &r->asked->route;
     if (!may_leave(c, r)) return false;
-    if (!route->local) return true;
+    if (!is_ours(r)) return true;
     bool ready = r->lane->ready_since_ns >= 0;
-    if (r->said.size > 0)
-        return !ready && route->midstream == MIDSTREAM_CONTINUE && route->may_continue &&
-               r->switches == 0 && !r->said.failed;
+    if (r->said.size > 0) return !ready && may_switch(r);
     return route->upstream_first || !ready || r->lane->left || has_spilled(c, r);
 }
 
@@ -168,7 +180,7 @@ static void wait_again(core *c, request *r) {
     c->away--;
     r->waiting_since_ns = c->now_ns;
     c->failover_due = true;
-    if (r->asked->route.local) {
+    if (is_ours(r)) {
         lane_put_back(c, r->lane, s);
         return;
     }
@@ -184,6 +196,11 @@ void failover_enter(core *c, request *r) {
 }
 
 static status no_upstream(const request *r) {
+    if (r->said.size > 0)
+        return status_error(STATUS_UNAVAILABLE,
+                            "the answer broke off at its upstream, and no other could go on with "
+                            "it; the last: %s",
+                            r->last_reason);
     return status_error(STATUS_UNAVAILABLE, "no upstream could serve this request%s%s",
                         r->last_reason[0] ? "; the last: " : ": all are disabled or too small",
                         r->last_reason);
@@ -210,10 +227,10 @@ static void try_out(core *c, request *r) {
         break;
     case CHOICE_NONE:
         r->gave_up = true;
-        if (!r->asked->route.local) request_fail(r, c, no_upstream(r));
+        if (!is_ours(r)) request_fail(r, c, no_upstream(r));
         return;
     }
-    if (r->asked->route.local) return; // lane_expire sees to it
+    if (is_ours(r)) return; // lane_expire sees to it
     int64_t end = r->waiting_since_ns + c->options.no_group_wait_ns;
     if (c->now_ns >= end)
         request_fail(r, c, no_upstream(r));
@@ -286,72 +303,60 @@ void failover_content(core *c, const core_event *e) {
     outcall_take(c, call, &e->upstream.content);
 }
 
-// What the client heard of a call is its own, whether the call ended well or broke off.
-static void account(core *c, request *r, const upstream_end *end) {
-    r->completion_tokens += end->usage.output_tokens;
-    c->counters.completion_tokens += (uint64_t)end->usage.output_tokens;
-    if (r->segment_count > 0)
-        r->segments[r->segment_count - 1].tokens += end->usage.output_tokens;
-    r->estimated = r->estimated || !end->usage.known;
-    if (r->asked->prompt_count > 0) return;
-    r->upstream_prompt_tokens = end->usage.input_tokens;
-    r->cached_tokens = end->usage.cached_tokens;
+static void add_usage(core *c, request *r, const upstream_usage *u) {
+    r->completion_tokens += u->output_tokens;
+    c->counters.completion_tokens += (uint64_t)u->output_tokens;
+    r->segments[r->segment_count - 1].tokens += u->output_tokens;
+    r->estimated = r->estimated || !u->known;
+    if (r->asked->prompt_count > 0 || r->upstream_prompt_tokens > 0) return;
+    r->upstream_prompt_tokens = u->input_tokens; // what goes on from it is asked with more
+    r->cached_tokens = u->cached_tokens;
 }
 
-static void finish(core *c, request *r, const upstream_end *end) {
-    answer_finish why = end->finish == ANSWER_GOES_ON ? ANSWER_STOP : end->finish;
-    sequence_finish_away(c, &r->sequences[0], why);
+// A call without a price may have cost anything: with a budget, no other is made.
+static void add_cost(request *r, const upstream_end *end) {
+    int64_t limit = r->asked->route.cost_limit;
+    if (end->cost_microdollars > 0) r->spent += end->cost_microdollars;
+    bool used = end->usage.input_tokens > 0 || end->usage.output_tokens > 0;
+    if (end->cost_microdollars < 0 && used && limit > r->spent) r->spent = limit;
 }
 
 // Content has come: the client has seen a part of it.
 static void break_off(core *c, request *r, const upstream_end *end) {
-    const core_route *route = &r->asked->route;
-    bool goes_on = route->midstream == MIDSTREAM_CONTINUE && route->may_continue &&
-                   r->switches == 0 && !r->said.failed && !r->used_tools;
-    int upstream;
-    int64_t at;
-    if (goes_on && choose(c, r, &upstream, &at) == CHOICE_NOW) {
-        r->attempts++;
-        outcall_begin(c, r, upstream, mode_for(c, r, upstream), false);
-        return;
-    }
-    request_fail(
-        r, c,
-        status_error(STATUS_UNAVAILABLE, "the answer broke off at its upstream: %s", end->reason));
+    if (may_switch(r))
+        wait_again(c, r);
+    else
+        request_fail(r, c,
+                     status_error(STATUS_UNAVAILABLE, "the answer broke off at its upstream: %s",
+                                  end->reason));
 }
 
 // Nothing has come: nobody saw this call.
 static void next_target(core *c, request *r, const upstream_end *end) {
     const core_route *route = &r->asked->route;
-    if (end->outcome == UPSTREAM_CLIENT && !end->other_target) {
-        r->gave_up = true;
-        if (!route->local || r->diverged) {
-            request_fail(r, c,
-                         status_error(STATUS_INVALID_ARGUMENT,
-                                      "the upstream refused the request: %s", end->reason));
-            return;
-        }
-    }
-    if (r->diverged && route->local) { // an upstream has said a part already: no group can go on
-        int other;
-        int64_t at;
-        if (choose(c, r, &other, &at) == CHOICE_NOW) {
-            r->attempts++;
-            outcall_begin(c, r, other, mode_for(c, r, other), false);
-        } else {
-            request_fail(r, c, no_upstream(r));
-        }
-        return;
-    }
-    if (route->local && r->lane_age != r->lane->age) {
+    // The client's own fault, unless it is how we asked: to go on from a part.
+    bool refused = end->outcome == UPSTREAM_CLIENT && !end->other_target && r->said.size == 0;
+    r->gave_up = r->gave_up || refused;
+    if (refused && !route->local)
+        request_fail(r, c,
+                     status_error(STATUS_INVALID_ARGUMENT, "the upstream refused the request: %s",
+                                  end->reason));
+    else if (is_ours(r) && r->lane_age != r->lane->age)
         request_fail(r, c,
                      status_error(STATUS_UNAVAILABLE,
                                   "the model %s was replaced by another of that name while an "
                                   "upstream was asked; send the request again",
                                   r->lane->model));
-        return;
-    }
-    wait_again(c, r);
+    else
+        wait_again(c, r);
+}
+
+// None is asked twice, but for two that say when or how they may be: one that is busy, later; one
+// that refused to go on from a last assistant message, by a user's turn.
+static bool may_ask_again(const outcall *call, const upstream_end *end) {
+    if (call->committed) return false;
+    return end->outcome == UPSTREAM_BUSY ||
+           (end->prefill_refused && call->mode == UPSTREAM_PREFILL);
 }
 
 void failover_end(core *c, const core_event *e) {
@@ -359,23 +364,22 @@ void failover_end(core *c, const core_event *e) {
     outcall *call = outcall_find(c, e->upstream.call);
     if (!call) return;
     request *r = call->request;
-    int upstream = call->upstream;
-    // What a call that failed held back may be half a repetition: nobody saw it, nobody will.
-    if (r && end->outcome == UPSTREAM_OK) outcall_flush(c, call);
+    const char *by = c->upstreams[call->upstream].policy->name;
+    bool ok = end->outcome == UPSTREAM_OK;
+    if (r && ok) outcall_flush(c, call);
     bool committed = call->committed;
-    bool other_way = end->prefill_refused && call->mode == UPSTREAM_PREFILL; // a user's turn may do
+    if (r && !may_ask_again(call, end)) r->tried |= UINT32_C(1) << call->upstream;
     outcall_finish(c, call, end);
     c->failover_due = true; // its place is free
     if (!r) return;
     r->call = NULL;
-    if (end->cost_microdollars > 0) r->spent += end->cost_microdollars;
+    add_cost(r, end);
     snprintf(r->last_reason, sizeof r->last_reason, "%s", end->reason);
-    // Busy for a time that it told, or ours to wait: later, it may be asked again.
-    bool again = !committed && (end->outcome == UPSTREAM_BUSY || other_way);
-    if (!again) r->tried |= UINT32_C(1) << upstream;
-    if (committed || end->outcome == UPSTREAM_OK) account(c, r, end);
-    if (end->outcome == UPSTREAM_OK)
-        finish(c, r, end);
+    if (ok) request_serve(r, by); // also an empty answer is somebody's
+    if (ok || committed) add_usage(c, r, &end->usage);
+    if (ok)
+        sequence_finish_away(c, &r->sequences[0],
+                             end->finish == ANSWER_GOES_ON ? ANSWER_STOP : end->finish);
     else if (committed)
         break_off(c, r, end);
     else

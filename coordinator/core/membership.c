@@ -45,26 +45,30 @@ static void remember(core *c, const group *g, loss_reason loss, const char *reas
     snprintf(l->reason, sizeof l->reason, "%s", reason);
 }
 
-// Whose first step in the group it was that the group died of, if steps can be what it died of:
-// one such death may be chance, a second one is the request's own. Sequences that are suspected run
-// their next first step alone (scheduler.c), so that a second one cannot be another's.
-static void suspect(const group *g, loss_reason loss) {
-    bool of_a_step = loss == LOSS_STREAM_CLOSED || loss == LOSS_DEVICE || loss == LOSS_OVERDUE ||
-                     loss == LOSS_NUMBERS;
-    if (!of_a_step || g->under_way_count == 0) return;
-    const plan_record *p = &g->under_way[0];
-    for (int i = 0; i < p->count; i++) {
-        sequence *s = g->slots[p->entries[i].slot];
-        if (s && s->opened == p->entries[i].opened && !s->proven) s->suspicions++;
+// A group died of a step under way, as far as anybody can tell. What has sampled a token there has
+// shown that the group survives it; what has not is suspected and begins alone in its next group
+// (scheduler.c). Blamed is only who cannot be an innocent bystander: the one that alone was new. So
+// a request that kills what it runs in takes two groups with it, three if it first came with
+// others; and one that was near when somebody pulled a plug is blamed once at most before a token
+// of it comes.
+static void suspect(group *g) {
+    sequence *last = NULL;
+    int new = 0;
+    for (sequence *s = g->running.first; s; s = s->next) {
+        if (s->proven || s->planned == s->computed) continue;
+        s->suspected = true;
+        last = s;
+        new ++;
     }
+    if (new == 1) last->kills++;
 }
 
 static void quarantine(core *c, group *g, sequence *s) {
     char text[STATUS_MESSAGE_MAX];
     snprintf(text, sizeof text,
-             "%d worker groups died in the step that this request began with; it is not tried "
+             "%d worker groups died of the step in which this request began; it is not tried "
              "again; the last: %.300s",
-             s->suspicions, g->lane->last_loss);
+             s->kills, g->lane->last_loss);
     membership_notice(c, g, NOTICE_REQUEST_POISON, LOSS_NONE, -1, s->request->asked->public_id);
     effects_log(c->out, LOG_ERROR, "group", "request %s is quarantined: %s",
                 s->request->asked->public_id, text);
@@ -78,7 +82,7 @@ static void put_back_all(core *c, group *g, bool lost) {
         scheduler_put_back(c, s);
         c->counters.replays++;
         if (!lost) continue;
-        if (s->suspicions >= SUSPICIONS_MAX)
+        if (s->kills >= KILLS_MAX)
             quarantine(c, g, s);
         else if (++s->replays > REPLAYS_MAX)
             request_fail(
@@ -117,7 +121,6 @@ void membership_lose(core *c, group *g, loss_reason loss, int rank, const char *
                 g->id, g->lane->model, loss_reason_name(loss), reason, g->running.count);
     membership_notice(c, g, NOTICE_GROUP_LOST, loss, rank, reason);
     g->state = GROUP_LOST;
-    suspect(g, loss);
     put_back_all(c, g, true);
     leave(c, g, loss, reason);
 }
@@ -152,6 +155,7 @@ void membership_closed(core *c, group *g, const char *reason) {
     else
         snprintf(text, sizeof text, "the leader's stream closed, %s%s%.100s", who,
                  *reason ? ": " : "", reason);
+    suspect(g);
     membership_lose(c, g, LOSS_STREAM_CLOSED, culprit ? rank : -1, text);
 }
 
@@ -165,6 +169,7 @@ void membership_failed(core *c, group *g, const group_failed *failed) {
     bool known = failed->rank >= 0 && failed->rank < g->ranks_count;
     if (known) name_rank(g, failed->rank, who, sizeof who);
     snprintf(text, sizeof text, "%.150s cannot go on: %.230s", who, failed->reason);
+    if (failed->code != CLUSTER_FAILED_CHECKSUM) suspect(g); // bits flip by themselves
     membership_lose(c, g, losses[failed->code], known ? failed->rank : -1, text);
 }
 
@@ -269,6 +274,7 @@ static bool lose_overdue(core *c, group *g) {
              (unsigned long long)g->ranks[behind].step,
              (unsigned long long)g->ranks[behind].collective,
              cluster_phase_name(g->ranks[behind].phase));
+    suspect(g);
     membership_lose(c, g, LOSS_OVERDUE, behind, text);
     return true;
 }

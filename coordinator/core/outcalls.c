@@ -73,6 +73,7 @@ void outcall_begin(core *c, request *r, int upstream, upstream_mode mode, bool f
 
 // ---- content
 
+// The client hears it from now on.
 static void commit(core *c, outcall *call) {
     if (call->committed) return;
     request *r = call->request;
@@ -83,38 +84,41 @@ static void commit(core *c, outcall *call) {
     request_serve(r, c->upstreams[call->upstream].policy->name);
 }
 
-static void compare(core *c, outcall *call) {
-    request *r = call->request;
-    size_t cut =
-        overlap_size(buf_string(&r->said), r->said.size, buf_string(&call->held), call->held.size);
+static void say(core *c, outcall *call, const char *text, size_t size) {
     commit(c, call);
-    call->compared = true;
-    if (call->held.size > cut)
-        sequence_say_away(c, &r->sequences[0], call->held.data + cut, call->held.size - cut);
-    buf_free(&call->held);
+    if (size) sequence_say_away(c, &call->request->sequences[0], text, size);
 }
 
 static bool is_held_back(const outcall *call) {
     return call->mode == UPSTREAM_USER_TURN && !call->compared;
 }
 
+static void compare(core *c, outcall *call) {
+    const buf *said = &call->request->said, *held = &call->held;
+    size_t cut = overlap_size(buf_string(said), said->size, buf_string(held), held->size);
+    call->compared = true;
+    say(c, call, buf_string(held) + cut, held->size - cut);
+    buf_free(&call->held);
+}
+
 void outcall_take(core *c, outcall *call, const upstream_content *content) {
-    request *r = call->request;
-    sequence *s = &r->sequences[0];
+    if (!content->size && !content->tool) return;
+    upstream_limits *limits = &c->upstreams[call->upstream].limits;
+    c->failover_due = c->failover_due || limits->trying; // others may follow
+    upstream_limits_answered(limits);
     if (content->tool) {
         if (is_held_back(call)) compare(c, call);
         commit(c, call);
-        r->used_tools = true;
-        sequence_call_tool(c, s, content->tool);
+        call->request->used_tools = true;
+        sequence_call_tool(c, &call->request->sequences[0], content->tool);
     }
     if (!content->size) return;
     if (!is_held_back(call)) {
-        commit(c, call);
-        sequence_say_away(c, s, content->text, content->size);
+        say(c, call, content->text, content->size);
         return;
     }
     buf_append(&call->held, content->text, content->size);
-    if (call->held.size >= overlap_needed(r->said.size)) compare(c, call);
+    if (call->held.size >= overlap_needed(call->request->said.size)) compare(c, call);
 }
 
 void outcall_flush(core *c, outcall *call) {

@@ -13,7 +13,8 @@ outcall *outcall_find(const core *c, uint64_t id); // NULL: over
 
 // Content of a wanted call: to the client, but for what a USER_TURN repeats.
 void outcall_take(core *c, outcall *call, const upstream_content *content);
-// No more content comes: what was held back is said.
+// It ended well: what was held back is said. Of a call that failed it is not: nobody has heard it,
+// so another target may begin where this one did.
 void outcall_flush(core *c, outcall *call);
 
 // Nobody wants the answer any more; the call lives on until its end.

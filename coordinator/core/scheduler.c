@@ -104,10 +104,6 @@ static void end_unfit(core *c, sequence *s, int capacity) {
                               sequence_known(s), capacity));
 }
 
-static bool is_suspect(const sequence *s) {
-    return s->suspicions > 0;
-}
-
 // Blocks that are left when the sequence has its own; *shared of these it finds computed.
 static int blocks_left(const group *g, const int32_t *tokens, int known, int most, int *shared) {
     int of_cached;
@@ -152,7 +148,7 @@ static bool admit(planner *p, sequence *s) {
     // out.
     int margin = g->running.count;
     if (left < margin) return false;
-    if (!is_suspect(s) && is_anothers(c, g, tokens, known, most, shared)) return false;
+    if (!s->suspected && is_anothers(c, g, tokens, known, most, shared)) return false;
     lane_remove(g->lane, s);
     s->limit = least(s->limit, capacity - asked->prompt_count);
     group_attach(c, g, s, tokens, most);
@@ -171,17 +167,17 @@ static void plan_admissions(planner *p) {
     if (g->state != GROUP_READY) return;
     while (p->budget > 0 && g->free_count > 0 && p->plan.rows_count < g->limits.max_seqs) {
         sequence *s = lane_first(g->lane);
-        if (!s || is_suspect(s) || !admit(p, s)) return;
+        if (!s || s->suspected || !admit(p, s)) return;
     }
 }
 
-// A sequence in whose first step a group has died begins alone: nothing else is under way, and
-// nothing else is planned until it is proven. True: the plan is its own, or empty because of it.
+// A suspected sequence begins alone: nothing else is under way, and nothing else is planned until
+// it is proven. True: the plan is its own, or empty because of it.
 static bool plan_suspect(planner *p) {
     group *g = p->group;
     if (!g->suspect) {
         sequence *s = g->state == GROUP_READY && g->free_count > 0 ? lane_first(g->lane) : NULL;
-        if (!s || !is_suspect(s)) return false;
+        if (!s || !s->suspected) return false;
         if (g->under_way_count > 0) return true; // drains first
         admit(p, s);                             // may also end it
         if (s->state == SEQUENCE_RUNNING && s->group == g) g->suspect = s;
@@ -253,11 +249,12 @@ static status index_result(group *g, const step_result *result) {
 }
 
 // The step is discarded: what the group holds of the sequence is wrong, and what else it computed
-// may be. The sequence runs elsewhere; if it does this to a second group, it is the request's own.
+// may be. The sequence is named, so it runs alone elsewhere; if it does this to a second group, it
+// is the request's own.
 static status bad_numbers(group *g, sequence *s, uint64_t step) {
     for (int i = 0; i < s->block_count; i++) kv_blocks_forget(g->blocks, s->blocks[i]);
-    s->suspicions++;
-    s->proven = true; // counted here
+    s->suspected = true;
+    s->kills++;
     return status_error(STATUS_DATA_LOSS, "step %llu computed NaN or infinite logits",
                         (unsigned long long)step);
 }
@@ -265,7 +262,8 @@ static status bad_numbers(group *g, sequence *s, uint64_t step) {
 // A token came of it here: whatever its group died of before was not this request.
 static void prove(group *g, sequence *s) {
     s->proven = true;
-    s->suspicions = 0;
+    s->suspected = false;
+    s->kills = 0;
     if (g->suspect == s) g->suspect = NULL;
 }
 

@@ -20,8 +20,8 @@
 enum {
     FINGERPRINT_MAX = 64,
     BACKEND_MAX = 63,
-    REPLAYS_MAX = 16,   // groups that may be lost under one sequence
-    SUSPICIONS_MAX = 2, // of them, those that died in its first step there: then it is the request
+    REPLAYS_MAX = 16,         // groups that may be lost under one sequence
+    KILLS_MAX = 2,            // of them, those that died of it: then it is not run again
     SAID_BYTES_MAX = 4 << 20, // of an answer that may have to go on elsewhere
     CALL_BUCKETS = 1024,
     DRAINS_MAX = 16, // drains that somebody waits for
@@ -50,7 +50,8 @@ typedef struct sequence {
     int limit;       // most tokens of the answer
     int prompt_told; // prompt tokens whose logprobs the client has
     int replays;     // groups lost under it
-    int suspicions;  // of them, those that died in the very step that it began with
+    int kills;       // of them, those that died in a step in which it alone was new
+    bool suspected;  // it was new in the step that its group died of: it begins alone
     bool proven;     // RUNNING: a token was sampled in this group
     detokenizer text;
 
@@ -136,7 +137,7 @@ typedef struct outcall {
     upstream_mode mode;
     request *request; // NULL: nobody wants its answer any more
     bool failover;
-    bool committed; // content came: the client hears this call
+    bool committed; // the client hears this call
     bool compared;  // USER_TURN: what it repeats was cut off
     buf held;       // USER_TURN: text that is not yet compared
     int32_t estimate;

@@ -33,6 +33,7 @@ static int64_t later(int64_t a, int64_t b) {
 int64_t upstream_limits_open_at(upstream_limits *l, const upstream_policy *p, int64_t now_ns) {
     fill(l, p, now_ns);
     if (p->concurrency > 0 && l->open >= p->concurrency) return INT64_MAX;
+    if (l->trying) return INT64_MAX;
     int64_t at = later(now_ns, l->retry_ns);
     if (p->requests_per_minute > 0 && l->requests < 1)
         at = later(at, now_ns + 1 + (int64_t)((1 - l->requests) / p->requests_per_minute * MINUTE));
@@ -44,8 +45,14 @@ int64_t upstream_limits_open_at(upstream_limits *l, const upstream_policy *p, in
 
 void upstream_limits_began(upstream_limits *l, const upstream_policy *p, int32_t estimate) {
     l->open++;
+    l->trying = l->busy_in_a_row > 0;
     if (p->requests_per_minute > 0) l->requests -= 1;
     if (p->tokens_per_minute > 0) l->tokens -= estimate;
+}
+
+void upstream_limits_answered(upstream_limits *l) {
+    l->busy_in_a_row = 0;
+    l->trying = false;
 }
 
 static int64_t back_off_ms(const upstream_limits *l) {
@@ -58,6 +65,7 @@ void upstream_limits_ended(upstream_limits *l, const upstream_policy *p, int32_t
                            const upstream_end *end, int64_t now_ns) {
     assert(l->open > 0);
     l->open--;
+    l->trying = false;
     fill(l, p, now_ns);
     if (p->tokens_per_minute > 0)
         l->tokens += estimate - (double)end->usage.input_tokens - (double)end->usage.output_tokens;
@@ -67,6 +75,6 @@ void upstream_limits_ended(upstream_limits *l, const upstream_policy *p, int32_t
         l->retry_ns = later(l->retry_ns, now_ns + ms * CLOCK_MS);
         l->busy_in_a_row++;
     } else if (end->outcome == UPSTREAM_OK) {
-        l->busy_in_a_row = 0;
+        upstream_limits_answered(l);
     }
 }
