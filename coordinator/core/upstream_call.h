@@ -50,6 +50,7 @@ typedef struct upstream_end {
     bool prefill_refused;   // the model does not take a last assistant message: a user turn may do
     int http_status;        // 0: none came
     int64_t retry_after_ms; // 0: not told
+    int64_t hold_ms;        // by its limits' headers a next call would hear "busy" before; 0: go on
     int64_t first_content_ns, total_ns; // from the start of the call; -1: none came
     upstream_usage usage;
     int64_t cost_microdollars; // of this call by the price file; -1: no price known

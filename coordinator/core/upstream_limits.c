@@ -69,6 +69,10 @@ void upstream_limits_ended(upstream_limits *l, const upstream_policy *p, int32_t
     fill(l, p, now_ns);
     if (p->tokens_per_minute > 0)
         l->tokens += estimate - (double)end->usage.input_tokens - (double)end->usage.output_tokens;
+    if (end->hold_ms > 0) {
+        int64_t ms = end->hold_ms < RETRY_MAX_MS ? end->hold_ms : RETRY_MAX_MS;
+        l->retry_ns = later(l->retry_ns, now_ns + ms * CLOCK_MS);
+    }
     if (end->outcome == UPSTREAM_BUSY) {
         int64_t ms = end->retry_after_ms > 0 ? end->retry_after_ms : back_off_ms(l);
         if (ms > RETRY_MAX_MS) ms = RETRY_MAX_MS;

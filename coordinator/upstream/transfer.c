@@ -7,6 +7,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "coordinator/upstream/limits_hold.h"
 #include "coordinator/upstream/transfer_internal.h"
 
 #define RETRY_NS (2 * CLOCK_MS)     // until a full queue of the core is tried again
@@ -121,6 +122,10 @@ static void log_end(const transfer *t) {
 }
 
 static void end_now(transfer *t, int64_t now_ns) {
+    const upstream_usage *used = &t->end.usage;
+    codec_limits limits = {-1, -1, -1, -1, -1, -1};
+    if (t->codec) limits = codec_limits_seen(t->codec);
+    t->end.hold_ms = limits_hold_ms(&limits, (int64_t)used->input_tokens + used->output_tokens);
     int64_t first = t->clocks.first_content_ns;
     t->end.first_content_ns = first < 0 ? -1 : first - t->clocks.start_ns;
     t->end.total_ns = now_ns - t->clocks.start_ns;

@@ -120,6 +120,17 @@ static bool broken(scripted_server *s, int fd) {
     return reply(fd, "500 Internal Server Error", "", "<html>");
 }
 
+// Its minute's requests are used up, of 60: the next is welcome in a second.
+static bool used_up(scripted_server *s, int fd) {
+    (void)s;
+    return server_text(fd, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                           "x-ratelimit-limit-requests: 60\r\n"
+                           "x-ratelimit-remaining-requests: 0\r\n"
+                           "x-ratelimit-reset-requests: 1m0s\r\n"
+                           "Transfer-Encoding: chunked\r\n\r\n") &&
+           server_say(fd, "Hello") && server_finish(fd);
+}
+
 // A status that counts although its body never comes.
 static bool cut_busy(scripted_server *s, int fd) {
     (void)s;
@@ -163,6 +174,7 @@ static const server_entry SCRIPTS[] = {{"ok", ok},
                                        {"cut-busy", cut_busy},
                                        {"elsewhere", elsewhere},
                                        {"long-header", long_header},
+                                       {"used-up", used_up},
                                        {NULL, NULL}};
 
 static int setup(void **state) {
@@ -399,6 +411,15 @@ static void test_statuses(void **state) {
     }
 }
 
+static void test_limits(void **state) {
+    (void)state;
+    fixture_target(&f, "http", server.port, "used-up");
+    uint64_t call;
+    upstream_end end = end_of(&call);
+    assert_ended(&end, UPSTREAM_OK, "");
+    assert_int_equal(end.hold_ms, 1000);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_ok, setup, teardown),
@@ -418,6 +439,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_total_clock, setup, teardown),
         cmocka_unit_test_setup_teardown(test_deadline, setup, teardown),
         cmocka_unit_test_setup_teardown(test_statuses, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
