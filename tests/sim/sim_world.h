@@ -28,6 +28,7 @@ typedef struct world {
     bool quiet;   // no new requests and no new faults
     int pause_ms; // between two requests
     int stalls;
+    int64_t lost_ns; // when the last group was closed
     int busy_timers; // in a row, without time in between
     int drains;      // without a reply so far
 } world;
