@@ -3,6 +3,7 @@
 // change. English word lists: for other languages length, code, tasks and questions still count.
 #include "coordinator/route/complexity.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <stdint.h>
 #include <string.h>
@@ -14,45 +15,174 @@ enum {
     EASY_LENGTH = 60,       // bytes; below, one plain question is likely all
 };
 
-// What solving needs more than knowing: proofs, causes, trade-offs, plans under constraints. One of
-// the first is enough to make a short question hard; the second ones hint.
-static const char *const proof_words[] = {
-    "prove",     "proof",      "derive",     "counterexample", "step by step", "trade-off",
-    "tradeoff",  "root cause", "root-cause", "justify",        "optimal",      "invariant",
-    "lock-free", "deadlock",   "induction",  "asymptotic",     "show that",    "converge"};
-static const char *const reasoning_words[] = {
-    "why does",   "why can",     "reason",      "optimi",       "analyse",     "analyze",
-    "analysis",   "evaluate",    "assess",      "argue",        "argument",    "hypothes",
-    "constraint", "design",      "architect",   "complexity",   "race",        "migrat",
-    "rollback",   "sensitivity", "assumption",  "scenario",     "recommend",   "weigh",
-    "critique",   "critical",    "construct",   "generalis",    "generaliz",   "debug",
-    "diagnos",    "investigate", "minimi",      "maximi",       "consequence", "rank",
-    "estimate",   "distribut",   "thread-safe", "crash",        "failure",     "consensus",
-    "restructur", "refactor",    "risk",        "strategy",     "propose",     "discuss",
-    "consider",   "reconstruct", "implement",   "correct under"};
+typedef enum word_kind {
+    PROOF,  // solving needs more than knowing; one of these makes a short question hard
+    REASON, // hints of the same: trade-offs, causes, plans under constraints
+    TASK,   // texts to be made or changed: more than an answer from memory, less than a solution
+    CODE,
+    EASY,
+    WORD_KINDS
+} word_kind;
 
-// Texts to be made or changed: more than an answer from memory, less than a solution.
-static const char *const task_words[] = {
-    "write",      "explain",    "compare",       "summari",   "draft",
-    "plan",       "create",     "rewrite",       "classify",  "extract",
-    "difference", "describe",   "convert",       "function",  "steps",
-    "table",      "example",    "pros and cons", "ideas",     "regular expression",
-    "regex",      "turn this",  "prepare",       "how do i",  "how can i",
-    "how does",   "how should", "script",        "implement", "test",
-    "json",       "list open",  "causes of",     "calculate", "if a ",
-    "words"};
-
-static const char *const code_words[] = {
-    "```",         "def ",       "class ",  "return ", "select ", "import ",   "#include",
-    "public ",     "void ",      "();",     "->",      "=> ",     "python",    "sql",
-    "bash",        "javascript", "rust",    " in c",   "java",    "typeerror", "exception",
-    "stack trace", "kernel",     "compile", "api"};
-
-static const char *const easy_words[] = {
-    "hi",       "hello",           "thanks",    "thank you", "translate",
-    "spell",    "synonym",         "plural",    "yes or no", "what is the capital",
-    "joke",     "cancel",          "reset my",  "invoice",   "refund",
-    "delivery", "in one sentence", "stand for", "who is",    "who wrote"};
+// Beginnings of words (a letter first) or parts of the text (anything else first).
+static const struct {
+    word_kind kind;
+    const char *text;
+} words[] = {
+    {PROOF, "prove"},
+    {PROOF, "proof"},
+    {PROOF, "derive"},
+    {PROOF, "counterexample"},
+    {PROOF, "step by step"},
+    {PROOF, "trade-off"},
+    {PROOF, "tradeoff"},
+    {PROOF, "root cause"},
+    {PROOF, "root-cause"},
+    {PROOF, "justify"},
+    {PROOF, "optimal"},
+    {PROOF, "invariant"},
+    {PROOF, "lock-free"},
+    {PROOF, "deadlock"},
+    {PROOF, "induction"},
+    {PROOF, "asymptotic"},
+    {PROOF, "show that"},
+    {PROOF, "converge"},
+    {REASON, "why does"},
+    {REASON, "why can"},
+    {REASON, "reason"},
+    {REASON, "optimi"},
+    {REASON, "analyse"},
+    {REASON, "analyze"},
+    {REASON, "analysis"},
+    {REASON, "evaluate"},
+    {REASON, "assess"},
+    {REASON, "argue"},
+    {REASON, "argument"},
+    {REASON, "hypothes"},
+    {REASON, "constraint"},
+    {REASON, "design"},
+    {REASON, "architect"},
+    {REASON, "complexity"},
+    {REASON, "race"},
+    {REASON, "migrat"},
+    {REASON, "rollback"},
+    {REASON, "sensitivity"},
+    {REASON, "assumption"},
+    {REASON, "scenario"},
+    {REASON, "recommend"},
+    {REASON, "weigh"},
+    {REASON, "critique"},
+    {REASON, "critical"},
+    {REASON, "construct"},
+    {REASON, "generalis"},
+    {REASON, "generaliz"},
+    {REASON, "debug"},
+    {REASON, "diagnos"},
+    {REASON, "investigate"},
+    {REASON, "minimi"},
+    {REASON, "maximi"},
+    {REASON, "consequence"},
+    {REASON, "rank"},
+    {REASON, "estimate"},
+    {REASON, "distribut"},
+    {REASON, "thread-safe"},
+    {REASON, "crash"},
+    {REASON, "failure"},
+    {REASON, "consensus"},
+    {REASON, "restructur"},
+    {REASON, "refactor"},
+    {REASON, "risk"},
+    {REASON, "strategy"},
+    {REASON, "propose"},
+    {REASON, "discuss"},
+    {REASON, "consider"},
+    {REASON, "reconstruct"},
+    {REASON, "implement"},
+    {REASON, "correct under"},
+    {TASK, "write"},
+    {TASK, "explain"},
+    {TASK, "compare"},
+    {TASK, "summari"},
+    {TASK, "draft"},
+    {TASK, "plan"},
+    {TASK, "create"},
+    {TASK, "rewrite"},
+    {TASK, "classify"},
+    {TASK, "extract"},
+    {TASK, "difference"},
+    {TASK, "describe"},
+    {TASK, "convert"},
+    {TASK, "function"},
+    {TASK, "steps"},
+    {TASK, "table"},
+    {TASK, "example"},
+    {TASK, "pros and cons"},
+    {TASK, "ideas"},
+    {TASK, "regular expression"},
+    {TASK, "regex"},
+    {TASK, "turn this"},
+    {TASK, "prepare"},
+    {TASK, "how do i"},
+    {TASK, "how can i"},
+    {TASK, "how does"},
+    {TASK, "how should"},
+    {TASK, "script"},
+    {TASK, "implement"},
+    {TASK, "test"},
+    {TASK, "json"},
+    {TASK, "list open"},
+    {TASK, "causes of"},
+    {TASK, "calculate"},
+    {TASK, "if a "},
+    {TASK, "words"},
+    {CODE, "```"},
+    {CODE, "def "},
+    {CODE, "class "},
+    {CODE, "return "},
+    {CODE, "select "},
+    {CODE, "import "},
+    {CODE, "#include"},
+    {CODE, "public "},
+    {CODE, "void "},
+    {CODE, "();"},
+    {CODE, "->"},
+    {CODE, "=> "},
+    {CODE, "python"},
+    {CODE, "sql"},
+    {CODE, "bash"},
+    {CODE, "javascript"},
+    {CODE, "rust"},
+    {CODE, " in c"},
+    {CODE, "java"},
+    {CODE, "typeerror"},
+    {CODE, "exception"},
+    {CODE, "stack trace"},
+    {CODE, "kernel"},
+    {CODE, "compile"},
+    {CODE, "api"},
+    {EASY, "hi"},
+    {EASY, "hello"},
+    {EASY, "thanks"},
+    {EASY, "thank you"},
+    {EASY, "translate"},
+    {EASY, "spell"},
+    {EASY, "synonym"},
+    {EASY, "plural"},
+    {EASY, "yes or no"},
+    {EASY, "what is the capital"},
+    {EASY, "joke"},
+    {EASY, "cancel"},
+    {EASY, "reset my"},
+    {EASY, "invoice"},
+    {EASY, "refund"},
+    {EASY, "delivery"},
+    {EASY, "in one sentence"},
+    {EASY, "stand for"},
+    {EASY, "who is"},
+    {EASY, "who wrote"},
+};
+enum { WORDS = sizeof words / sizeof *words };
+static_assert(WORDS < UINT8_MAX, "chains of words are of bytes");
 
 const char *complexity_level_name(complexity_level l) {
     static const char *const names[] = {"simple", "medium", "hard"};
@@ -86,20 +216,26 @@ static double share(size_t part, size_t full) {
     return cut((double)part / (double)full);
 }
 
-// How many of the words begin somewhere where a word may begin.
-static int count_words(const char *text, const char *const *words, size_t count) {
-    int found = 0;
-    for (size_t i = 0; i < count; i++) {
-        const char *at = text;
-        bool free_standing = !isalpha((unsigned char)words[i][0]);
-        while ((at = strstr(at, words[i])) && !free_standing && at > text &&
-               isalnum((unsigned char)at[-1]))
-            at++;
-        found += at != NULL;
+// How many different words of each kind there are, in one pass: words are chained by their first
+// byte.
+static void count_words(const char *text, int counts[WORD_KINDS]) {
+    uint8_t heads[UINT8_MAX + 1] = {0}, nexts[WORDS]; // index + 1; 0 ends a chain
+    bool seen[WORDS] = {false};
+    for (int w = 0; w < WORDS; w++) {
+        uint8_t *head = &heads[(unsigned char)words[w].text[0]];
+        nexts[w] = *head;
+        *head = (uint8_t)(w + 1);
     }
-    return found;
+    for (const char *at = text; *at; at++) {
+        bool within = isalnum((unsigned char)*at) && at > text && isalnum((unsigned char)at[-1]);
+        for (int w = within ? 0 : heads[(unsigned char)*at]; w; w = nexts[w - 1]) {
+            const char *word = words[w - 1].text;
+            if (word[1] != at[1] || seen[w - 1] || strncmp(at, word, strlen(word)) != 0) continue;
+            seen[w - 1] = true;
+            counts[words[w - 1].kind]++;
+        }
+    }
 }
-#define COUNT(text, words) count_words((text), (words), sizeof(words) / sizeof *(words))
 
 static int count_bytes(const char *text, char c) {
     int found = 0;
@@ -130,17 +266,18 @@ static void lower(const char *text, size_t size, char out[SCANNED_MAX + 1]) {
 
 static void measure(const char *text, size_t size, complexity_score *s) {
     double *f = s->features;
-    int reasons = 2 * COUNT(text, proof_words) + COUNT(text, reasoning_words),
-        tasks = COUNT(text, task_words);
+    int counts[WORD_KINDS] = {0};
+    count_words(text, counts);
+    int reasons = 2 * counts[PROOF] + counts[REASON], tasks = counts[TASK];
     int questions = count_bytes(text, '?'), commas = count_bytes(text, ',');
     bool why = strstr(text, "why") != NULL || strstr(text, "how") != NULL;
     f[COMPLEXITY_LENGTH] = share(size, LENGTH_FULL);
-    f[COMPLEXITY_CODE] = share((size_t)COUNT(text, code_words), 3);
+    f[COMPLEXITY_CODE] = share((size_t)counts[CODE], 3);
     f[COMPLEXITY_REASONING] = share((size_t)reasons, 4);
     f[COMPLEXITY_QUESTION] = cut((why ? 0.5 : 0) + (questions > 1 ? 0.3 : 0) + commas * 0.05);
     f[COMPLEXITY_TASKS] = share((size_t)(tasks + count_items(text)), 2);
     bool plain = size <= EASY_LENGTH && questions <= 1 && !reasons && tasks < 2;
-    f[COMPLEXITY_EASY] = reasons ? 0 : cut((plain ? 0.5 : 0) + COUNT(text, easy_words) * 0.5);
+    f[COMPLEXITY_EASY] = reasons ? 0 : cut((plain ? 0.5 : 0) + counts[EASY] * 0.5);
 }
 
 complexity_score complexity_of(const complexity_options *o, const char *last, size_t size,

@@ -1,6 +1,7 @@
 // complexity: how hard a request looks, from 0 to 1, by rules that a person can follow: no model,
-// no network, microseconds. It decides nothing by itself: a rule of octant.yaml may name a level,
-// and `octant route explain` shows the parts of the score.
+// no network, microseconds (of a long message only the first 16 KiB are looked at). It decides
+// nothing by itself: a rule of octant.yaml may name a level, and `octant route explain` shows the
+// parts of the score.
 //
 //   score = sum of weight_i * feature_i, each feature in [0, 1], the sum cut to [0, 1]
 //
