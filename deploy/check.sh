@@ -132,6 +132,7 @@ stage_golden() {
 stage_e2e() {
   release && python || return
   clusters build tests/e2e/test_*.py
+  step "faults under load" tests/fault/run.sh --faults 5
   # 77: network namespaces are not allowed here; the script's line says so.
   step "two hosts (network namespaces)" bash -c 'tests/e2e/multihost.sh build "$(deploy/get-model.sh smollm2-135m)" || [ $? -eq 77 ]'
 }

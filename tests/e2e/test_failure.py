@@ -61,6 +61,32 @@ def test_rank_loss_is_seen_named_and_ends_requests(tiny_model, how, rank):
         assert cluster.coordinator.poll() is None
 
 
+def test_all_tell_the_same_of_a_loss(tiny_model, tmp_path):
+    """/status, /health, /metrics, octant status, the event log and Watch: one loss, one code, one rank."""
+    events = tmp_path / "events"
+    with Cluster(tiny_model, ranks=2, coordinator_args=["--event-log", events]) as cluster:
+        assert "last_loss" not in json.loads(cluster.get("/health")[1])
+        os.kill(cluster.rank_pids()[1], signal.SIGSTOP)
+        wait_for(lambda: any(state == "LOST" for state, _ in group_states(cluster)), 5)
+        lost = next(g for g in json.loads(cluster.get("/status")[1])["groups"] if g["state"] == "LOST")
+        assert lost["loss"] == "silent" and "rank 1 " in lost["reason"] and lost["lost_ms"] >= 0, lost
+        last = json.loads(cluster.get("/health")[1])["last_loss"]
+        assert (last["group"], last["loss"], last["reason"]) == (lost["id"], "silent", lost["reason"])
+        metrics = cluster.get("/metrics")[1]
+        assert 'octant_group_losses_total{loss="silent"} 1\n' in metrics
+        assert 'octant_group_losses_total{loss="stream-closed"} 0\n' in metrics
+        assert 'octant_events_total{kind="group-lost"} 1\n' in metrics
+        shown = subprocess.run([BIN / "octant", "status", "--server", cluster.grpc], capture_output=True, text=True, check=True).stdout
+        assert re.search(rf"group {lost['id']}  LOST.*\n  silent, \d+ s ago: {re.escape(lost['reason'])}", shown), shown
+        wait_for(lambda: "group-lost" in events.read_text(), 5)
+        lines = [json.loads(line) for line in events.read_text().splitlines()]
+        assert [e["kind"] for e in lines[:3]] == ["group-registered", "group-ready", "group-lost"], lines
+        assert [e["sequence"] for e in lines] == list(range(1, len(lines) + 1))
+        told = lines[2]
+        assert (told["group"], told["loss"], told["rank"], told["text"]) == (lost["id"], "silent", 1, lost["reason"])
+        assert told["host"] and told["epoch"] == lost["epoch"]
+
+
 def test_streams_go_on_with_the_next_group(tiny_model):
     """A lost group costs a pause: what was streamed and what follows is the answer that nobody interrupted."""
     with Cluster(tiny_model, ranks=2) as cluster:
@@ -114,6 +140,27 @@ def test_a_group_outlives_a_coordinator_that_was_killed(tiny_model):
             assert json.loads(cluster.post("/v1/completions", body)[1])["choices"] == before
         assert cluster.rank_pids() == ranks
         assert "loading anew" not in cluster.log()
+
+
+def test_a_coordinator_killed_under_load(tiny_model, tmp_path):
+    """Two groups and running streams: clients see a closed connection, no rank ends, both groups are back at once, and so are the books."""
+    with Cluster(tiny_model, ranks=2, coordinator_args=["--data-dir", tmp_path]) as cluster:
+        cluster.start_group()
+        wait_for(lambda: [state for state, _ in group_states(cluster)].count("READY") == 2, 60)
+        ranks = [cluster.rank_pids(group) for group in (0, 1)]
+        assert cluster.post("/v1/completions", {"model": "", "prompt": "in the books", "max_tokens": 4})[0] == 200
+        for _ in range(3):
+            streams = start_streams(cluster.http, 16, 3000)
+            wait_for(lambda: all(len(events) > 3 for events in streams), 20)
+            cluster.kill_coordinator()
+            wait_for(lambda: all(events[-1] is None for events in streams), 20)
+            assert all("[DONE]" not in events for events in streams)
+            cluster.start_coordinator(again=True)
+            begin = time.monotonic()
+            wait_for(lambda: [state for state, _ in group_states(cluster)].count("READY") == 2, 60)
+            print(f"two groups ready {time.monotonic() - begin:.2f} s after the coordinator listens again")
+        assert [cluster.rank_pids(group) for group in (0, 1)] == ranks
+        subprocess.run([BIN / "octant", "audit", "verify", "--data-dir", tmp_path], check=True)
 
 
 def test_a_group_loads_anew_when_the_limits_are_others(tiny_model):

@@ -123,6 +123,17 @@ def test_refusals(octant, channel):
     assert list(octant.Complete(complete(octant), timeout=60))  # unharmed
 
 
+def test_watch(octant):
+    call = octant.Watch(octant.WatchRequest(), timeout=60)
+    first, second = next(call), next(call)
+    assert (first.kind, second.kind) == ("group-registered", "group-ready")
+    assert (first.sequence, second.sequence) == (1, 2) and second.group and second.model == "tiny" and second.rank == -1
+    call.cancel()
+    again = octant.Watch(octant.WatchRequest(after=1), timeout=60)
+    assert next(again) == second
+    again.cancel()
+
+
 def test_health(channel):
     health = health_pb2_grpc.HealthStub(channel)
     for name in "", "octant.v1.Inference":
