@@ -46,7 +46,9 @@ typedef struct answer_piece {
         *tokens; // the tokens sampled since the last piece (NOT always those that spell `text`)
     int token_count;
     const answer_logprob *logprobs; // (token_count), or NULL when none were asked for
-    answer_finish finish;    // not ANSWER_GOES_ON on the last piece of an index, which always comes
+    answer_finish finish; // not ANSWER_GOES_ON on the last piece of an index, which always comes
+    int stop; // STOP: which of the request's stop texts ended it, from 1; 0: the model did, or it
+              // is not known (upstreams)
     const answer_tool *tool; // a part of a tool call instead of text; NULL: none
     const char
         *served_by; // who said this piece: a group's id or an upstream's name; NULL: as before

@@ -51,14 +51,16 @@ static void take_characters(detokenizer *d, bool all) {
     buf_consume(&d->bytes, taken);
 }
 
-// Where the first stop text starts in `text`, or SIZE_MAX.
-static size_t find_stop(const detokenizer *d) {
+// Where the first stop text starts in `text`, or SIZE_MAX. Notes which one it is.
+static size_t find_stop(detokenizer *d) {
     size_t first = SIZE_MAX;
     for (int i = 0; i < d->stop_count; i++) {
         const char *at =
             memmem(buf_string(&d->text), d->text.size, d->stops[i].bytes, d->stops[i].size);
         size_t where = at ? (size_t)(at - d->text.data) : SIZE_MAX;
-        if (where < first) first = where;
+        if (where >= first) continue;
+        first = where;
+        d->stopped = i + 1;
     }
     return first;
 }

@@ -20,6 +20,7 @@ typedef struct detokenizer {
     int stop_count;
     buf bytes;   // of tokens, not yet whole characters
     buf text;    // whole characters that may be the start of a stop text
+    int stopped; // which stop text was completed, from 1; 0: none
     bool failed; // memory ran out: text is missing
 } detokenizer;
 

@@ -162,6 +162,7 @@ static void say(core *c, const sequence *s, const buf *text, const int32_t *toke
     p->token_count = token ? 1 : 0;
     p->logprobs = logprobs;
     p->finish = finish;
+    p->stop = s->text.stopped;
 }
 
 // The answer is complete and its last piece was said.

@@ -32,6 +32,8 @@ static anthropic_response *make_response(const prepared *p) {
     return anthropic_response_create(
         &(anthropic_response_options){.id = p->id,
                                       .model = prepared_model_name(p),
+                                      .stops = p->requests[0]->stop,
+                                      .stop_count = p->requests[0]->stop_count,
                                       .prompt_tokens = p->prompt_tokens,
                                       .limit = WHOLE_ANSWER_MAX});
 }

@@ -28,6 +28,9 @@ struct anthropic_response {
     size_t limit;
     bool begun, failed;
     answer_finish finish;
+    int stop; // which stop text ended it, from 1; 0: none
+    core_stop stops[CORE_STOP_MAX];
+    char stop_bytes[CORE_STOP_MAX * CORE_STOP_BYTES_MAX];
     block blocks[BLOCKS_MAX];
     int count;
 };
@@ -39,6 +42,13 @@ anthropic_response *anthropic_response_create(const anthropic_response_options *
     r->model = strdup(o->model);
     r->prompt_tokens = o->prompt_tokens;
     r->limit = o->limit;
+    assert(o->stop_count <= CORE_STOP_MAX);
+    char *at = r->stop_bytes;
+    for (int i = 0; i < o->stop_count; at += o->stops[i++].size) {
+        assert(o->stops[i].size <= CORE_STOP_BYTES_MAX);
+        memcpy(at, o->stops[i].bytes, o->stops[i].size);
+        r->stops[i] = (core_stop){at, o->stops[i].size};
+    }
     if (r->id && r->model) return r;
     anthropic_response_free(r);
     return NULL;
@@ -85,8 +95,8 @@ static int text_block(const anthropic_response *r) {
 
 // ---- what both forms share ----
 
-static const char *stop_reason(answer_finish finish) {
-    switch (finish) {
+static const char *reason_of(const anthropic_response *r) {
+    switch (r->finish) {
     case ANSWER_LENGTH:
         return "max_tokens";
     case ANSWER_TOOLS:
@@ -95,7 +105,21 @@ static const char *stop_reason(answer_finish finish) {
     case ANSWER_STOP:
         break;
     }
-    return "end_turn";
+    return r->stop ? "stop_sequence" : "end_turn";
+}
+
+static void append_stop(const anthropic_response *r, buf *out) {
+    buf_printf(out, "\"stop_reason\":\"%s\",\"stop_sequence\":", reason_of(r));
+    if (r->stop)
+        json_append_string(out, r->stops[r->stop - 1].bytes, r->stops[r->stop - 1].size);
+    else
+        buf_append_string(out, "null");
+}
+
+static void note_finish(anthropic_response *r, const answer_piece *p) {
+    if (p->finish == ANSWER_GOES_ON) return;
+    r->finish = p->finish;
+    r->stop = p->finish == ANSWER_STOP ? p->stop : 0;
 }
 
 // What was read from the cache is not among input_tokens here.
@@ -200,7 +224,7 @@ void anthropic_stream_piece(anthropic_response *r, const answer_piece *p, buf *o
         if (index >= 0)
             send_delta(index, "\"type\":\"text_delta\",\"text\":", p->text, p->size, moved, out);
     }
-    if (p->finish != ANSWER_GOES_ON) r->finish = p->finish;
+    note_finish(r, p);
     if (r->failed) out->failed = true;
 }
 
@@ -215,8 +239,9 @@ void anthropic_stream_end(anthropic_response *r, const answer_end *end, buf *out
     if (!r->begun) start_message(r, NULL, out);
     for (int i = 0; i < r->count; i++) stop_block(r, i, out);
     begin_event(out, "message_delta");
-    buf_printf(out, ",\"delta\":{\"stop_reason\":\"%s\",\"stop_sequence\":null},",
-               stop_reason(r->finish));
+    buf_append_string(out, ",\"delta\":{");
+    append_stop(r, out);
+    buf_append_string(out, "},");
     append_usage(out, &end->usage);
     octant_field_append(out, NULL, &end->usage);
     end_event(out);
@@ -245,7 +270,7 @@ void anthropic_collect_piece(anthropic_response *r, const answer_piece *p) {
         if (index < 0) index = add_block(r, TEXT_BLOCK);
         if (index >= 0) buf_append(&r->blocks[index].text, p->text, p->size);
     }
-    if (p->finish != ANSWER_GOES_ON) r->finish = p->finish;
+    note_finish(r, p);
 }
 
 // The arguments as they came, if they are an object; else as Anthropic's pages advise to hand on
@@ -290,7 +315,9 @@ bool anthropic_collect_end(anthropic_response *r, const answer_end *end, buf *ou
         append_block(out, &r->blocks[i]);
         good = !r->blocks[i].text.failed;
     }
-    buf_printf(out, "],\"stop_reason\":\"%s\",\"stop_sequence\":null,", stop_reason(r->finish));
+    buf_append_string(out, "],");
+    append_stop(r, out);
+    buf_append_char(out, ',');
     append_usage(out, &end->usage);
     octant_field_append(out, NULL, &end->usage);
     buf_append_char(out, '}');

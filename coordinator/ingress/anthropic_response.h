@@ -10,13 +10,16 @@
 
 #include "common/base/buf.h"
 #include "coordinator/answer.h"
+#include "coordinator/core/core.h"
 
 typedef struct anthropic_response anthropic_response;
 
 typedef struct anthropic_response_options {
     const char *id, *model; // copied
-    int32_t prompt_tokens;  // as far as known at the start
-    size_t limit;           // bytes that a whole answer's parts may reach
+    const core_stop *stops; // (stop_count) of the request; copied
+    int stop_count;
+    int32_t prompt_tokens; // as far as known at the start
+    size_t limit;          // bytes that a whole answer's parts may reach
 } anthropic_response_options;
 
 anthropic_response *

@@ -20,6 +20,7 @@ typedef struct record {
     int index;
     bool prompt, has_logprobs;
     answer_finish finish;
+    int stop;
     int token_count;
     size_t text_size;
     bool has_tool, names_tool, names_server;
@@ -175,6 +176,7 @@ static void put_piece(sink_stream *s, int base, const answer_piece *p) {
                 .prompt = p->prompt,
                 .has_logprobs = p->logprobs != NULL,
                 .finish = p->finish,
+                .stop = p->stop,
                 .token_count = p->token_count,
                 .text_size = p->size,
                 .has_tool = p->tool != NULL,
@@ -323,8 +325,11 @@ static void read_extras(const record *r, char *at, sink_event *out) {
 // Offsets become pointers only here, after the last move of the bytes.
 static void read_piece(const record *r, char *at, sink_event *out) {
     answer_piece *p = &out->piece;
-    *p = (answer_piece){
-        .index = r->index, .prompt = r->prompt, .finish = r->finish, .token_count = r->token_count};
+    *p = (answer_piece){.index = r->index,
+                        .prompt = r->prompt,
+                        .finish = r->finish,
+                        .stop = r->stop,
+                        .token_count = r->token_count};
     size_t tokens = (size_t)r->token_count;
     p->tokens = (const int32_t *)at;
     at += padded(tokens * sizeof(int32_t));

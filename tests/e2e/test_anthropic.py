@@ -28,6 +28,11 @@ def say(client, **more):
     return client.messages.create(**{"model": "tiny", "max_tokens": 16, "messages": HI, "extra_body": GREEDY, **more})
 
 
+def final(client, **more):
+    with client.messages.stream(**{"model": "tiny", "max_tokens": 16, "messages": HI, "extra_body": GREEDY, **more}) as stream:
+        return stream.get_final_message()
+
+
 def test_message(client):
     answer = say(client)
     assert answer.type == "message" and answer.role == "assistant" and answer.model == "tiny" and answer.id.startswith("msg_")
@@ -76,8 +81,10 @@ def test_the_same_conversation_as_openai(client, cluster):
 def test_stop_sequences(client):
     text = say(client).content[0].text
     stop = text[len(text) // 2:][:3]
-    answer = say(client, stop_sequences=[stop])
-    assert answer.content[0].text == text[:text.index(stop)]
+    assert say(client).stop_sequence is None
+    for answer in (say(client, stop_sequences=["@never@", stop]), final(client, stop_sequences=["@never@", stop])):
+        assert answer.content[0].text == text[:text.index(stop)]
+        assert answer.stop_reason == "stop_sequence" and answer.stop_sequence == stop
 
 
 def test_refusals(client):

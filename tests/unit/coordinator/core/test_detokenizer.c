@@ -24,6 +24,7 @@ static const core_stop stops[] = {{"STOP", 4}, {"bx", 2}};
 static void expect(detokenizer *d, int32_t token, const char *text) {
     buf out = buf_make(1 << 10);
     bool stopped = detokenizer_push(d, token, &out);
+    assert_true(stopped == (d->stopped > 0));
     if (stopped) buf_append_char(&out, '!');
     assert_string_equal(buf_string(&out), text);
     buf_free(&out);
@@ -75,6 +76,7 @@ static void test_the_first_stop_text_counts(void **state) {
     detokenizer d = detokenizer_make(&words, stops, 2);
     expect(&d, AB, "a");
     expect(&d, X, "!");
+    assert_int_equal(d.stopped, 2);
     detokenizer_free(&d);
 }
 

@@ -13,8 +13,13 @@
 #include "coordinator/ingress/anthropic_error.h"
 
 static anthropic_response *make(void) {
-    return anthropic_response_create(&(anthropic_response_options){
-        .id = "msg_1", .model = "m", .prompt_tokens = 7, .limit = 1 << 20});
+    static const core_stop STOPS[] = {{"a", 1}, {"\"b", 2}};
+    return anthropic_response_create(&(anthropic_response_options){.id = "msg_1",
+                                                                   .model = "m",
+                                                                   .stops = STOPS,
+                                                                   .stop_count = 2,
+                                                                   .prompt_tokens = 7,
+                                                                   .limit = 1 << 20});
 }
 
 static answer_piece text(const char *bytes, answer_finish finish) {
@@ -118,6 +123,15 @@ static void test_stream_ends(void **state) {
     anthropic_stream_piece(r, &p, &out);
     anthropic_stream_end(r, &END, &out);
     expect(&out, START("") FINISH("max_tokens"));
+    anthropic_response_free(r);
+    buf_clear(&out);
+    r = make();
+    p = text("", ANSWER_STOP);
+    p.stop = 2;
+    anthropic_stream_piece(r, &p, &out);
+    anthropic_stream_end(r, &END, &out);
+    assert_non_null(
+        strstr(out.data, "{\"stop_reason\":\"stop_sequence\",\"stop_sequence\":\"\\\"b\"}"));
     buf_clear(&out);
     answer_end bad = {.why = status_error(STATUS_UNAVAILABLE, "gone")};
     anthropic_stream_end(r, &bad, &out);
