@@ -329,6 +329,7 @@ static void test_privacy_header(void **state) {
     (void)state;
     static const char policy[] =
         "upstreams: {far: {api: gemini, base-url: 'https://h', model: m}}\n"
+        "models: {other: {model: tiny}, absent: {model: none}}\n"
         "privacy: {default: may-leave}\nroutes: [{name: all, upstreams: far}]\n";
     static const char *const paths[] = {"/v1/chat/completions", "/v1/messages"};
     static const struct {
@@ -354,6 +355,11 @@ static void test_privacy_header(void **state) {
     for (size_t i = 0; i < 2; i++)
         for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
             expect_class(&f, paths[i], cases[k].headers, cases[k].want);
+    expect(&f, "GET", "/v1/models", "", 200,
+           "\"ready\":true},{\"id\":\"other\",\"object\":\"model\"");
+    expect(&f, "GET", "/v1/models", "", 200, "\"id\":\"far\",\"object\":\"model\",\"created\":0,");
+    expect(&f, "GET", "/v1/models/far", "", 200, "\"owned_by\":\"upstream\",\"ready\":false}");
+    expect(&f, "GET", "/v1/models/absent", "", 404, "model_not_found");
     stop(&f);
     routing_policy_free(p);
 }
