@@ -5,11 +5,13 @@
 #include "tests/sim/sim_check.h"
 
 void sim_away_begin(sim_away *a, const core_request *r) {
-    *a = (sim_away){.route = r->route, .exact = true, .text = buf_make(1 << 16)};
+    *a = (sim_away){
+        .route = r->route, .exact = true, .text = buf_make(1 << 16), .tool = buf_make(1 << 16)};
 }
 
 void sim_away_free(sim_away *a) {
     buf_free(&a->text);
+    buf_free(&a->tool);
 }
 
 // Nothing leaves that may not, nor to where it may not.
@@ -61,6 +63,7 @@ static void check_partial(const sim_away *a, const core_request *r, const upstre
 void sim_away_called(sim_away *a, const core_effect *e, const upstreams_policy *policy,
                      const core_request *r, const buf *heard) {
     int u = e->call.upstream;
+    SIM_CHECK(!a->tools, "request %llu goes on after a tool call", (unsigned long long)r->id);
     SIM_CHECK(u >= 0 && u < policy->count, "upstream %d", u);
     check_leave(a, r, u);
     check_attempts(a, r, policy, e);
@@ -97,6 +100,21 @@ void sim_away_ending(sim_away *a, uint64_t call, const upstream_end *end) {
 
 void sim_away_ended(sim_away *a) {
     if (a->call == 0) a->speaks = false;
+}
+
+void sim_away_called_tool(sim_away *a, uint64_t call, const char *arguments, size_t size) {
+    if (a->call == call) buf_append(&a->tool, arguments, size);
+}
+
+void sim_away_heard_tool(sim_away *a, const answer_tool *tool) {
+    bool first = !a->tools;
+    SIM_CHECK(a->speaks && tool->size == a->tool.size &&
+                  memcmp(tool->arguments, buf_string(&a->tool), tool->size) == 0,
+              "a tool call with '%.*s', not '%s'", (int)tool->size, tool->arguments,
+              buf_string(&a->tool));
+    SIM_CHECK((tool->id != NULL) == first && (tool->name != NULL) == first, "a tool's name");
+    buf_clear(&a->tool);
+    a->tools = a->foreign = a->heard = true;
 }
 
 void sim_away_cancelled(sim_away *a, uint64_t call) {

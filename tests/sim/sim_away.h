@@ -19,6 +19,8 @@ typedef struct sim_away {
     bool continued; // and was heard: the one switch is used up
     bool foreign;   // the client has heard an upstream
     buf text;       // what the client must have heard once all of it is through
+    buf tool;       // arguments that the client must hear next
+    bool tools;     // it has heard some: nothing goes on from there
     bool complete;  // the call ended well
     answer_finish finish;
     bool heard;        // the client has words of this call
@@ -37,6 +39,10 @@ void sim_away_called(sim_away *a, const core_effect *e, const upstreams_policy *
 
 // A call said something that the client does not have yet; its overlap is taken off already.
 void sim_away_said(sim_away *a, uint64_t call, const char *text, size_t size);
+
+// The same for a part of a tool call; and when it comes to the client.
+void sim_away_called_tool(sim_away *a, uint64_t call, const char *arguments, size_t size);
+void sim_away_heard_tool(sim_away *a, const answer_tool *tool);
 
 // CORE_CANCEL_UPSTREAM: from now on it speaks to nobody.
 void sim_away_cancelled(sim_away *a, uint64_t call);

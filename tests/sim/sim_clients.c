@@ -13,8 +13,7 @@
 enum {
     ALIVE_MAX = 4096,
     PROMPTS = 5,
-    KILL_SECONDS = 5, // after one, a model may be without a group also in calm weather
-    KILLS_MAX = 3,    // groups that one request may take with it: one, again alone, and bad luck
+    KILLS_MAX = 3, // groups that one request may take with it: one, again alone, and bad luck
 };
 
 typedef struct heard {
@@ -41,7 +40,6 @@ struct sim_clients {
     uint64_t seed; // each request draws from its own numbers
     rng own;       // of the request being made
     uint64_t next_id;
-    int64_t killed_ns; // a request killed a group last
     const sim_site *site;
     asked *alive[ALIVE_MAX];
     int count;
@@ -55,7 +53,6 @@ sim_clients *sim_clients_create(uint64_t seed, const sim_site *site) {
     c->seed = seed;
     c->site = site;
     c->next_id = 1;
-    c->killed_ns = -KILL_SECONDS * CLOCK_SECOND;
     for (int i = 0; i < PROMPTS; i++)
         for (int k = 0; k < SIM_CONTEXT; k++)
             c->prompts[i][k] = 1 + (int32_t)rng_below(&c->random, SIM_VOCAB - 1);
@@ -237,6 +234,11 @@ void sim_clients_hear_piece(sim_clients *c, uint64_t id, const answer_piece *p) 
         hear_prompt(a->request, h, p);
         return;
     }
+    if (p->tool) {
+        SIM_CHECK(p->size == 0 && p->token_count == 0, "a tool call with text");
+        sim_away_heard_tool(&a->away, p->tool);
+        return;
+    }
     const sim_answer *e = &h->expected;
     buf_append(&h->text, p->text, p->size);
     h->finish = p->finish;
@@ -365,9 +367,8 @@ static void judge_end(const sim_clients *c, const asked *a, const answer_end *en
         SIM_CHECK(!c->site->served[a->model] || !w->calm, "%s", end->why.message);
         return;
     case STATUS_UNAVAILABLE:
-        SIM_CHECK(!w->calm || w->shutting_down || seen || !c->site->served[a->model] ||
-                      now_ns - c->killed_ns < KILL_SECONDS * CLOCK_SECOND,
-                  "%s", end->why.message);
+        SIM_CHECK(!w->calm || w->shutting_down || seen || !c->site->served[a->model], "%s",
+                  end->why.message);
         return;
     default:
         SIM_CHECK(false, "ended with %s", end->why.message);
@@ -392,7 +393,6 @@ void sim_clients_hear_end(sim_clients *c, core_request *request, const answer_en
 
 void sim_clients_killed(sim_clients *c, uint64_t seed) {
     asked *a = look(c, seed - SIM_POISON, NULL);
-    c->killed_ns = sim_here->now_ns;
     if (!a) return;
     a->kills++;
     SIM_CHECK(a->kills <= KILLS_MAX, "request %llu kills group after group: %d so far",
@@ -436,6 +436,12 @@ void sim_clients_call_cancelled(sim_clients *c, uint64_t id, uint64_t call) {
 void sim_clients_said(sim_clients *c, uint64_t id, uint64_t call, const char *text, size_t size) {
     asked *a = look(c, id, NULL);
     if (a) sim_away_said(&a->away, call, text, size);
+}
+
+void sim_clients_called_tool(sim_clients *c, uint64_t id, uint64_t call, const char *arguments,
+                             size_t size) {
+    asked *a = look(c, id, NULL);
+    if (a) sim_away_called_tool(&a->away, call, arguments, size);
 }
 
 void sim_clients_call_ending(sim_clients *c, uint64_t id, uint64_t call, const upstream_end *end) {

@@ -56,6 +56,8 @@ void sim_clients_called(sim_clients *c, const core_effect *e, const struct sim_t
                         int64_t now_ns);
 void sim_clients_call_cancelled(sim_clients *c, uint64_t id, uint64_t call);
 void sim_clients_said(sim_clients *c, uint64_t id, uint64_t call, const char *text, size_t size);
+void sim_clients_called_tool(sim_clients *c, uint64_t id, uint64_t call, const char *arguments,
+                             size_t size);
 void sim_clients_call_ending(sim_clients *c, uint64_t id, uint64_t call, const upstream_end *end);
 void sim_clients_call_ended(sim_clients *c, uint64_t id);
 

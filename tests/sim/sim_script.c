@@ -156,8 +156,14 @@ void sim_script_draw(sim_script *s, rng *r, const upstream_policy *p, int upstre
         draw_words(r, upstream, &s->text);
     }
     draw_cuts(r, s, 15);
+    s->tool_from = s->pieces;
+    if (e->call.mode == UPSTREAM_FRESH && sim_below(r, 6) == 0) {
+        s->tool_from = sim_below(r, s->pieces + 1);
+        if (s->tool_from < s->pieces) s->end.finish = ANSWER_TOOLS;
+    }
     if (fault) spoil(s, r, p, e);
     draw_usage(r, s);
+    if (sim_below(r, 15) == 0) s->end.hold_ms = 1 + sim_below(r, 800);
     s->end.first_content_ns = s->pieces ? s->wait_ns[0] : -1;
     for (int i = 0; i <= s->pieces; i++) s->end.total_ns += s->wait_ns[i];
 }

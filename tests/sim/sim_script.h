@@ -12,7 +12,8 @@ typedef struct sim_script {
     buf text;
     size_t overlap; // of it, what the client has already
     int pieces;
-    size_t cuts[SIM_PIECES_MAX + 1];     // piece i is [cuts[i], cuts[i + 1])
+    int tool_from;                   // this piece and later ones are the arguments of a tool call
+    size_t cuts[SIM_PIECES_MAX + 1]; // piece i is [cuts[i], cuts[i + 1])
     int64_t wait_ns[SIM_PIECES_MAX + 1]; // before each piece, and before the end
     upstream_end end;
 } sim_script;

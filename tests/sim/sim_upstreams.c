@@ -14,7 +14,8 @@ typedef struct call {
     bool probe; // began while the breaker was half open
     char public_id[40], client[16];
     sim_script script;
-    int said; // pieces
+    bool named; // its tool call was
+    int said;   // pieces
 } call;
 
 typedef struct target {
@@ -200,21 +201,39 @@ void sim_upstreams_done(world *w, const core_effect *e) {
     u->calls[index] = u->calls[--u->call_count];
 }
 
-static void say(world *w, call *c) {
-    sim_script *s = &c->script;
-    size_t from = s->cuts[c->said], to = s->cuts[c->said + 1];
-    next_at(w, c, s->wait_ns[++c->said]);
-    if (from == to) return;
+static void say_tool(world *w, call *c, const char *arguments, size_t size) {
+    bool first = !c->named;
+    c->named = true;
+    answer_tool tool = {.id = first ? "call-1" : NULL,
+                        .name = first ? "look" : NULL,
+                        .arguments = arguments,
+                        .size = size};
+    core_event e = {.kind = CORE_UPSTREAM_CONTENT, .upstream.call = c->id};
+    e.upstream.content.tool = &tool;
+    sim_clients_called_tool(w->clients, c->request, c->id, arguments, size);
+    sim_handle(w, &e);
+}
+
+static void say_text(world *w, const call *c, size_t from, size_t to) {
+    const sim_script *s = &c->script;
     size_t fresh = from < s->overlap ? s->overlap : from;
     if (fresh < to)
         sim_clients_said(w->clients, c->request, c->id, s->text.data + fresh, to - fresh);
     core_event e = {.kind = CORE_UPSTREAM_CONTENT, .upstream.call = c->id};
-    e.upstream.memory = malloc(to - from + 1);
-    SIM_CHECK(e.upstream.memory, "no memory");
-    memcpy(e.upstream.memory, buf_string(&s->text) + from, to - from);
-    e.upstream.content = (upstream_content){.text = e.upstream.memory, .size = to - from};
+    e.upstream.content = (upstream_content){.text = s->text.data + from, .size = to - from};
     sim_handle(w, &e);
-    core_event_free(&e);
+}
+
+static void say(world *w, call *c) {
+    const sim_script *s = &c->script;
+    int piece = c->said++;
+    size_t from = s->cuts[piece], to = s->cuts[piece + 1];
+    next_at(w, c, s->wait_ns[c->said]);
+    if (from == to) return;
+    if (piece < s->tool_from)
+        say_text(w, c, from, to);
+    else
+        say_tool(w, c, s->text.data + from, to - from);
 }
 
 static void note_end(world *w, const call *c) {
@@ -224,10 +243,10 @@ static void note_end(world *w, const call *c) {
     if (c->probe && t->probes > 0) t->probes--;
     t->fault_now = end->outcome == UPSTREAM_FAULT;
     if (end->outcome == UPSTREAM_ACCOUNT) t->disabled = true;
-    if (end->outcome == UPSTREAM_BUSY && end->retry_after_ms > 0) {
-        int64_t until = sim_here->now_ns + end->retry_after_ms * CLOCK_MS;
-        if (until > t->not_before) t->not_before = until;
-    }
+    int64_t silent_ms = end->outcome == UPSTREAM_BUSY ? end->retry_after_ms : 0;
+    if (end->hold_ms > silent_ms) silent_ms = end->hold_ms;
+    int64_t until = sim_here->now_ns + silent_ms * CLOCK_MS;
+    if (until > t->not_before) t->not_before = until;
 }
 
 // Words about a call that is over: nobody minds them.
