@@ -174,24 +174,28 @@ static status read_file(const char *path, buf *out) {
                 : status_error(STATUS_INVALID_ARGUMENT, "cannot be read, or is too large");
 }
 
-static status read_prices(prices *p, const char *path, buf *text) {
-    TRY(read_file(path, text));
-    TRY(json_parse(text->data ? text->data : "", text->size, &p->root));
+static status read_text(prices *p, const char *bytes, size_t size) {
+    TRY(json_parse(bytes, size, &p->root));
     return read_rows(p);
 }
 
-status prices_open(const char *path, prices **out) {
+status prices_parse(const char *bytes, size_t size, prices **out) {
     prices *p = calloc(1, sizeof *p);
     if (!p) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for prices");
-    buf text = buf_make(PRICES_FILE_BYTES_MAX);
-    status s = read_prices(p, path, &text);
-    buf_free(&text);
-    if (status_is_ok(&s)) {
+    status s = read_text(p, bytes, size);
+    if (status_is_ok(&s))
         *out = p;
-        return s;
-    }
-    prices_close(p);
-    return status_context(s, "%s", path);
+    else
+        prices_close(p);
+    return s;
+}
+
+status prices_open(const char *path, prices **out) {
+    buf text = buf_make(PRICES_FILE_BYTES_MAX);
+    status s = read_file(path, &text);
+    if (status_is_ok(&s)) s = prices_parse(buf_string(&text), text.size, out);
+    buf_free(&text);
+    return status_is_ok(&s) ? s : status_context(s, "%s", path);
 }
 
 void prices_close(prices *p) {
@@ -235,7 +239,8 @@ int64_t price_row_cost(const price_row *row, const price_usage *u) {
     // Dollars per million tokens are a thousand nanodollars a token.
     double dollars_per_million = (double)plain * t->input + (double)u->cached * cached +
                                  (double)u->written * written + (double)u->output * t->output;
-    return llround(dollars_per_million * 1e3);
+    double nano = dollars_per_million * 1e3;
+    return nano < 9e18 ? llround(nano) : INT64_MAX;
 }
 
 int64_t prices_cost(const prices *p, const char *model, int64_t unix_s, const price_usage *u) {

@@ -36,7 +36,8 @@ typedef struct prices prices;
 // dates; tiers ascend; prices are numbers >= 0; rows do not overlap. INVALID_ARGUMENT names the
 // row.
 status prices_open(const char *path, prices **out);
-void prices_close(prices *p); // NULL is allowed
+status prices_parse(const char *bytes, size_t size, prices **out); // the same from bytes
+void prices_close(prices *p);                                      // NULL is allowed
 
 typedef struct price_usage {
     int64_t input;           // all of the prompt, with cached and written ones
