@@ -44,10 +44,18 @@ status outside_start(outside *o, const options *given, void *core,
                                   .metrics = o->metrics,
                                   .proxy = given->upstream_proxy};
     TRY(upstream_edge_create(&edge, &o->edge));
+    const upstream_usage little = {.input_tokens = 1, .output_tokens = 1};
     for (int i = 0; i < o->policy->upstreams.count; i++) {
         const upstream_policy *u = &o->policy->upstreams.items[i];
         log_info("main", "upstream %s: %s", u->name, upstream_api_name(u->api));
+        if (given->prices && o->books.price(o->books.ledger, u, &little) < 0)
+            log_warn("main",
+                     "upstream %s: --prices has no row for it today, so whatever has a budget does "
+                     "not go there",
+                     u->name);
     }
+    if (o->policy->key_count && !given->api_keys)
+        log_warn("main", "the policy names keys, but without --api-keys nobody has one");
     return status_ok();
 }
 

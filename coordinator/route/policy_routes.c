@@ -144,6 +144,26 @@ static status read_rule(policy_reader *r, const yaml_node *n, routing_rule *rule
     return check_rule(r, n, rule);
 }
 
+static bool matches_everything(const routing_match *m) {
+    return !m->keys.count && !m->models.count && !m->complexities && !m->prompt_tokens_least &&
+           !m->prompt_tokens_most && !m->tools_given && !m->window_count;
+}
+
+// Two of a name would be one in the audit; behind one that takes all a route never decides.
+static status check_place(policy_reader *r, const yaml_node *n, const routing_rule *rules,
+                          int count) {
+    for (int i = 0; i < count; i++) {
+        if (strcmp(rules[i].name, rules[count].name) == 0)
+            return yaml_tree_error(&r->tree, yaml_tree_find(n, "name"),
+                                   "two routes are called '%s'", rules[i].name);
+        if (matches_everything(&rules[i].match))
+            return yaml_tree_error(&r->tree, n,
+                                   "route '%s' before this one matches everything; put it last",
+                                   rules[i].name);
+    }
+    return status_ok();
+}
+
 status policy_read_routes(policy_reader *r, const yaml_node *n) {
     if (!n) return status_ok();
     routing_rule *items;
@@ -152,10 +172,7 @@ status policy_read_routes(policy_reader *r, const yaml_node *n) {
     int count = 0;
     for (const yaml_node *rule = n->first; rule; rule = rule->next) {
         TRY(read_rule(r, rule, &items[count]));
-        for (int i = 0; i < count; i++)
-            if (strcmp(items[i].name, items[count].name) == 0)
-                return yaml_tree_error(&r->tree, yaml_tree_find(rule, "name"),
-                                       "two routes are called '%s'", items[i].name);
+        TRY(check_place(r, rule, items, count));
         count++;
     }
     r->policy->rules = items;

@@ -154,6 +154,7 @@ static void errors_name_line_and_column(void **state) {
     bad(UPSTREAMS "routes: [{name: a, upstreams: [middle]}]\n", "there is no upstream 'middle'");
     bad(UPSTREAMS "routes: [{name: a, upstreams: [near, near]}]\n", "'near' comes twice");
     bad(UPSTREAMS "routes: [{name: a}, {name: a}]\n", "two routes are called 'a'");
+    bad("routes: [{name: a}, {name: b}]\n", "f:1:21: route 'a' before this one matches everything");
     bad(UPSTREAMS "routes: [{name: a, upstreams: [near], weights: {far: 1}}]\n",
         "'far' is neither");
     bad(UPSTREAMS "routes: [{name: a, upstreams: [near], weights: {near: 0}}]\n", "add up to");

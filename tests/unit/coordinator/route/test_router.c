@@ -383,7 +383,7 @@ static void nothing_local_only_ever_leaves(void **state) {
     fixture *x = *state;
     rng r = rng_make(20261124);
     int left = 0, stayed = 0;
-    for (int i = 0; i < 1000000; i++) {
+    for (int i = 0; i < 250000; i++) {
         random_facts(&r, &x->f);
         if (i % 4096 == 0) {
             arena_destroy(x->memory);
@@ -402,7 +402,7 @@ static void nothing_local_only_ever_leaves(void **state) {
         d->upstream_count ? left++ : stayed++;
     }
     print_message("%d may leave, %d stay\n", left, stayed);
-    assert_true(left > 20000 && stayed > 20000);
+    assert_true(left > 5000 && stayed > 5000);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
