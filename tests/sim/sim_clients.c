@@ -13,7 +13,8 @@
 enum {
     ALIVE_MAX = 4096,
     PROMPTS = 5,
-    KILLS_MAX = 3, // groups that one request may take with it: one, again alone, and bad luck
+    KILLS_MAX =
+        6, // groups that one request may take with it: among others, alone, alone; and bad luck
 };
 
 typedef struct heard {
