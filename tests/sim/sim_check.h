@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "tests/sim/sim_schedule.h"
 
@@ -30,7 +31,8 @@ extern sim_place *sim_here;
             fprintf(stderr, "  [%s at %s:%d]\n", #condition, __FILE__, __LINE__);                  \
             snprintf(sim_here->violation, sizeof sim_here->violation, "%s:%d", __FILE__,           \
                      __LINE__);                                                                    \
-            exit(1);                                                                               \
+            fflush(stderr);                                                                        \
+            _exit(1);                                                                              \
         }                                                                                          \
     } while (0)
 

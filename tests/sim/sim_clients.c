@@ -30,6 +30,7 @@ typedef struct asked {
     bool cancelled, quarantined;
     int kills;
     int64_t asked_ns;
+    uint64_t salt;  // of the model as it was then
     int max_tokens; // as the client said
     int model;      // of the site
     sim_away away;
@@ -135,7 +136,7 @@ static void expect_answers(asked *a) {
     for (int i = 0; i < r->n && i < SIM_N_MAX;
          i++) { // the second bound is for gcc, which cannot see it
         a->answers[i].text = buf_make(1 << 16);
-        sim_expect(r, i, limit < 0 ? 0 : limit, &a->answers[i].expected);
+        sim_expect(r, a->salt, i, limit < 0 ? 0 : limit, &a->answers[i].expected);
     }
 }
 
@@ -169,6 +170,7 @@ core_request *sim_clients_ask(sim_clients *c, int64_t now_ns, bool calm) {
     r->sink = a;
     a->request = r;
     a->asked_ns = now_ns;
+    a->salt = sim_salt(r->model, c->site->versions[a->model]);
     a->max_tokens = r->max_tokens;
     sim_away_begin(&a->away, r);
     expect_answers(a);
@@ -203,12 +205,12 @@ void sim_clients_cancelled(sim_clients *c, uint64_t id) {
     find(c, id, NULL)->cancelled = true;
 }
 
-static void hear_prompt(const core_request *r, heard *h, const answer_piece *p) {
+static void hear_prompt(const core_request *r, uint64_t salt, heard *h, const answer_piece *p) {
     SIM_CHECK(h->token_count == 0 && r->prompt_logprobs && p->size == 0, "prompt logprobs late");
     for (int i = 0; i < p->token_count; i++) {
         int at = h->prompt_told++;
         SIM_CHECK(at < r->prompt_count && p->tokens[i] == r->prompt[at], "prompt token %d", at);
-        uint64_t entry = sim_salt(r->model), folded = 0;
+        uint64_t entry = salt, folded = 0;
         for (int k = 0; k < at; k++)
             folded = sim_fold(folded, entry = sim_entry(entry, r->prompt[k]));
         float expected = sim_logprob(folded, r->prompt[at]);
@@ -232,7 +234,7 @@ void sim_clients_hear_piece(sim_clients *c, uint64_t id, const answer_piece *p) 
     heard *h = &a->answers[p->index];
     SIM_CHECK(h->finish == ANSWER_GOES_ON, "a piece after the last piece");
     if (p->prompt) {
-        hear_prompt(a->request, h, p);
+        hear_prompt(a->request, a->salt, h, p);
         return;
     }
     if (p->tool) {

@@ -19,6 +19,7 @@ typedef struct sim_site {
     bool timid; // nothing goes wrong
     int model_count;
     const char *models[SIM_MODELS_MAX];
+    int versions[SIM_MODELS_MAX];       // of the files that its groups serve, or served last
     bool served[SIM_MODELS_MAX];        // by a group of ours, if it lives
     int least_capacity[SIM_MODELS_MAX]; // tokens that the smallest KV store of its groups holds
     upstreams_policy upstreams;

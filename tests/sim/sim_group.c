@@ -26,12 +26,12 @@ struct sim_group {
     slot *slots;
 };
 
-sim_group *sim_group_create(const cluster_limits *limits, int kv_blocks, const char *model) {
+sim_group *sim_group_create(const cluster_limits *limits, int kv_blocks, uint64_t salt) {
     sim_group *g = calloc(1, sizeof *g);
     SIM_CHECK(g, "no memory");
     g->limits = *limits;
     g->kv_blocks = kv_blocks;
-    g->salt = sim_salt(model);
+    g->salt = salt;
     g->entries = calloc((size_t)kv_blocks * (size_t)limits->block_tokens, sizeof *g->entries);
     g->slots = calloc((size_t)limits->max_seqs, sizeof *g->slots);
     SIM_CHECK(g->entries && g->slots, "no memory");

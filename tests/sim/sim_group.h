@@ -10,7 +10,7 @@
 
 typedef struct sim_group sim_group;
 
-sim_group *sim_group_create(const cluster_limits *limits, int kv_blocks, const char *model);
+sim_group *sim_group_create(const cluster_limits *limits, int kv_blocks, uint64_t salt);
 void sim_group_destroy(sim_group *g); // NULL is allowed
 
 // Runs one step; result->memory is the caller's.

@@ -31,8 +31,8 @@ static uint64_t mix(uint64_t a, uint64_t b) {
     return z ^ (z >> 31);
 }
 
-uint64_t sim_salt(const char *model) {
-    uint64_t salt = 0;
+uint64_t sim_salt(const char *model, int version) {
+    uint64_t salt = (uint64_t)version;
     for (; *model; model++) salt = mix(salt, (unsigned char)*model);
     return salt;
 }
@@ -93,12 +93,12 @@ static bool cut_at_stop(const core_request *r, buf *text) {
     return true;
 }
 
-void sim_expect(const core_request *r, int index, int limit, sim_answer *out) {
+void sim_expect(const core_request *r, uint64_t salt, int index, int limit, sim_answer *out) {
     memset(out, 0, sizeof *out);
     out->text = buf_make(1 << 16);
     out->finish = ANSWER_LENGTH;
     buf bytes = buf_make(1 << 16);
-    uint64_t entry = sim_salt(r->model), folded = 0, answer_hash = 0;
+    uint64_t entry = salt, folded = 0, answer_hash = 0;
     for (int i = 0; i < r->prompt_count; i++) {
         entry = sim_entry(entry, r->prompt[i]);
         folded = sim_fold(folded, entry);

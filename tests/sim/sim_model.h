@@ -19,7 +19,7 @@ enum { SIM_VOCAB = 48, SIM_EOS = 0, SIM_CONTEXT = 160 };
 
 vocabulary sim_vocabulary(void);
 
-uint64_t sim_salt(const char *model); // before the first entry: models differ in it alone
+uint64_t sim_salt(const char *model, int version);  // before the first entry: models differ in it
 uint64_t sim_entry(uint64_t before, int32_t token); // KV entry after `before`
 uint64_t sim_fold(uint64_t folded, uint64_t entry); // attention over one more entry
 // The token that follows. `answer_hash` covers the answer so far when a penalty looks at it.
@@ -37,7 +37,7 @@ typedef struct sim_answer {
 } sim_answer;
 
 // The answer of index `index` to a request, cut at `limit` tokens.
-void sim_expect(const core_request *r, int index, int limit, sim_answer *out);
+void sim_expect(const core_request *r, uint64_t salt, int index, int limit, sim_answer *out);
 void sim_answer_free(sim_answer *a);
 
 #endif

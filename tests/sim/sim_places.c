@@ -25,7 +25,7 @@ static int64_t arrival(place *p) {
     return p->arrived_ns = at;
 }
 
-void sim_places_open(world *w, const char *model, uint64_t seed) {
+void sim_places_open(world *w, int model, uint64_t seed) {
     static const char *const hosts[SIM_PLACES_MAX] = {"h0", "h1", "h2", "h3", "h4", "h5"};
     place *p = &w->places.items[w->places.count];
     *p = (place){.random = rng_make(seed), .model = model, .silent_rank = -1};
@@ -49,6 +49,7 @@ static void stop(world *w, place *p) {
     p->epoch = 0;
     p->ready = p->hangs = p->dead = false;
     p->slow_ms = 0;
+    if (!w->quiet && !w->timid && sim_below(&p->random, 12) == 0) p->version++; // new files
     later(w, p, sim_later(&p->random, 20, 600), SIM_REGISTER);
 }
 
@@ -94,14 +95,30 @@ void sim_places_plan(world *w, uint64_t epoch, step_plan *plan) {
     if (p->plan_count == 1) begin_step(w, p);
 }
 
+// Groups of one model serve the same files: others are refused while one is there.
+static bool is_other_version(const world *w, const place *p) {
+    bool others = false;
+    for (int i = 0; i < w->places.count; i++) {
+        const place *o = &w->places.items[i];
+        others = others || (o->model == p->model && (o->epoch || o->ghost_count > 0));
+    }
+    return others && p->version != w->site.versions[p->model];
+}
+
 void sim_places_reply(world *w, core_effect *e) {
     place *p = e->joined.reply;
     if (w->weather.shutting_down && e->joined.why.code == STATUS_UNAVAILABLE) return;
+    if (e->joined.why.code == STATUS_FAILED_PRECONDITION && is_other_version(w, p)) {
+        p->version = w->site.versions[p->model];
+        later(w, p, sim_later(&p->random, 20, 600), SIM_REGISTER);
+        return;
+    }
     SIM_CHECK(status_is_ok(&e->joined.why), "a registration was refused: %s",
               e->joined.why.message);
     SIM_CHECK(e->joined.response.ranks == p->ranks && p->epoch == 0, "a reply for another group");
     SIM_CHECK(e->epoch > 0 && !place_of(w, e->epoch), "an epoch twice");
     p->epoch = e->epoch;
+    w->site.versions[p->model] = p->version;
     p->limits = e->joined.response.limits;
     p->silent_rank = -1;
     p->begun = p->may_lose = 0;
@@ -144,10 +161,11 @@ void sim_places_notice(world *w, const core_notice *n) {
 
 static void do_register(world *w, place *p) {
     static const int32_t pids[SIM_RANKS_MAX] = {10, 11, 12};
+    snprintf(p->fingerprint, sizeof p->fingerprint, "f%d", p->version);
     p->registration = (register_request){.protocol = CLUSTER_PROTOCOL,
                                          .version = OCTANT_VERSION,
-                                         .model = p->model,
-                                         .fingerprint = "f",
+                                         .model = w->site.models[p->model],
+                                         .fingerprint = p->fingerprint,
                                          .backend = "sim",
                                          .ranks = p->ranks,
                                          .hosts = p->hosts,
@@ -164,7 +182,8 @@ static void do_loaded(world *w, place *p) {
         return;
     }
     p->ready = true;
-    p->group = sim_group_create(&p->limits, p->kv_blocks, p->model);
+    p->group =
+        sim_group_create(&p->limits, p->kv_blocks, sim_salt(w->site.models[p->model], p->version));
     core_event e = {
         .kind = CORE_GROUP_READY, .epoch = p->epoch, .ready = {.kv_blocks = p->kv_blocks}};
     sim_handle(w, &e);

@@ -16,7 +16,8 @@ struct world;
 
 typedef struct place {
     rng random;
-    const char *model;
+    int model;      // of the site
+    int version;    // of its files here
     uint64_t epoch; // 0: nothing registered
     int ranks, kv_blocks;
     cluster_limits limits;
@@ -37,6 +38,7 @@ typedef struct place {
     int ghost_count;
     register_request registration; // borrowed by the core until it replies
     const char *hosts[SIM_RANKS_MAX];
+    char fingerprint[16];
 } place;
 
 typedef struct sim_places {
@@ -45,8 +47,8 @@ typedef struct sim_places {
     model_config config; // of every model
 } sim_places;
 
-// A place for `model`, whose first registration is sent at once.
-void sim_places_open(struct world *w, const char *model, uint64_t seed);
+// A place for a model of the site, whose first registration is sent at once.
+void sim_places_open(struct world *w, int model, uint64_t seed);
 void sim_places_close(struct world *w);
 
 // Effects.
