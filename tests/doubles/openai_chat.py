@@ -147,4 +147,4 @@ def error_event(name, number):
 def limits(left):
     return {"x-request-id": f"req_{left}", "openai-processing-ms": "12",
             "x-ratelimit-limit-requests": "10000", "x-ratelimit-remaining-requests": str(left), "x-ratelimit-reset-requests": "6ms",
-            "x-ratelimit-limit-tokens": "2000000", "x-ratelimit-remaining-tokens": str(left * 200), "x-ratelimit-reset-tokens": "1m0.5s"}
+            "x-ratelimit-limit-tokens": "2000000", "x-ratelimit-remaining-tokens": str(left * 200), "x-ratelimit-reset-tokens": "1m0.5s" if left else "500ms"}

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from cluster import BIN, ROOT, Cluster
+from upstream_doubles import Doubles
 
 
 @pytest.fixture(scope="session")
@@ -40,4 +41,11 @@ def programs():
 def cluster(tiny_model):
     """One coordinator and one group of two ranks of the tiny model, named "tiny"."""
     with Cluster(tiny_model, ranks=2, name="tiny") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def doubles(tmp_path_factory):
+    """The closed APIs' doubles (tests/doubles), fresh for each module."""
+    with Doubles(tmp_path_factory.mktemp("doubles"), tls=True) as running:
         yield running

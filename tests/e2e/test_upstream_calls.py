@@ -4,19 +4,13 @@ import itertools
 import json
 import queue
 import subprocess
-import sys
 import threading
 
 import pytest
 
-from cluster import BUILD, PATIENCE, ROOT
+from cluster import BUILD, PATIENCE
+from upstream_doubles import APIS, KEY, TEXT, WORDS, canonical
 
-sys.path.insert(0, str(ROOT / "tests"))
-from doubles.answers import WORDS, canonical  # noqa: E402
-from doubles.running import BASES, KEY, Doubles  # noqa: E402
-
-TEXT = canonical(WORDS)
-APIS = list(BASES)
 HELLO = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "hello"}]
 TOOL = {"type": "function", "function": {"name": "search", "description": "finds", "parameters": {
     "type": "object", "properties": {"query": {"type": "string"}, "count": {"type": "integer"}}}}}
@@ -76,12 +70,6 @@ class Caller:
     def close(self):
         self.process.stdin.close()
         return self.process.wait(60 * PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def doubles(tmp_path_factory):
-    with Doubles(tmp_path_factory.mktemp("doubles"), tls=True) as running:
-        yield running
 
 
 def target(api, url, **more):

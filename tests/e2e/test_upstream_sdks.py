@@ -1,7 +1,6 @@
 """The official openai, anthropic and google-genai packages, unmodified, against the doubles: what these packages accept is what Octant
 may take for the closed APIs."""
 import ssl
-import sys
 
 import anthropic
 import openai
@@ -10,20 +9,9 @@ from google import genai
 from google.genai import errors as genai_errors
 from google.genai import types
 
-from cluster import ROOT
+from upstream_doubles import KEY, TEXT, WORDS, canonical
 
-sys.path.insert(0, str(ROOT / "tests"))
-from doubles.answers import WORDS, canonical  # noqa: E402
-from doubles.running import KEY, Doubles  # noqa: E402
-
-TEXT = canonical(WORDS)
 SCHEMA = {"type": "object", "properties": {"query": {"type": "string"}, "count": {"type": "integer"}}, "required": ["query"]}
-
-
-@pytest.fixture(scope="module")
-def doubles(tmp_path_factory):
-    with Doubles(tmp_path_factory.mktemp("doubles"), tls=True) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
