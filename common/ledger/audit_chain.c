@@ -219,9 +219,25 @@ static status check_triggers(walk *w) {
     return status_ok();
 }
 
+// Who begins a new chain in place of the old one has to think of the calls, too.
+static status check_calls(walk *w) {
+    int64_t count;
+    TRY(database_number(w->db,
+                        "SELECT count(*) FROM call WHERE http_status > 0 AND (request_id, upstream)"
+                        " NOT IN (SELECT request_id, upstream FROM audit)",
+                        0, &count));
+    if (count > 0)
+        broken(w, w->report->rows,
+               "no row is broken, but %" PRId64 " calls that an upstream answered have none",
+               count);
+    return status_ok();
+}
+
 static status walk_all(walk *w) {
+    TRY(database_run(w->db, "BEGIN")); // one moment for rows and calls
     TRY(walk_rows(w));
     if (!w->report->broken) check_end(w);
+    if (!w->report->broken) TRY(check_calls(w));
     return w->report->broken ? status_ok() : check_triggers(w);
 }
 

@@ -57,7 +57,8 @@ typedef struct audit_report {
     char why[256];      // one line
 } audit_report;
 
-// Walks the whole chain. An error says that it could not be walked (no ledger, not readable); a
+// Walks the whole chain; also, that every call which an upstream answered has its row, and that the
+// triggers are there. An error says that it could not be walked (no ledger, not readable); a
 // broken chain is an answer. `expect`: a head noted earlier, or NULL.
 status audit_verify(const char *data_dir, const audit_head *expect, audit_report *out);
 

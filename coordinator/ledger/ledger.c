@@ -112,6 +112,10 @@ static void put_host(char *out, size_t room, const char *url) {
 
 static status leave(void *ledger_, const leave_record *r) {
     ledger *l = ledger_;
+    if (r->privacy == PRIVACY_LOCAL_ONLY) { // the last of several that refuse this
+        atomic_fetch_add(&l->refused, 1);
+        return status_error(STATUS_PERMISSION_DENIED, "a local-only request may not leave");
+    }
     int64_t deadline = clock_now_ns() + l->leave_wait_ns, at_us = clock_unix_us();
     char host[LEDGER_NAME_MAX];
     put_host(host, sizeof host, r->upstream->base_url);

@@ -207,6 +207,35 @@ static void test_no_text_in_the_books(void **state) {
     remove_folder(&f);
 }
 
+static void test_local_only_never_leaves(void **state) {
+    (void)state;
+    folder f = make_folder();
+    ledger *l = open_ledger(&f, 0);
+    usage_port port = ledger_port(l);
+    leave_record r = leaving("r");
+    r.privacy = PRIVACY_LOCAL_ONLY;
+    assert_int_equal(port.leave(port.ledger, &r).code, STATUS_PERMISSION_DENIED);
+    assert_int_equal(ledger_look(l).refused, 1);
+    ledger_close(l);
+    assert_int_equal(verify(&f).rows, 1);
+    remove_folder(&f);
+}
+
+static void test_a_call_without_a_row_is_found(void **state) {
+    (void)state;
+    folder f = make_folder();
+    ledger *l = open_ledger(&f, 0);
+    status s = leave(l, "seen");
+    assert_true(status_is_ok(&s));
+    call(l, "seen", 1, 1, false);
+    call(l, "unseen", 1, 1, false);
+    ledger_close(l);
+    audit_report r = verify(&f);
+    assert_true(r.broken);
+    assert_non_null(strstr(r.why, "1 calls that an upstream answered"));
+    remove_folder(&f);
+}
+
 static void test_books_go_on_after_a_restart(void **state) {
     (void)state;
     folder f = make_folder();
@@ -576,6 +605,8 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows_are_kept),
         cmocka_unit_test(test_no_text_in_the_books),
+        cmocka_unit_test(test_local_only_never_leaves),
+        cmocka_unit_test(test_a_call_without_a_row_is_found),
         cmocka_unit_test(test_books_go_on_after_a_restart),
         cmocka_unit_test(test_one_coordinator_a_directory),
         cmocka_unit_test(test_calls_under_way_count),
