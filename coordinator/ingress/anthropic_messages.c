@@ -1,4 +1,5 @@
-// Where the two forms differ: the system text stands apart there and is the first message here; a
+// Where the two forms differ: the system text stands apart there (before version 2026-10-21 always)
+// and is the first message here; a
 // tool's results are blocks of the user's turn there and messages of their own here; a call's input
 // is an object there and JSON text here. Thinking blocks are left out, as the API itself does with
 // those of earlier turns.
@@ -111,14 +112,26 @@ static bool add_block(const json_t *block, bool assistant, const place *at, bloc
                   type ? type : "");
 }
 
+static bool add_system(const json_t *content, const place *at, json_t *messages, refusal *why) {
+    json_t *text = NULL;
+    return text_content(content, at, &text, why) &&
+           (!json_array_append_new(messages,
+                                   json_pack("{s:s, s:o}", "role", "system", "content", text)) ||
+            no_memory(why));
+}
+
 static bool add_message(const json_t *message, size_t i, json_t *messages, refusal *why) {
     place at;
     snprintf(at.path, sizeof at.path, "messages.%zu.role", i);
     const char *role = text_of(message, "role");
-    bool assistant = role && !strcmp(role, "assistant");
-    if (!role || (!assistant && strcmp(role, "user")))
-        return invalid(&at, "expected 'user' or 'assistant'; a system text goes to 'system'", why);
     const json_t *content = json_object_get(message, "content");
+    bool assistant = role && !strcmp(role, "assistant");
+    if (role && !strcmp(role, "system")) {
+        snprintf(at.path, sizeof at.path, "messages.%zu.content", i);
+        return add_system(content, &at, messages, why);
+    }
+    if (!role || (!assistant && strcmp(role, "user")))
+        return invalid(&at, "expected 'user', 'assistant' or 'system'", why);
     snprintf(at.path, sizeof at.path, "messages.%zu.content", i);
     if (json_is_string(content))
         return !json_array_append_new(messages,
@@ -146,19 +159,17 @@ static bool add_message(const json_t *message, size_t i, json_t *messages, refus
 static bool convert_messages(const json_t *body, json_t *out, refusal *why) {
     const json_t *system = json_object_get(body, "system"),
                  *list = json_object_get(body, "messages");
-    json_t *messages = json_array(), *text = NULL;
+    json_t *messages = json_array();
     json_object_set_new(out, "messages", messages);
-    if (system && !json_is_null(system)) {
-        if (!text_content(system, &(place){"system"}, &text, why)) return false;
-        json_array_append_new(messages, json_pack("{s:s, s:o}", "role", "system", "content", text));
-    }
+    if (system && !json_is_null(system) && !add_system(system, &(place){"system"}, messages, why))
+        return false;
     if (!json_is_array(list) || !json_array_size(list))
         return invalid(&(place){"messages"}, "at least one message is required", why);
     for (size_t i = 0; i < json_array_size(list); i++)
         if (!add_message(json_array_get(list, i), i, messages, why)) return false;
     const char *last = text_of(json_array_get(list, json_array_size(list) - 1), "role");
     // As Anthropic's own models say it from Claude 4.6 on, so that clients know what to do.
-    return !strcmp(last, "user") ||
+    return strcmp(last, "assistant") ||
            refuse(
                why, STATUS_INVALID_ARGUMENT, "messages", "invalid_value",
                "This model does not support assistant message prefill. The conversation must end "

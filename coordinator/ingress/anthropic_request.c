@@ -4,8 +4,6 @@
 #include <limits.h>
 #include <string.h>
 
-#include "common/base/json.h"
-#include "common/base/utf8.h"
 #include "coordinator/ingress/anthropic_messages.h"
 #include "coordinator/ingress/body_fields.h"
 #include "coordinator/ingress/openai_messages.h"
@@ -99,22 +97,10 @@ static bool parse_conversation(const json_t *body, generate_request *g, refusal 
     return good;
 }
 
-static bool parse_body(const char *bytes, size_t size, json_t **out, refusal *why) {
-    if (!utf8_is_valid(bytes, size))
-        return refuse(why, STATUS_INVALID_ARGUMENT, NULL, NULL,
-                      "The body is not valid UTF-8. Send JSON encoded as UTF-8 (RFC 8259).");
-    status s = json_parse(bytes, size, out);
-    if (s.code != STATUS_OK)
-        return refuse(why, STATUS_INVALID_ARGUMENT, NULL, NULL, "The body is not JSON: %s",
-                      s.message);
-    return json_is_object(*out) ||
-           refuse(why, STATUS_INVALID_ARGUMENT, NULL, NULL, "The body must be a JSON object.");
-}
-
 static bool parse(const char *body, size_t size, bool counting, anthropic_request *out,
                   refusal *why) {
     generate_request *g = &out->generate;
-    if (!parse_body(body, size, &out->body, why) || !check_names(out->body, why)) return false;
+    if (!body_parse(body, size, &out->body, why) || !check_names(out->body, why)) return false;
     const json_t *metadata = body_field(out->body, "metadata");
     if (!body_string(out->body, "model", &g->model, why) ||
         !body_bool(out->body, "stream", &out->stream, why) ||

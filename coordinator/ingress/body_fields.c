@@ -3,6 +3,9 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/base/json.h"
+#include "common/base/utf8.h"
+
 const json_t *body_field(const json_t *object, const char *name) {
     const char *dot = strrchr(name, '.');
     const json_t *value = json_object_get(object, dot ? dot + 1 : name);
@@ -93,4 +96,20 @@ bool body_string(const json_t *object, const char *name, const char **value, ref
                       "Invalid '%s': the string holds a NUL character.", name);
     *value = json_string_value(field);
     return true;
+}
+
+// jansson refuses invalid UTF-8 too, but names a column, not the cause.
+bool body_parse(const char *bytes, size_t size, json_t **out, refusal *why) {
+    *out = NULL;
+    if (!utf8_is_valid(bytes, size))
+        return refuse(why, STATUS_INVALID_ARGUMENT, NULL, NULL,
+                      "The body is not valid UTF-8. Send JSON encoded as UTF-8 (RFC 8259).");
+    status s = json_parse(bytes, size, out);
+    if (s.code != STATUS_OK)
+        return refuse(why, STATUS_INVALID_ARGUMENT, NULL, NULL,
+                      "We could not parse the JSON body of your request: %s", s.message);
+    if (json_is_object(*out)) return true;
+    json_decref(*out);
+    *out = NULL;
+    return refuse(why, STATUS_INVALID_ARGUMENT, NULL, NULL, "The body must be a JSON object.");
 }

@@ -13,6 +13,9 @@
 
 #include "coordinator/ingress/refusal.h"
 
+// The whole body: a JSON object, which the caller frees. NULL on a refusal.
+bool body_parse(const char *bytes, size_t size, json_t **out, refusal *why);
+
 // The value, or NULL when it is absent or null.
 const json_t *body_field(const json_t *object, const char *name);
 

@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/base/json.h"
-#include "common/base/utf8.h"
 #include "coordinator/ingress/body_fields.h"
 
 typedef enum treatment { TAKEN, IGNORED, REFUSED } treatment;
@@ -215,27 +213,13 @@ static bool parse_stream(const json_t *body, openai_request *out, refusal *why) 
     return body_bool(options, "stream_options.include_usage", &out->include_usage, why);
 }
 
-// jansson refuses invalid UTF-8 too, but names a column, not the cause.
-static bool parse_json(const char *bytes, size_t size, json_t **out, refusal *why) {
-    if (!utf8_is_valid(bytes, size))
-        return refuse(why, STATUS_INVALID_ARGUMENT, NULL, NULL,
-                      "The body is not valid UTF-8. Send JSON encoded as UTF-8 (RFC 8259).");
-    status s = json_parse(bytes, size, out);
-    if (s.code != STATUS_OK)
-        return refuse(why, STATUS_INVALID_ARGUMENT, NULL, NULL,
-                      "We could not parse the JSON body of your request: %s", s.message);
-    if (!json_is_object(*out))
-        return refuse(why, STATUS_INVALID_ARGUMENT, NULL, NULL, "The body must be a JSON object.");
-    return true;
-}
-
 bool openai_parameters_parse(openai_endpoint endpoint, const char *body, size_t size,
                              openai_request *out, refusal *why) {
     *out = (openai_request){.endpoint = endpoint};
     if (!generate_request_init(&out->generate))
         return refuse(why, STATUS_RESOURCE_EXHAUSTED, NULL, NULL, "out of memory for a request");
     generate_request *g = &out->generate;
-    if (!parse_json(body, size, &out->body, why) || !check_names(endpoint, out->body, why))
+    if (!body_parse(body, size, &out->body, why) || !check_names(endpoint, out->body, why))
         return false;
     int64_t n = 1;
     if (!body_string(out->body, "model", &g->model, why) ||

@@ -17,7 +17,7 @@ typedef struct bad_body {
 } bad_body;
 
 static const bad_body BAD[] = {
-    {"", "", "not JSON"},
+    {"", "", "parse the JSON body"},
     {"[]", "", "JSON object"},
     {"{\"messages\":\"\xff\"}", "", "UTF-8"},
     {"{" HI ",\"max_tokens\":9}", "model", "model: Field required"},
@@ -25,9 +25,11 @@ static const bad_body BAD[] = {
     {"{" HI ",\"model\":\"m\",\"max_tokens\":0}", "max_tokens", "max_tokens"},
     {"{" BASE "}", "messages", "at least one"},
     {"{" BASE ",\"messages\":[]}", "messages", "at least one"},
-    {"{" BASE ",\"messages\":[7]}", "messages.0.role", "'user' or 'assistant'"},
-    {"{" BASE ",\"messages\":[{\"role\":\"system\",\"content\":\"x\"}]}", "messages.0.role",
-     "goes to 'system'"},
+    {"{" BASE ",\"messages\":[7]}", "messages.0.role", "'user', 'assistant'"},
+    {"{" BASE ",\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", "messages.0.role",
+     "'assistant' or 'system'"},
+    {"{" BASE ",\"messages\":[{\"role\":\"system\",\"content\":[{\"type\":\"image\"}]}]}",
+     "messages.0.content", "only text blocks"},
     {"{" BASE ",\"messages\":[{\"role\":\"user\",\"content\":[]}]}", "messages.0.content",
      "at least one block"},
     {"{" BASE ",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image\"}]}]}",
@@ -112,14 +114,15 @@ static void test_conversation(void **state) {
         "\"signature\":\"s\"},{\"type\":\"text\",\"text\":\"b\"},{\"type\":\"tool_use\",\"id\":"
         "\"t\",\"name\":\"look\",\"input\":{\"x\":1}}]},"
         "{\"role\":\"user\",\"content\":[{\"type\":\"tool_result\",\"tool_use_id\":\"t\","
-        "\"content\":[{\"type\":\"text\",\"text\":\"r\"}]},{\"type\":\"text\",\"text\":\"c\"}]}]}",
+        "\"content\":[{\"type\":\"text\",\"text\":\"r\"}]},{\"type\":\"text\",\"text\":\"c\"}]},{"
+        "\"role\":\"system\",\"content\":\"s\"}]}",
         false);
     json_t *wanted = json_loads(
         "[{\"role\":\"system\",\"content\":\"Be\\nbrief\"},{\"role\":\"user\",\"content\":\"a\"},"
         "{\"role\":\"assistant\",\"content\":\"b\",\"tool_calls\":[{\"id\":\"t\",\"type\":"
         "\"function\",\"function\":{\"name\":\"look\",\"arguments\":{\"x\":1}}}]},"
         "{\"role\":\"tool\",\"tool_call_id\":\"t\",\"content\":\"r\"},"
-        "{\"role\":\"user\",\"content\":\"c\"}]",
+        "{\"role\":\"user\",\"content\":\"c\"},{\"role\":\"system\",\"content\":\"s\"}]",
         0, NULL);
     char *got = json_dumps(r.generate.messages, JSON_COMPACT);
     if (!json_equal(r.generate.messages, wanted)) fail_msg("%s", got);
