@@ -53,6 +53,7 @@ status register_request_encode(const register_request *m, buf *out) {
     to.n_hosts = to.n_pids = (size_t)m->ranks;
     to.hosts = (char **)m->hosts;
     to.pids = (int32_t *)m->pids;
+    to.spare = m->spare;
     return protobuf_encode(&to.base, "RegisterRequest", out);
 }
 
@@ -95,6 +96,7 @@ static status take_register(const pb_register *from, register_request *out) {
     out->model = from->model;
     out->fingerprint = from->fingerprint;
     out->backend = from->backend;
+    out->spare = from->spare;
     TRY(take_card(from, &out->card));
     return take_ranks(from, out);
 }

@@ -127,6 +127,7 @@ typedef struct register_request {
     int ranks;
     const char **hosts;  // (ranks)
     const int32_t *pids; // (ranks)
+    bool spare;          // takes new work only while no other group of the model is ready
 } register_request;
 
 typedef struct register_response {

@@ -116,6 +116,7 @@ static status ask(const join *j, leader_link *link, int64_t deadline_ns, buf *re
         .ranks = ranks,
         .hosts = hosts,
         .pids = pids,
+        .spare = j->o.o->spare,
     };
     return leader_link_register(link, &request, deadline_ns, response);
 }

@@ -64,6 +64,8 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
          "GGUF file or Hugging Face folder; the same on every host"},
         {"name", CONFIG_STRING, &o->name, 0, 0, NULL, "NAME",
          "what clients call the model; default: from the files"},
+        {"spare", CONFIG_BOOL, &o->spare, 0, 0, NULL, NULL,
+         "stand by: take new work only while no other group of the model is ready"},
         {"threads", CONFIG_INT, &o->threads, 0, 1024, NULL, NULL,
          "threads of this rank; 0: its share of the host's cores"},
         {"pin", CONFIG_BOOL, &o->pin, 0, 0, NULL, NULL,

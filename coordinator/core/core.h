@@ -303,6 +303,7 @@ typedef struct core_group_view {
     const char *reason; // why, when LOST or drained; else ""
     uint64_t epoch;
     group_state state;
+    bool spare; // stands by for the others of its model
     int ranks_count;
     const core_rank_view *ranks;
     int kv_blocks_total, kv_blocks_used, kv_blocks_cached; // used + cached + free = total

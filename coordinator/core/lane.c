@@ -84,6 +84,15 @@ int lane_groups(const core *c, const lane *l, group_state state) {
     return count;
 }
 
+bool lane_feeds(const core *c, const group *g) {
+    if (g->state != GROUP_READY) return false;
+    for (int i = 0; g->spare && i < c->group_count; i++)
+        if (c->groups[i]->lane == g->lane && c->groups[i]->state == GROUP_READY &&
+            !c->groups[i]->spare)
+            return false;
+    return true;
+}
+
 bool lane_has_hope(const core *c, const lane *l) {
     for (int i = 0; i < c->group_count; i++)
         if (c->groups[i]->lane == l) return true;

@@ -29,6 +29,9 @@ int lane_waiting(const lane *l);
 
 // Groups of the lane in a state.
 int lane_groups(const core *c, const lane *l, group_state state);
+// It is given new sequences: it is READY and no spare, or a spare and none of the others is READY.
+bool lane_feeds(const core *c, const group *g);
+
 // Somebody serves or will serve: a READY, STARTING or DRAINING group.
 bool lane_has_hope(const core *c, const lane *l);
 

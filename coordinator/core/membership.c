@@ -113,6 +113,13 @@ static void leave(core *c, group *g, loss_reason loss, const char *reason) {
     group_free(g);
 }
 
+static void note_spare(core *c, const lane *l) {
+    for (int i = 0; i < c->group_count; i++)
+        if (c->groups[i]->lane == l && c->groups[i]->spare && lane_feeds(c, c->groups[i]))
+            effects_log(c->out, LOG_WARN, "group", "%s of %s, a spare, takes over",
+                        c->groups[i]->id, l->model);
+}
+
 void membership_lose(core *c, group *g, loss_reason loss, int rank, const char *reason) {
     c->counters.groups_lost++;
     c->failover_due = true;
@@ -122,7 +129,9 @@ void membership_lose(core *c, group *g, loss_reason loss, int rank, const char *
     membership_notice(c, g, NOTICE_GROUP_LOST, loss, rank, reason);
     g->state = GROUP_LOST;
     put_back_all(c, g, true);
+    const lane *l = g->lane;
     leave(c, g, loss, reason);
+    note_spare(c, l);
 }
 
 // "rank 1 (node7, pid 4711)"

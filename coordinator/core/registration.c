@@ -101,6 +101,7 @@ static status join(core *c, const register_request *r, const model_config *confi
 static void enter(core *c, group *g, const register_request *r, const model_config *config) {
     g->epoch = c->next_epoch++;
     g->state = GROUP_STARTING;
+    g->spare = r->spare;
     g->registered_ns = c->now_ns;
     snprintf(g->id, sizeof g->id, "g%llu", (unsigned long long)c->next_group++);
     snprintf(g->backend, sizeof g->backend, "%s", r->backend);
@@ -143,6 +144,6 @@ void membership_register(core *c, const core_event *e) {
                                                  .heartbeat_ms = c->options.heartbeat_ms,
                                                  .limits = g->limits};
     membership_notice(c, g, NOTICE_GROUP_REGISTERED, LOSS_NONE, -1, g->backend);
-    effects_log(c->out, LOG_INFO, "group", "%s of %s STARTING: %d ranks, %s", g->id, g->lane->model,
-                g->ranks_count, g->backend);
+    effects_log(c->out, LOG_INFO, "group", "%s of %s STARTING: %d ranks, %s%s", g->id,
+                g->lane->model, g->ranks_count, g->backend, g->spare ? ", spare" : "");
 }

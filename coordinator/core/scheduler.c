@@ -84,7 +84,7 @@ static void note_admission(core *c, request *r) {
 static int lane_capacity(const core *c, const lane *l) {
     int most = 0;
     for (int i = 0; i < c->group_count; i++)
-        if (c->groups[i]->lane == l && c->groups[i]->state == GROUP_READY &&
+        if (c->groups[i]->lane == l && lane_feeds(c, c->groups[i]) &&
             group_capacity(c->groups[i]) > most)
             most = group_capacity(c->groups[i]);
     return most;
@@ -117,7 +117,7 @@ static bool is_anothers(const core *c, const group *g, const int32_t *tokens, in
                         int shared) {
     for (int i = 0; i < c->group_count; i++) {
         const group *o = c->groups[i];
-        bool open = o != g && o->lane == g->lane && o->state == GROUP_READY && o->free_count > 0 &&
+        bool open = o != g && o->lane == g->lane && lane_feeds(c, o) && o->free_count > 0 &&
                     !o->suspect && o->running.count <= g->running.count + AFFINITY_LOAD &&
                     known < group_capacity(o) && o->limits.block_tokens == g->limits.block_tokens;
         int theirs;
@@ -164,7 +164,7 @@ static bool admit(planner *p, sequence *s) {
 
 static void plan_admissions(planner *p) {
     group *g = p->group;
-    if (g->state != GROUP_READY) return;
+    if (!lane_feeds(p->core, g)) return;
     while (p->budget > 0 && g->free_count > 0 && p->plan.rows_count < g->limits.max_seqs) {
         sequence *s = lane_first(g->lane);
         if (!s || s->suspected || !admit(p, s)) return;
@@ -176,7 +176,7 @@ static void plan_admissions(planner *p) {
 static bool plan_suspect(planner *p) {
     group *g = p->group;
     if (!g->suspect) {
-        sequence *s = g->state == GROUP_READY && g->free_count > 0 ? lane_first(g->lane) : NULL;
+        sequence *s = lane_feeds(p->core, g) && g->free_count > 0 ? lane_first(g->lane) : NULL;
         if (!s || !s->suspected) return false;
         if (g->under_way_count > 0) return true; // drains first
         admit(p, s);                             // may also end it
@@ -190,7 +190,7 @@ static bool plan_suspect(planner *p) {
 
 // One more plan for a group, if there is something to do.
 static void plan_next(core *c, group *g) {
-    bool waits = g->free_count > 0 && lane_waiting(g->lane) > 0 && g->state == GROUP_READY;
+    bool waits = g->free_count > 0 && lane_waiting(g->lane) > 0 && lane_feeds(c, g);
     if (g->running.count == 0 && g->closing_count == 0 && !waits) return;
     planner p;
     planner_begin(&p, c, g);

@@ -176,6 +176,7 @@ typedef struct group {
     uint64_t epoch;
     lane *lane;
     group_state state;
+    bool spare;
     char backend[BACKEND_MAX + 1];
     cluster_limits limits;
     int ranks_count;

@@ -37,6 +37,7 @@ static bool see_group(const group *g, int64_t now_ns, arena *memory, core_group_
                              .reason = "",
                              .epoch = g->epoch,
                              .state = g->state,
+                             .spare = g->spare,
                              .ranks_count = g->ranks_count,
                              .ranks = see_ranks(g, now_ns, memory),
                              .running = g->running.count,

@@ -141,6 +141,7 @@ static void append_group(buf *out, const core_group_view *g) {
     buf_printf(out, ",\"epoch\":%" PRIu64 ",\"lost_ms\":%" PRId64 ",", g->epoch,
                g->lost_age_ns < 0 ? -1 : g->lost_age_ns / 1000000);
     append_text(out, "backend", g->backend);
+    buf_printf(out, ",\"spare\":%s", g->spare ? "true" : "false");
     buf_printf(out,
                ",\"kv_blocks_total\":%d,\"kv_blocks_used\":%d,\"kv_blocks_cached\":%d,\"running\":%"
                "d,\"slots\":%d,"

@@ -28,6 +28,7 @@ static register_request sample_register(void) {
                           .fingerprint = "0123456789abcdef0123456789abcdef",
                           .backend = "cpu-avx2",
                           .ranks = 3,
+                          .spare = true,
                           .hosts = hosts,
                           .pids = pids};
     m.card.count = 2;
@@ -54,6 +55,7 @@ static void test_register(void **state) {
     assert_string_equal(back.version, "0.1.0");
     assert_string_equal(back.fingerprint, m.fingerprint);
     assert_int_equal(back.ranks, 3);
+    assert_true(back.spare);
     assert_string_equal(back.hosts[2], "k\xc3\xb6ln");
     assert_int_equal(back.pids[2], 1 << 30);
     assert_int_equal(back.card.count, 2);

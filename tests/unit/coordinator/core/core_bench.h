@@ -33,6 +33,7 @@ typedef struct bench {
     answer_end end;
     char closed[CLUSTER_REASON_MAX]; // why the last group was closed
     step_plan plans[STEPS_MAX];      // not yet answered, oldest first
+    uint64_t of[STEPS_MAX];          // which group's
     int plan_count;
     bool drained;
     char said[4096], server[64]; // of all requests, in order
@@ -42,11 +43,27 @@ typedef struct bench {
     char partial[4096]; // of the last call
     core_notice_kind notice;
     loss_reason loss;
+    int lost_rank;
+    char poison[64]; // the last quarantined request
 } bench;
 
 static inline void decode(const void *owner, int32_t id, buf *out) {
     (void)owner;
     buf_printf(out, "%d ", id);
+}
+
+// The plan leaves the list; its memory is the caller's.
+static inline step_plan take_plan(bench *b, int i) {
+    step_plan plan = b->plans[i];
+    size_t rest = (size_t)(--b->plan_count - i);
+    memmove(b->plans + i, b->plans + i + 1, rest * sizeof *b->plans);
+    memmove(b->of + i, b->of + i + 1, rest * sizeof *b->of);
+    return plan;
+}
+
+static inline void drop_plans(bench *b, uint64_t epoch) {
+    for (int i = b->plan_count - 1; i >= 0; i--)
+        if (b->of[i] == epoch) arena_destroy(take_plan(b, i).memory);
 }
 
 static inline void take(bench *b, core_effect *e) {
@@ -68,6 +85,7 @@ static inline void take(bench *b, core_effect *e) {
         break;
     case CORE_SEND_PLAN:
         assert_true(b->plan_count < STEPS_MAX);
+        b->of[b->plan_count] = e->epoch;
         b->plans[b->plan_count++] = e->plan;
         break;
     case CORE_REGISTER_REPLY:
@@ -76,7 +94,7 @@ static inline void take(bench *b, core_effect *e) {
         break;
     case CORE_CLOSE_GROUP:
         snprintf(b->closed, sizeof b->closed, "%s", e->reason);
-        while (b->plan_count > 0) arena_destroy(b->plans[--b->plan_count].memory);
+        drop_plans(b, e->epoch);
         break;
     case CORE_DRAIN_REPLY:
         b->drained = e->drained.drained;
@@ -97,7 +115,12 @@ static inline void take(bench *b, core_effect *e) {
         break;
     case CORE_NOTICE:
         b->notice = e->notice.kind;
-        b->loss = e->notice.loss ? e->notice.loss : b->loss;
+        if (e->notice.kind == NOTICE_GROUP_LOST) {
+            b->loss = e->notice.loss;
+            b->lost_rank = e->notice.rank;
+        }
+        if (e->notice.kind == NOTICE_REQUEST_POISON)
+            snprintf(b->poison, sizeof b->poison, "%s", e->notice.text);
         break;
     case CORE_LOG:
         break;
@@ -155,14 +178,19 @@ static inline void beat(bench *b, int rank) {
     send(b, (core_event){.kind = CORE_HEARTBEAT, .heartbeat = {.epoch = b->epoch, .rank = rank}});
 }
 
-static inline void start_group(bench *b) {
+static inline void start_group_as(bench *b, bool spare) {
     register_request r = hello(2);
+    r.spare = spare;
     join(b, &r);
     assert_string_equal(b->joined.message, "");
     beat(b, 0);
     beat(b, 1);
     send(b,
          (core_event){.kind = CORE_GROUP_READY, .epoch = b->epoch, .ready = {.kv_blocks = BLOCKS}});
+}
+
+static inline void start_group(bench *b) {
+    start_group_as(b, false);
 }
 
 static inline uint64_t ask(bench *b, int prompt, int max_tokens) {
@@ -176,23 +204,29 @@ static inline uint64_t ask(bench *b, int prompt, int max_tokens) {
     r->prompt = tokens;
     r->prompt_count = prompt;
     r->max_tokens = max_tokens;
+    snprintf(r->public_id, sizeof r->public_id, "r%d", (int)r->id);
     r->deadline_ns = b->now + 100 * CLOCK_SECOND;
     send(b, (core_event){.kind = CORE_REQUEST, .request = r});
     return b->next_id; // the request may have ended, and be gone
 }
 
-// Answers the oldest plan with token 1 wherever one is asked for.
-static inline void answer(bench *b) {
-    assert_true(b->plan_count > 0);
-    step_plan plan = b->plans[0];
-    memmove(b->plans, b->plans + 1, (size_t)--b->plan_count * sizeof plan);
+// Answers plan i with token 1 wherever one is asked for.
+static inline void answer_plan(bench *b, int i) {
+    assert_true(b->plan_count > i);
+    uint64_t epoch = b->of[i];
+    step_plan plan = take_plan(b, i);
     seq_result results[64];
-    step_result result = {.step = plan.step, .seqs = results};
+    step_result result = {.step = plan.step, .seqs = results, .compute_us = 1000};
     for (int i = 0; i < plan.rows_count; i++)
         if (plan.rows[i].sample)
             results[result.seq_count++] = (seq_result){.slot = plan.rows[i].slot, .token = 1};
     arena_destroy(plan.memory);
-    send(b, (core_event){.kind = CORE_STEP_RESULT, .epoch = b->epoch, .result = result});
+    send(b, (core_event){.kind = CORE_STEP_RESULT, .epoch = epoch, .result = result});
+}
+
+// The oldest.
+static inline void answer(bench *b) {
+    answer_plan(b, 0);
 }
 
 static inline int used_blocks(bench *b) {
