@@ -51,14 +51,26 @@ int64_t rpc_call_deadline_ns(const rpc_call *call) {
     return call->deadline_ns;
 }
 
-const char *rpc_call_metadata(const rpc_call *call, const char *key) {
-    for (size_t at = 0; at < call->headers_size;) {
-        const char *name = call->headers + at;
+// The next header's value after *at of that name; NULL: there is none.
+static const char *next_value(const rpc_call *call, const char *key, size_t *at) {
+    while (*at < call->headers_size) {
+        const char *name = call->headers + *at;
         const char *value = name + strlen(name) + 1;
+        *at = (size_t)(value + strlen(value) + 1 - call->headers);
         if (strcmp(name, key) == 0) return value;
-        at = (size_t)(value + strlen(value) + 1 - call->headers);
     }
     return NULL;
+}
+
+const char *rpc_call_metadata(const rpc_call *call, const char *key) {
+    size_t at = 0;
+    return next_value(call, key, &at);
+}
+
+int rpc_call_metadata_count(const rpc_call *call, const char *key) {
+    int count = 0;
+    for (size_t at = 0; next_value(call, key, &at);) count++;
+    return count;
 }
 
 // "ipv4:10.0.0.1:4242" and "ipv6:%5B::1%5D:4242" to the address alone.

@@ -116,6 +116,7 @@ int64_t rpc_call_deadline_ns(const rpc_call *call); // monotonic; 0: none was gi
 // First value of a header of the request ("authorization", "x-client-id"), or NULL. Lives as long
 // as the call.
 const char *rpc_call_metadata(const rpc_call *call, const char *key);
+int rpc_call_metadata_count(const rpc_call *call, const char *key); // how many of that name came
 bool rpc_call_is_open(
     rpc_call *call); // false: finished, cancelled or closed; work for it is wasted
 

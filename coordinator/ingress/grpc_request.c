@@ -97,6 +97,12 @@ const char *grpc_api_key(const rpc_call *call) {
     return api_key_from_header(rpc_call_metadata(call, "authorization"));
 }
 
+// Two of it are unclear, and what is unclear closes every door.
+static const char *privacy_of(const rpc_call *call) {
+    bool one = rpc_call_metadata_count(call, "octant-privacy") <= 1;
+    return one ? rpc_call_metadata(call, "octant-privacy") : "unclear";
+}
+
 bool grpc_request_translate(rpc_call *call, const inference_request *from, generate_request *out,
                             refusal *why) {
     if (!generate_request_init(out))
@@ -105,7 +111,7 @@ bool grpc_request_translate(rpc_call *call, const inference_request *from, gener
     out->model = from->model.bytes;
     out->client = from->client.size > 0 ? from->client.bytes : rpc_call_peer(call);
     out->api_key = grpc_api_key(call);
-    out->privacy = rpc_call_metadata(call, "octant-privacy");
+    out->privacy = privacy_of(call);
     out->deadline_ns = rpc_call_deadline_ns(call);
     out->echo = from->echo;
     if (from->kind == INFERENCE_CHAT ? !take_messages(from, out, why)

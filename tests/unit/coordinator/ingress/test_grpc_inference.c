@@ -12,6 +12,7 @@
 #include "coordinator/ingress/grpc_inference.h"
 #include "coordinator/observe/event_log.h"
 #include "coordinator/observe/metrics.h"
+#include "coordinator/route/policy_file.h"
 #include "proto/inference_msg.h"
 #include "proto/rpc_client.h"
 #include "unit/coordinator/ingress/fake_core.h"
@@ -88,16 +89,24 @@ static inference_request chat(const inference_message *messages, int count, int 
 
 static const inference_message hello[] = {{{"user", 4}, {"hi", 2}}};
 
-static rpc_stream *open_stream(world *w, const char *path, const inference_request *r,
-                               int64_t deadline_ns) {
+static rpc_stream *open_with(world *w, const char *path, const inference_request *r,
+                             int64_t deadline_ns, const rpc_header *headers, int header_count) {
     buf bytes = buf_make(MESSAGE_MAX);
     assert_int_equal(inference_request_encode(r, &bytes).code, STATUS_OK);
-    rpc_call_options options = {.deadline_ns = deadline_ns, .wait_for_ready = true};
+    rpc_call_options options = {.deadline_ns = deadline_ns,
+                                .wait_for_ready = true,
+                                .headers = headers,
+                                .header_count = header_count};
     rpc_stream *stream = NULL;
     status s = rpc_stream_open(w->channel, path, buf_string(&bytes), bytes.size, &options, &stream);
     assert_string_equal(s.message, "");
     buf_free(&bytes);
     return stream;
+}
+
+static rpc_stream *open_stream(world *w, const char *path, const inference_request *r,
+                               int64_t deadline_ns) {
+    return open_with(w, path, r, deadline_ns, NULL, 0);
 }
 
 typedef struct answer {
@@ -360,13 +369,45 @@ static void test_watch(void **state) {
     rpc_stream_close(again);
 }
 
+static void test_privacy_header(void **state) {
+    world *w = *state;
+    static const char policy[] =
+        "upstreams: {far: {api: gemini, base-url: 'https://h', model: m}}\n"
+        "privacy: {default: may-leave}\nroutes: [{name: all, upstreams: far}]\n";
+    static const struct {
+        const char *words[2];
+        int count;
+        privacy_class want;
+    } cases[] = {
+        {{NULL}, 0, PRIVACY_MAY_LEAVE},
+        {{"redact-then-leave"}, 1, PRIVACY_REDACT},
+        {{"local-only"}, 1, PRIVACY_LOCAL_ONLY},
+        {{"x"}, 1, PRIVACY_LOCAL_ONLY},
+        {{"may-leave", "local-only"}, 2, PRIVACY_LOCAL_ONLY},
+    };
+    routing_policy *p = NULL;
+    assert_int_equal(policy_file_parse("f", policy, sizeof policy - 1, &p).code, STATUS_OK);
+    w->in.routing = p;
+    inference_request r = chat(hello, 1, 1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        rpc_header headers[2] = {{"octant-privacy", cases[i].words[0]},
+                                 {"octant-privacy", cases[i].words[1]}};
+        answer a = read_all(
+            w, open_with(w, "/octant.v1.Inference/Chat", &r, soon(), headers, cases[i].count));
+        assert_string_equal(a.why.message, "");
+        assert_int_equal(w->core.last.route.privacy, cases[i].want);
+    }
+    w->in.routing = NULL;
+    routing_policy_free(p);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_chat),   TEST(test_complete), TEST(test_refusals),    TEST(test_full_queue),
-        TEST(test_cancel), TEST(test_deadline), TEST(test_slow_reader), TEST(test_tokenize),
-        TEST(test_status), TEST(test_watch),
+        TEST(test_chat),   TEST(test_complete), TEST(test_refusals),       TEST(test_full_queue),
+        TEST(test_cancel), TEST(test_deadline), TEST(test_slow_reader),    TEST(test_tokenize),
+        TEST(test_status), TEST(test_watch),    TEST(test_privacy_header),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
