@@ -252,7 +252,8 @@ static void test_leader_goes(void **state) {
     join(w);
     rpc_stream *stream = open_steps(w, EPOCH);
     expect_ready(w);
-    leader_message failed = {.kind = LEADER_FAILED, .failed = {1, "rank 1: on fire"}};
+    leader_message failed = {.kind = LEADER_FAILED,
+                             .failed = {.rank = 1, .reason = "rank 1: on fire"}};
     send(stream, &failed);
     assert_string_equal(expect(w, CORE_GROUP_FAILED).failed.reason, "rank 1: on fire");
     rpc_stream_close(stream);
@@ -276,7 +277,7 @@ static void test_strange_streams(void **state) {
     expect(w, CORE_GROUP_CLOSED);
     rpc_stream *early = NULL;
     rpc_stream_open(w->channel, CLUSTER "Steps", NULL, 0, NULL, &early);
-    leader_message failed = {.kind = LEADER_FAILED, .failed = {1, "x"}};
+    leader_message failed = {.kind = LEADER_FAILED, .failed = {.rank = 1, .reason = "x"}};
     send(early, &failed);
     assert_int_equal(read_end(w, early).code, STATUS_FAILED_PRECONDITION);
 }
