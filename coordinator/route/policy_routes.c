@@ -102,6 +102,9 @@ static status check_rule(policy_reader *r, const yaml_node *n, const routing_rul
     if (!rule->local && rule->upstream_count == 0)
         return yaml_tree_error(&r->tree, n,
                                "local is false and no upstreams are listed: nobody could serve it");
+    if (!rule->local && rule->privacy == PRIVACY_LOCAL_ONLY)
+        return yaml_tree_error(&r->tree, n,
+                               "local is false and privacy is local-only: nobody could serve it");
     if (rule->upstream_first && rule->upstream_count == 0)
         return yaml_tree_error(&r->tree, n, "prefer: upstream, but no upstreams are listed");
     if (rule->spill_ns && rule->upstream_count == 0)

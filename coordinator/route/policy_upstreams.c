@@ -170,12 +170,13 @@ status policy_read_models(policy_reader *r, const yaml_node *n) {
     for (const yaml_node *m = n->first; m; m = m->next) TRY(read_model(r, m, &items[count++]));
     r->policy->models = items;
     r->policy->model_count = count;
-    // One step only: an alias of an alias would let a chain loosen or hide what its name says.
+    // One step only: in a chain of names nobody sees what holds. But a model that is listed by its
+    // own name may have others.
     for (const yaml_node *m = n->first; m; m = m->next) {
-        const routing_model *alias = routing_find_model(r->policy, m->key);
-        if (strcmp(alias->name, alias->model) != 0 && routing_find_model(r->policy, alias->model))
-            return yaml_tree_error(&r->tree, m, "'%s' is itself a name of this section",
-                                   alias->model);
+        const char *meant = routing_find_model(r->policy, m->key)->model;
+        const routing_model *next = routing_find_model(r->policy, meant);
+        if (next && strcmp(next->name, next->model) != 0)
+            return yaml_tree_error(&r->tree, m, "'%s' is itself a name of this section", meant);
     }
     return status_ok();
 }

@@ -112,6 +112,8 @@ static privacy_class class_by_name(const char *word) {
 static void class_of_request(routing_case *c) {
     class_of_key(c);
     if (c->target.alias) tighten(c, c->target.alias->privacy, "model %s", c->target.alias->name);
+    const routing_model *own = c->target.local ? routing_find_model(c->p, c->target.local) : NULL;
+    if (own && own != c->target.alias) tighten(c, own->privacy, "model %s", own->name);
     if (c->rule) tighten(c, c->rule->privacy, "route %s", c->rule->name);
     if (c->f->privacy) tighten(c, class_by_name(c->f->privacy), "the client");
     if (!c->p->given) tighten(c, PRIVACY_LOCAL_ONLY, "no policy");

@@ -196,6 +196,9 @@ static void some_requests_never_leave(void **state) {
         "{\"model\":\"tiny\",\"logprobs\":true,\"messages\":[{\"role\":\"user\",\"content\":"
         "\"hi\"}]}",
         "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"4111111111111111\"}]}",
+        // found, but not where it could be replaced
+        "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"{\\\"to\\\":"
+        "\\\"jane\\\\u0040ex.org\\\"}\"}]}",
     };
     for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
         const core_request *r = made(f, "open-key-1", NULL, bodies[i]);

@@ -158,6 +158,8 @@ static void errors_name_line_and_column(void **state) {
     bad(UPSTREAMS "routes: [{name: a, upstreams: [near], weights: {far: 1}}]\n",
         "'far' is neither");
     bad(UPSTREAMS "routes: [{name: a, upstreams: [near], weights: {near: 0}}]\n", "add up to");
+    bad(UPSTREAMS "routes: [{name: a, upstreams: near, local: false, privacy: local-only}]\n",
+        "privacy is local-only: nobody could serve it");
     bad("routes: [{name: a, local: false}]\n", "nobody could serve it");
     bad("routes: [{name: a, spill-after: 1s}]\n", "spill-after needs upstreams");
     bad("routes: [{name: a, match: {at: [someday]}}]\n", "'someday' is not a window");

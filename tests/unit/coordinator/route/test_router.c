@@ -21,6 +21,8 @@ static const char text[] =
     "  helper: {model: ours}\n"
     "  vault: {model: ours, privacy: local-only}\n"
     "  best: {model: far}\n"
+    "  bound: {model: bound, privacy: local-only}\n"
+    "  other: {model: bound, privacy: may-leave}\n"
     "privacy:\n"
     "  default: local-only\n"
     "  keys: {open: may-leave, careful: redact-then-leave, closed: local-only}\n"
@@ -142,6 +144,11 @@ static void models_and_routes_tighten(void **state) {
     x->f.model = "vault";
     expect_here(x);
     assert_string_equal(x->d.route.rule, "local-only by model vault; route rest");
+    static const char *const bound[] = {"bound", "other"}; // a model's own word holds for all names
+    for (int i = 0; i < 2; i++) {
+        x->f.model = bound[i];
+        expect_here(x);
+    }
     x->f.model = "queue";
     assert_int_equal(decide(x)->privacy, PRIVACY_REDACT);
     assert_string_equal(x->d.route.rule, "redact-then-leave by route spilling; route spilling");
@@ -339,11 +346,12 @@ static const char *pick(rng *r, const char *const *of, size_t count) {
 
 static void random_facts(rng *r, route_facts *f) {
     static const char *const keys[] = {"open", "careful", "closed", "", "nobody"};
-    static const char *const models[] = {"ours",  "helper", "vault", "best",      "near", "far",
-                                         "third", "moving", "queue", "elsewhere", "none"};
+    static const char *const models[] = {"ours", "helper", "vault",  "best",  "near",
+                                         "far",  "third",  "moving", "queue", "elsewhere",
+                                         "none", "bound",  "other"};
     static const char *const words[] = {"may-leave", "redact-then-leave", "local-only", "x", ""};
     *f = (route_facts){.key = pick(r, keys, 5),
-                       .model = pick(r, models, 11),
+                       .model = pick(r, models, 13),
                        .privacy = rng_below(r, 2) ? pick(r, words, 5) : NULL,
                        .local_known = rng_below(r, 4) > 0,
                        .local_lacks = rng_below(r, 8) ? NULL : "tools",
@@ -368,7 +376,8 @@ static void random_facts(rng *r, route_facts *f) {
 // What must hold of the class, by the words of the policy above, and not by the router's code.
 static bool must_stay(const route_facts *f) {
     if (strcmp(f->key, "open") != 0 && strcmp(f->key, "careful") != 0) return true;
-    if (strcmp(f->model, "vault") == 0) return true;
+    if (!strcmp(f->model, "vault") || !strcmp(f->model, "bound") || !strcmp(f->model, "other"))
+        return true;
     if (f->privacy && strcmp(f->privacy, "may-leave") && strcmp(f->privacy, "redact-then-leave"))
         return true;
     return !f->scanned || f->findings.limits || f->findings.found[2] || f->findings.found[3];
