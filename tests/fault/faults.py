@@ -31,6 +31,7 @@ def options():
     p.add_argument("--model", type=pathlib.Path, help="GGUF file; default: a small random Llama")
     p.add_argument("--streams", type=int, default=100)
     p.add_argument("--tokens", type=int, default=300, help="of each answer")
+    p.add_argument("--minutes", type=float, default=1e9, help="no new fault after so many")
     p.add_argument("--seed", type=int, default=int(time.time()))
     p.add_argument("--one-host", action="store_true", help="no network namespaces: links are not cut")
     p.add_argument("--kinds", default="", help="only these, by comma")
@@ -205,7 +206,10 @@ def back(cluster, group, old_id):
 def torment(o, cluster, streams, times):
     rng = random.Random(o.seed)
     kinds = [k for k in KINDS if (cluster.net or KINDS[k] is not cut_link) and (not o.kinds or any(w in k for w in o.kinds.split(",")))]
+    end = time.monotonic() + 60 * o.minutes
     for n in range(o.faults):
+        if time.monotonic() > end:
+            break
         kind = kinds[n % len(kinds)]
         print(f"{n + 1:4} {hurt(cluster, streams, kind, rng, times)}", flush=True)
         time.sleep(SETTLE * rng.uniform(0.5, 1.5))
