@@ -75,6 +75,11 @@ static status send(heartbeat_sender *h, buf *request, buf *answer, bool *stop) {
 // collective.
 static void judge(heartbeat_sender *h, const status *sent, bool stop) {
     int64_t now = clock_now_ns();
+    if (h->o.launcher != 0 && getppid() != h->o.launcher) {
+        log_error("heartbeat", "what started this rank (process %d) is gone: ending",
+                  h->o.launcher);
+        _exit(EXIT_NOT_WANTED);
+    }
     if (status_is_ok(sent)) h->answered_ns = now;
     pthread_mutex_lock(&h->lock);
     if (stop && h->stop_by_ns == 0) h->stop_by_ns = now + h->o.stop_timeout_ns;

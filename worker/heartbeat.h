@@ -6,7 +6,8 @@
 // answer for lost_timeout. Then the main thread is to leave the epoch (heartbeat_stop) and register
 // again. Where it was told to stop and cannot, because it stands in a collective that nobody else
 // comes to, the process ends with one line after stop_timeout. A coordinator that is merely gone
-// ends nobody here.
+// ends nobody here. A launcher that is gone does, at once: whoever starts another one does not want
+// these ranks beside its own.
 #ifndef OCTANT_WORKER_HEARTBEAT_H
 #define OCTANT_WORKER_HEARTBEAT_H
 
@@ -24,6 +25,7 @@ typedef struct heartbeat_options {
     progress *progress;
     int interval_ms;
     int64_t lost_timeout_ns, stop_timeout_ns;
+    int launcher; // pid of the parent without which the rank is to end (mpirun); 0: there is none
 } heartbeat_options;
 
 status heartbeat_start(const heartbeat_options *options, heartbeat_sender **out);

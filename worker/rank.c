@@ -40,6 +40,7 @@ typedef struct rank {
     heartbeat_sender *heartbeat;
     int64_t pause_ms;
     watchdog *watchdog;
+    int launcher; // pid
     engine *engine;
     progress progress;
     bool together;           // an error now is known to all ranks
@@ -108,6 +109,7 @@ static status start_heartbeat(rank *r) {
         .interval_ms = r->group.heartbeat_ms,
         .lost_timeout_ns = r->o->lost_timeout_ns,
         .stop_timeout_ns = r->o->regroup_timeout_ns,
+        .launcher = comm_size(r->comm) > 1 ? r->launcher : 0,
         .first = {.epoch = r->group.epoch, .rank = comm_rank(r->comm), .pid = (int32_t)getpid()}};
     snprintf(h.first.group_id, sizeof h.first.group_id, "%s", r->group.group_id);
     snprintf(h.first.host, sizeof h.first.host, "%s", comm_host(r->comm));
@@ -328,6 +330,7 @@ status rank_run(const options *o, comm *c, bool *together) {
     if (!r) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the rank");
     r->o = o;
     r->comm = c;
+    r->launcher = (int)getppid();
     status s = live(r);
     if (!status_is_ok(&s)) tell(r, &s);
     *together = r->together;

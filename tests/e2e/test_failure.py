@@ -236,6 +236,14 @@ def test_octant_up_restarts_a_killed_rank(tiny_model, tmp_path):
         end(up)
 
 
+def test_ranks_do_not_outlive_their_mpirun(tiny_model):
+    with Cluster(tiny_model, ranks=2) as cluster:
+        ranks = cluster.rank_pids()
+        cluster.groups[0].kill()
+        wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in ranks), 5)
+        wait_for(lambda: any(state == "LOST" for state, _ in group_states(cluster)), 5)
+
+
 def test_octant_up_killed_leaves_nothing(tiny_model, tmp_path):
     up = subprocess.Popen([BIN / "octant", "up", tiny_model, "--ranks", "2", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"],
                           stdout=subprocess.PIPE, stderr=open(tmp_path / "up.log", "w"), text=True)
