@@ -29,6 +29,7 @@ void sim_places_open(world *w, int model, uint64_t seed) {
     static const char *const hosts[SIM_PLACES_MAX] = {"h0", "h1", "h2", "h3", "h4", "h5"};
     place *p = &w->places.items[w->places.count];
     *p = (place){.random = rng_make(seed), .model = model, .silent_rank = -1};
+    p->spare = sim_below(&p->random, 4) == 0;
     p->ranks = 1 + sim_below(&p->random, SIM_RANKS_MAX);
     p->kv_blocks = (SIM_CONTEXT - 40 + sim_below(&p->random, 400)) / w->options.block_tokens + 1;
     for (int i = 0; i < SIM_RANKS_MAX; i++) p->hosts[i] = hosts[w->places.count];
@@ -83,9 +84,17 @@ static void begin_step(world *w, place *p) {
     later(w, p, step_done(p), SIM_STEP);
 }
 
+static void check_takes_over(world *w, const place *p) {
+    for (int i = 0; i < w->traffic.models[p->model].ready_count; i++) {
+        const place *other = place_of(w, w->traffic.models[p->model].ready[i]);
+        SIM_CHECK(other && other->spare, "a spare gets work, and another group is ready");
+    }
+}
+
 void sim_places_plan(world *w, uint64_t epoch, step_plan *plan) {
     place *p = place_of(w, epoch);
     SIM_CHECK(p, "a plan for a group that is closed");
+    if (p->spare && plan->open_count > 0) check_takes_over(w, p);
     if (p->epoch != epoch) { // nobody there any more
         arena_destroy(plan->memory);
         return;
@@ -167,6 +176,7 @@ static void do_register(world *w, place *p) {
                                          .model = w->site.models[p->model],
                                          .fingerprint = p->fingerprint,
                                          .backend = "sim",
+                                         .spare = p->spare,
                                          .ranks = p->ranks,
                                          .hosts = p->hosts,
                                          .pids = pids};

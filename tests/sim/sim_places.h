@@ -24,6 +24,7 @@ typedef struct place {
     sim_group *group;
     step_plan plans[CORE_PIPELINE];
     int plan_count;
+    bool spare;                      // to take over when the others are gone
     bool ready, hangs, dead;         // dead: and the coordinator will hear of it
     int silent_rank;                 // -1: none
     int late_rank;                   // that a step which hangs waits for
