@@ -162,6 +162,9 @@ static void dispatch(core *c, const core_event *e) {
     case CORE_UPSTREAM_END:
         failover_end(c, e);
         break;
+    case CORE_UPSTREAM_RENEWED:
+        failover_renew(c, e->renewed);
+        break;
     default:
         dispatch_group(c, e);
         break;

@@ -111,6 +111,7 @@ typedef enum core_event_kind {
     CORE_DRAIN,            // answered by CORE_DRAIN_REPLY
     CORE_UPSTREAM_CONTENT, // about a call; of calls that are over: ignored
     CORE_UPSTREAM_END,
+    CORE_UPSTREAM_RENEWED, // its key is another one than the one that was refused
 } core_event_kind;
 
 typedef struct core_event {
@@ -119,6 +120,7 @@ typedef struct core_event {
     union {
         core_request *request; // REQUEST: moved in
         uint64_t request_id;   // CANCEL
+        int renewed;           // UPSTREAM_RENEWED: index into the policy's
         struct {
             const register_request *request; // borrowed until the reply
             const model_config *config;      // of the card; borrowed until the reply

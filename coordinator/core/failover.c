@@ -395,3 +395,14 @@ void failover_let_go(core *c, request *r) {
     outcall_cancel(c, r->call);
     r->call = NULL;
 }
+
+void failover_renew(core *c, int upstream) {
+    assert(upstream >= 0 && upstream < c->options.upstreams.count);
+    upstream_state *u = &c->upstreams[upstream];
+    if (!u->disabled) return;
+    u->disabled = false;
+    u->reason[0] = 0;
+    c->failover_due = true;
+    effects_log(c->out, LOG_INFO, "upstream", "%s: has another key: enabled again",
+                u->policy->name);
+}

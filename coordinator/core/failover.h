@@ -40,6 +40,8 @@ int64_t failover_next(const core *c);
 
 void failover_content(core *c, const core_event *e);
 void failover_end(core *c, const core_event *e);
+// An upstream whose account was refused has another key: it may be called again.
+void failover_renew(core *c, int upstream);
 
 // The request ends: nobody wants its call's answer any more.
 void failover_let_go(core *c, request *r);

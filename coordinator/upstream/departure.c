@@ -46,7 +46,7 @@ static status make_headers(transfer *t, upstream_keys *keys) {
     TRY(add_header(t, "Expect:")); // no round trip to ask whether the body is welcome
     buf key = buf_make(HEADER_LINE_MAX);
     status s = status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the key");
-    if (upstream_keys_append(keys, t->upstream, codec_key_header(api), &key))
+    if (upstream_keys_append(keys, t->upstream, codec_key_header(api), &key, &t->key_version))
         s = key.size ? add_header(t, buf_string(&key)) : status_ok();
     upstream_keys_wipe(&key);
     return s;

@@ -14,6 +14,7 @@ typedef struct key {
     char text[UPSTREAM_KEY_MAX + 1]; // "": none
     struct stat seen;                // of the file when it was read
     bool warned;                     // about a change that could not be read
+    uint64_t version;                // how often it was read well
 } key;
 
 struct upstream_keys {
@@ -75,6 +76,7 @@ static status read_file(const char *path, key *out) {
     key fresh = {.warned = false};
     status s = read_open_file(file, path, &fresh);
     close(file);
+    fresh.version = out->version + 1;
     if (status_is_ok(&s)) *out = fresh;
     explicit_bzero(&fresh, sizeof fresh);
     return s;
@@ -141,12 +143,24 @@ static void refresh(const upstream_policy *u, key *k) {
     }
 }
 
-bool upstream_keys_append(upstream_keys *k, int upstream, const char *prefix, buf *out) {
+uint64_t upstream_keys_version(upstream_keys *k, int upstream) {
     const upstream_policy *u = &k->policy->items[upstream];
+    pthread_mutex_lock(&k->lock);
+    if (u->key_file) refresh(u, &k->keys[upstream]);
+    uint64_t version = k->keys[upstream].version;
+    pthread_mutex_unlock(&k->lock);
+    return version;
+}
+
+bool upstream_keys_append(upstream_keys *k, int upstream, const char *prefix, buf *out,
+                          uint64_t *version) {
+    const upstream_policy *u = &k->policy->items[upstream];
+    *version = 0;
     if (!u->key_file && !u->key_env) return true;
     pthread_mutex_lock(&k->lock);
     key *own = &k->keys[upstream];
     if (u->key_file) refresh(u, own);
+    *version = own->version;
     // Room for both at once: a buffer that grows leaves copies behind.
     size_t prefix_size = strlen(prefix), key_size = strlen(own->text);
     char *room = buf_extend(out, prefix_size + key_size);

@@ -55,6 +55,7 @@ struct transfer {
     transfer_ask ask;
     buf url, body;
     struct curl_slist *headers; // with the key: wiped
+    uint64_t key_version;       // of the key that it was sent with
     codec *codec;
 
     CURL *easy; // NULL: not open, or closed again

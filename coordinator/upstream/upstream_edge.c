@@ -23,6 +23,7 @@
 enum {
     BUCKETS = 1024, // of the table of calls; a power of two
     SLEEP_MS_MAX = 1000,
+    KEYS_EVERY_MS = 1000, // the files of refused keys are looked at so often
     CONNECTIONS_KEPT = 256,
 };
 
@@ -41,7 +42,10 @@ struct upstream_edge {
     transfer *ready; // departed or ended, the last first
     bool closing, stop;
 
-    transfer *open;                   // the thread's own
+    transfer *open; // the thread's own
+    // Whose account was refused, with which version of its key; 0: not.
+    uint64_t refused_key[POLICY_UPSTREAMS_MAX];
+    int64_t keys_seen_ns;             // when their files were looked at
     bool fresh[POLICY_UPSTREAMS_MAX]; // the next call opens a connection: the last one ran into a
                                       // clock
 };
@@ -119,6 +123,7 @@ static void read_messages(upstream_edge *e, int64_t now_ns) {
 
 // The core has its end. The table forgets it; the connection may still come to its own.
 static void forget(upstream_edge *e, transfer *t) {
+    if (t->end.outcome == UPSTREAM_ACCOUNT) e->refused_key[t->upstream] = t->key_version;
     if (e->options.metrics) upstream_metrics_end(e->options.metrics, t->upstream, &t->end);
     pthread_mutex_lock(&e->lock);
     transfer **at = bucket(e, t->call);
@@ -127,6 +132,17 @@ static void forget(upstream_edge *e, transfer *t) {
     e->alive--;
     pthread_cond_broadcast(&e->fewer);
     pthread_mutex_unlock(&e->lock);
+}
+
+// A key that was refused has been replaced: its upstream may be called again.
+static void look_at_keys(upstream_edge *e, int64_t now_ns) {
+    if (now_ns - e->keys_seen_ns < KEYS_EVERY_MS * CLOCK_MS) return;
+    e->keys_seen_ns = now_ns;
+    for (int i = 0; i < e->options.policy->count; i++) {
+        if (!e->refused_key[i] || upstream_keys_version(e->keys, i) == e->refused_key[i]) continue;
+        core_event event = {.kind = CORE_UPSTREAM_RENEWED, .renewed = i};
+        if (e->options.post(e->options.core, &event, 0)) e->refused_key[i] = 0; // else: again
+    }
 }
 
 // Looks at one; returns when to do so again.
@@ -174,6 +190,7 @@ static void *run(void *argument) {
         take_ready(e);
         curl_multi_perform(e->multi, &running);
         read_messages(e, clock_now_ns());
+        look_at_keys(e, clock_now_ns());
         sleep_until(e, look_at_all(e, closing));
     }
 }

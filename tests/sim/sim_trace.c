@@ -9,9 +9,9 @@ static void begin(const char *who) {
 }
 
 static const char *event_name(core_event_kind kind) {
-    static const char *const names[] = {"timer", "request", "cancel",  "register",
-                                        "ready", "result",  "failed",  "closed",
-                                        "beat",  "drain",   "content", "end of call"};
+    static const char *const names[] = {"timer",   "request",     "cancel", "register", "ready",
+                                        "result",  "failed",      "closed", "beat",     "drain",
+                                        "content", "end of call", "renewed"};
     return names[kind];
 }
 

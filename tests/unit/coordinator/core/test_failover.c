@@ -249,6 +249,9 @@ static void test_a_refused_account_is_left_alone(void **state) {
     submit(b, may_leave(b));
     assert_int_equal(last(b)->upstream, 1);
     assert_int_equal(b->call_count, 3);
+    send(b, (core_event){.kind = CORE_UPSTREAM_RENEWED, .renewed = 0}); // with another key
+    submit(b, may_leave(b));
+    assert_int_equal(last(b)->upstream, 0);
 }
 
 // Tokens "1 1 " were streamed when the group died.

@@ -45,6 +45,7 @@ typedef struct fixture {
     pthread_mutex_t lock; // of what follows
     pthread_cond_t changed;
     fixture_heard heard[FIXTURE_CALLS_MAX];
+    int renewed;     // upstreams that have another key, heard of
     bool full;       // the core takes nothing
     bool books_hang; // leave waits
     bool books_fail;
@@ -64,7 +65,10 @@ static inline bool fixture_post(void *core, const core_event *event, int64_t dea
     assert_int_equal(deadline_ns, 0);
     pthread_mutex_lock(&f->lock);
     bool takes = !f->full;
-    if (takes) {
+    if (takes && event->kind == CORE_UPSTREAM_RENEWED) {
+        assert_int_equal(event->renewed, 0);
+        f->renewed++;
+    } else if (takes) {
         uint64_t call = event->upstream.call;
         assert_true(call >= 1 && call <= f->calls);
         fixture_heard *h = &f->heard[call];

@@ -42,7 +42,9 @@ static void write_key(const char *text) {
 
 static void expect_line(upstream_keys *k, int upstream, const char *line) {
     buf b = buf_make(8192);
-    assert_true(upstream_keys_append(k, upstream, "x-api-key: ", &b));
+    uint64_t version;
+    assert_true(upstream_keys_append(k, upstream, "x-api-key: ", &b, &version));
+    if (*line) assert_int_equal(version, upstream_keys_version(k, upstream));
     assert_string_equal(buf_string(&b), line);
     upstream_keys_wipe(&b);
 }
@@ -71,12 +73,15 @@ static void test_rotation(void **state) {
     const upstreams_policy policy = {.items = &target, .count = 1};
     upstream_keys *k = NULL;
     assert_int_equal(upstream_keys_open(&policy, &k).code, STATUS_OK);
+    assert_int_equal(upstream_keys_version(k, 0), 1);
     write_key("sk-new");
     expect_line(k, 0, "x-api-key: sk-new");
+    assert_int_equal(upstream_keys_version(k, 0), 2);
     write_key("two words");
     expect_line(k, 0, "x-api-key: sk-new");
     unlink(path);
     expect_line(k, 0, "x-api-key: sk-new");
+    assert_int_equal(upstream_keys_version(k, 0), 2);
     write_key("sk-newest");
     expect_line(k, 0, "x-api-key: sk-newest");
     upstream_keys_close(k);

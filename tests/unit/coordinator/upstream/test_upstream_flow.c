@@ -67,9 +67,14 @@ static bool once(scripted_server *s, int fd) {
     return false;
 }
 
-static const server_entry SCRIPTS[] = {{"ok", ok},       {"silent", silent}, {"gated", gated},
-                                       {"stall", stall}, {"flood", flood},   {"long", long_answer},
-                                       {"once", once},   {NULL, NULL}};
+static bool no_key(scripted_server *s, int fd) {
+    (void)s;
+    return server_text(fd, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
+}
+
+static const server_entry SCRIPTS[] = {{"no-key", no_key},    {"ok", ok},       {"silent", silent},
+                                       {"gated", gated},      {"stall", stall}, {"flood", flood},
+                                       {"long", long_answer}, {"once", once},   {NULL, NULL}};
 
 static int setup(void **state) {
     (void)state;
@@ -190,6 +195,28 @@ static void test_key(void **state) {
     close(terminal);
     unlink(path);
     unlink(log_path);
+}
+
+// A refused key that is replaced: the core hears of it without a call.
+static void test_renewed_key(void **state) {
+    (void)state;
+    char path[] = "/tmp/octant-key-XXXXXX";
+    int key = mkstemp(path);
+    assert_int_equal(write(key, "sk-old\n", 7), 7);
+    fixture_target(&f, "http", server.port, "no-key")->key_file = path;
+    fixture_start(&f);
+    upstream_end end = fixture_wait(&f, fixture_send(&f, fixture_ask(0)));
+    assert_ended(&end, UPSTREAM_ACCOUNT, "401");
+    assert_int_equal(f.renewed, 0);
+    assert_int_equal(pwrite(key, "sk-newer\n", 9, 0), 9);
+    int64_t until = clock_now_ns() + FIXTURE_WAIT_S * CLOCK_SECOND;
+    pthread_mutex_lock(&f.lock);
+    while (!f.renewed) fixture_until(&f.changed, &f.lock, until);
+    pthread_mutex_unlock(&f.lock);
+    fixture_stop(&f);
+    assert_int_equal(f.renewed, 1);
+    close(key);
+    unlink(path);
 }
 
 // ---- backpressure ----
@@ -400,6 +427,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_no_proxy_of_the_environment, setup, teardown),
         cmocka_unit_test_setup_teardown(test_proxy, setup, teardown),
         cmocka_unit_test_setup_teardown(test_key, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_renewed_key, setup, teardown),
         cmocka_unit_test_setup_teardown(test_full_core, setup, teardown),
         cmocka_unit_test_setup_teardown(test_full_core_holds_the_upstream, setup, teardown),
         cmocka_unit_test_setup_teardown(test_drained, setup, teardown),
