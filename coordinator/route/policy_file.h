@@ -50,17 +50,17 @@
 //   routes:                        # the first that matches decides; none: our groups alone
 //     - name: hard-questions
 //       match: {keys: [research], models: [support-bot], complexity: [hard],
-//               min-prompt-tokens: 0, max-prompt-tokens: 0, tools: false, at: [mon-fri
-//               08:00-18:00]}
+//               min-prompt-tokens: 10, max-prompt-tokens: 9000, tools: false,
+//               at: [mon-fri 08:00-18:00]}
 //       local: true                # our groups may serve it
 //       upstreams: [frontier, cheap]   # in this order, none twice
 //       prefer: upstream           # local | upstream: who is asked first
 //       weights: {local: 90, cheap: 10}    # instead of prefer: by the request's id
 //       privacy: may-leave         # at most this open
 //       spill-after: 2s            # time in the queue; 0s: never
-//       miss-cost: 0.01            # dollars that a missed deadline costs: what spills must be
-//       cheaper midstream: continue        # replay | continue | restart | error max-cost: 0.05 #
-//       dollars for one request, all attempts
+//       miss-cost: 0.01            # dollars that a missed deadline costs; spilling costs less
+//       midstream: continue        # replay | continue | restart | error
+//       max-cost: 0.05             # dollars for one request, all attempts
 //
 //   maintenance:                   # upstreams first while a window is open (UTC)
 //     - {models: [llama-3.1-8b], at: [sun 02:00-04:00, 2026-12-24 18:00 to 2026-12-26 06:00]}
@@ -71,6 +71,9 @@
 //     keys: {support: {per-day: 5}}
 //
 //   local-cost: {gpu-hour: 2.50}   # dollars for one rank (one GPU) and hour
+//
+// `midstream: continue` hands on what our groups have said only of requests that may leave as they
+// are: of those that must be redacted, a part that a group of ours has begun waits for another.
 //
 // Every error is one line that begins with FILE:LINE:COLUMN; a key that nobody knows is one.
 #ifndef OCTANT_COORDINATOR_ROUTE_POLICY_FILE_H

@@ -51,6 +51,8 @@ static void check_partial(const sim_away *a, const core_request *r, const upstre
     }
     SIM_CHECK(a->route.midstream == MIDSTREAM_CONTINUE && a->route.may_continue,
               "request %llu goes on elsewhere against its route", id);
+    SIM_CHECK(a->route.privacy == PRIVACY_MAY_LEAVE || a->attempts > 0,
+              "request %llu: our groups' words leave, although it must be redacted", id);
     SIM_CHECK(!a->continued, "request %llu is handed on twice", id);
     SIM_CHECK(e->call.partial_size == heard->size && heard->size > 0 &&
                   memcmp(e->call.partial, heard->data, heard->size) == 0,

@@ -298,6 +298,30 @@ static void test_continue_by_prefill(void **state) {
     assert_int_equal(b->call_count, 1);
 }
 
+// What our groups say of a request that must be redacted may hold what was to be: it is not handed
+// on.
+static void test_words_of_ours_stay_when_redacted(void **state) {
+    bench *b = *state;
+    half_an_answer(b, MIDSTREAM_CONTINUE)->route.privacy = PRIVACY_REDACT;
+    lose(b);
+    assert_int_equal(b->call_count, 0);
+    start_group(b);
+    while (b->plan_count) answer(b);
+    assert_int_equal(b->ended.code, STATUS_OK);
+    assert_int_equal(strlen(b->said), 40);
+    b->said[0] = 0;
+    lose(b);
+    core_request *r = may_leave(b); // an upstream's words come from the redacted copy
+    r->route.privacy = PRIVACY_REDACT;
+    r->route.midstream = MIDSTREAM_CONTINUE;
+    submit(b, r);
+    content(b, last(b)->call, "half");
+    end_badly(b, last(b)->call, UPSTREAM_FAULT);
+    assert_int_equal(b->call_count, 2);
+    assert_string_equal(b->partial, "half");
+    end_well(b, last(b)->call);
+}
+
 static void test_replay_waits_and_error_ends(void **state) {
     bench *b = *state;
     half_an_answer(b, MIDSTREAM_REPLAY);
@@ -454,6 +478,7 @@ int main(void) {
         TEST(test_a_refused_account_is_left_alone),
         TEST(test_continue_by_user_turn_cuts_what_is_repeated),
         TEST(test_continue_by_prefill),
+        TEST(test_words_of_ours_stay_when_redacted),
         TEST(test_replay_waits_and_error_ends),
         TEST(test_returns_without_a_flap),
         TEST(test_spills_from_the_queue),
