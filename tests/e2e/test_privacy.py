@@ -102,6 +102,13 @@ def place(rng, body, marker, extra, tools):
     body["messages"] = [*messages, {"role": "user", "content": last}]
 
 
+def as_anthropic(body):
+    """The same request in the other format; its path."""
+    if body["messages"][0]["role"] == "system":
+        body["system"] = body["messages"].pop(0)["content"]
+    return "/v1/messages"
+
+
 def make(rng, number):
     marker = f"mk{number:06d}{rng.getrandbits(48):012x}"
     secret = f"{rng.getrandbits(64):016x}"
@@ -119,7 +126,9 @@ def make(rng, number):
         path, body["prompt"] = "/v1/completions", f"{marker} {extra}"
     else:
         place(rng, body, marker, extra, rng.random() < 0.15)
-        if rng.random() < 0.1:
+        if rng.random() < 0.2 and "tools" not in body:
+            path = as_anthropic(body)
+        elif rng.random() < 0.1:
             body["response_format"] = {"type": "json_object"}
     privacy = min(classes, key=ORDER.index)
     return Case(number, marker, secret if extra else "-", key, model, headers, privacy, path, body, bool(extra))
@@ -145,12 +154,13 @@ class Run:
     def __init__(self, site, doubles, rng, cases):
         self.site, self.doubles, self.rng = site, doubles, rng
         self.cases = [make(rng, number) for number in range(cases)]
-        self.statuses = collections.Counter()
+        self.statuses, self.paths = collections.Counter(), collections.Counter()
 
     def send(self, case):
         answer = self.site.ask(case.path, case.body, case.key, case.headers)
         where = "outside" if answer.served_by in APIS else "here" if answer.status == 200 else "nobody"
         self.statuses[case.privacy, answer.status, where] += 1
+        self.paths[case.path, where] += 1
         assert where != "outside" or case.privacy != LOCAL, (case, answer)
 
     def phase(self, pool, cases, alive):
@@ -226,8 +236,10 @@ def run(model, folder, cases, seed):
     for (privacy, status, where), count in sorted(test.statuses.items()):
         print(f"{privacy:18} {status} {where:8} {count}")
     print(f"{cases} cases (seed {seed}): {dict(classes)}; left: {dict(left)}; {rows} audit rows; {time.monotonic() - begin:.0f} s")
+    print(", ".join(f"{path} {where} {count}" for (path, where), count in sorted(test.paths.items())))
     served = {where for _, status, where in test.statuses if status == 200}
     assert served == {"here", "outside"}, "the test did not see both"
+    assert test.paths["/v1/messages", "outside"] and test.paths["/v1/chat/completions", "outside"]
     assert {api for _, api in left} == set(APIS) and {privacy for privacy, _ in left} == {REDACT, LEAVE}, left
     assert not any(status >= 500 and privacy != LOCAL and status != 503 for privacy, status, _ in test.statuses), test.statuses
 
