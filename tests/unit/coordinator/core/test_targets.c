@@ -193,6 +193,32 @@ static void test_after_a_wait_one_goes_first(void **state) {
     assert_int_equal(b->call_count, 6);
 }
 
+// Our tokens end where the upstream's words begin: no group can go on from there.
+static void test_no_group_goes_on_with_an_upstreams_words(void **state) {
+    bench *b = *state;
+    core_request *r = outside_only(b); // makes the second one busy
+    r->route.upstreams[0] = 1;
+    r->route.upstream_count = 1;
+    submit(b, r);
+    end_as(b, last(b)->call, (upstream_end){.outcome = UPSTREAM_BUSY, .retry_after_ms = 4000});
+    send(b, (core_event){.kind = CORE_CANCEL, .request_id = b->next_id});
+    open_lane(b);
+    r = may_leave(b);
+    r->route.midstream = MIDSTREAM_CONTINUE;
+    submit(b, r);
+    content(b, last(b)->call, LONG);
+    end_badly(b, last(b)->call, UPSTREAM_FAULT);
+    start_group(b);
+    assert_int_equal(b->plan_count, 0);
+    keep_alive(b, 5 * CLOCK_SECOND);
+    assert_int_equal(last(b)->upstream, 1);
+    assert_int_equal(last(b)->mode, UPSTREAM_USER_TURN);
+    end_well(b, last(b)->call);
+    assert_int_equal(b->plan_count, 0);
+    assert_int_equal(b->ended.code, STATUS_OK);
+    assert_string_equal(b->said, LONG);
+}
+
 static void test_the_deadline_ends_a_call(void **state) {
     bench *b = *state;
     core_request *r = outside_only(b);
@@ -254,6 +280,7 @@ int main(void) {
         CASE(test_the_attempts_of_a_request),
         CASE(test_upstream_first_falls_back_home),
         CASE(test_after_a_wait_one_goes_first),
+        CASE(test_no_group_goes_on_with_an_upstreams_words),
         CASE(test_the_deadline_ends_a_call),
         CASE(test_what_others_see),
     };
