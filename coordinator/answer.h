@@ -50,8 +50,7 @@ typedef struct answer_piece {
     int stop; // STOP: which of the request's stop texts ended it, from 1; 0: the model did, or it
               // is not known (upstreams)
     const answer_tool *tool; // a part of a tool call instead of text; NULL: none
-    const char
-        *served_by; // who said this piece: a group's id or an upstream's name; NULL: as before
+    const char *served_by;   // who says it from here on, as in answer_segment; NULL: as before
 } answer_piece;
 
 enum { ANSWER_SEGMENTS_MAX = 4 };

@@ -9,12 +9,20 @@
 // While another group of the model is READY a lost group's requests go there, token by token.
 //
 // Rules for the whole way of a request:
-//   - Committed at first content: until then a failed call is not seen by the client, and the next
-//     target is asked. After it, one switch at most, by `continue` alone.
-//   - No target twice, but for one that said "busy" and a time: it may be asked again then.
-//   - One deadline, one budget of attempts and one of money for all targets together.
+//   - A call is committed when the client hears it: until then a failed one was never there, and
+//     the next target is asked. After it, one switch at most, by `continue` alone, never for a tool
+//     call; where the target takes no prefill, what it repeats of the partial answer is cut off
+//     (overlap.h), and not said before that is clear. Under the other policies a broken answer of
+//     an upstream ends with an error: no group can go on with words that are not its own tokens.
+//   - An answer may wait for the target that is to go on with it, as any request may that is not
+//     ours to serve: no_group_wait at most.
+//   - No target twice, but for one that said "busy": it may be asked again when its time is over;
+//     and for one that refused a prefill, which is asked by a user's turn.
+//   - One deadline, one budget of attempts and one of money for all targets together; a call whose
+//     price is not known uses the money up.
 //   - A client's fault (4xx) ends the request unless another target or a group of ours may do.
-//   - Whatever is left when no target is: a group of ours serves it or it ends UNAVAILABLE after
+//   - A target whose account was refused is not asked again while this process lives.
+//   - Whatever is left when no target is: a group of ours serves it, or it ends UNAVAILABLE after
 //     no_group_wait, with the last reason.
 //
 // Back: traffic that left because no group was READY returns when one has been READY for

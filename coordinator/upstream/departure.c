@@ -29,7 +29,9 @@ struct departures {
 static int32_t tokens_left(const transfer_ask *a) {
     int32_t asked = a->prompt.max_tokens;
     if (asked <= 0 || a->mode == UPSTREAM_FRESH) return 0;
-    int64_t left = asked - (int64_t)(a->partial_size / BYTES_PER_TOKEN);
+    int64_t said = (int64_t)(a->partial_size / BYTES_PER_TOKEN);
+    if (a->partial_tokens > 0) said = a->partial_tokens;
+    int64_t left = asked - said;
     return left < 1 ? 1 : (int32_t)left;
 }
 

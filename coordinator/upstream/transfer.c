@@ -29,6 +29,7 @@ static bool copy_ask(transfer *t, const core_effect *e) {
     a->prompt = *p;
     a->mode = e->call.mode;
     a->partial_size = e->call.partial_size;
+    a->partial_tokens = e->call.partial_tokens;
     a->partial = arena_copy(a->memory, e->call.partial ? e->call.partial : "", a->partial_size);
     return a->partial && copy_text(a->memory, p->messages, &a->prompt.messages) &&
            copy_text(a->memory, p->tools, &a->prompt.tools) &&

@@ -38,6 +38,7 @@ typedef struct transfer_ask {
     upstream_mode mode;
     const char *partial;
     size_t partial_size;
+    int32_t partial_tokens; // 0: not known
     const char *client, *rule;
 } transfer_ask;
 
