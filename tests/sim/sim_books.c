@@ -59,6 +59,25 @@ static void check_requests(const core *c) {
               "counters do not add up");
 }
 
+static bool could_call(const core *c, const request *r, int upstream) {
+    upstream_state u = c->upstreams[upstream]; // asking moves its state
+    if (r->tried >> upstream & 1 || u.disabled) return false;
+    return breaker_allows(&u.breaker, u.policy, c->now_ns) &&
+           upstream_limits_open_at(&u.limits, u.policy, c->now_ns) <= c->now_ns;
+}
+
+// Nobody waits for an upstream that could be called at once.
+static void check_outbound(const core *c, const request *r) {
+    const core_route *route = &r->asked->route;
+    int most = c->options.upstreams.max_attempts;
+    if (r->gave_up || (most > 0 && r->attempts >= most)) return;
+    if (route->cost_limit > 0 && r->spent >= route->cost_limit) return;
+    for (int i = 0; i < route->upstream_count; i++)
+        SIM_CHECK(!could_call(c, r, route->upstreams[i]),
+                  "request %llu waits, and upstream %d could be called",
+                  (unsigned long long)r->asked->id, route->upstreams[i]);
+}
+
 // Who is away has one call, or none while it is between two; calls without a request are drained.
 static void check_away(const core *c) {
     int away = 0, outbound = 0, wanted = 0;
@@ -68,6 +87,7 @@ static void check_away(const core *c) {
         away += state == SEQUENCE_AWAY;
         outbound += state == SEQUENCE_OUTBOUND;
         wanted += r->call != NULL;
+        if (state == SEQUENCE_OUTBOUND) check_outbound(c, r);
         SIM_CHECK((r->call != NULL) == (state == SEQUENCE_AWAY),
                   "request %llu: a call, and not away", (unsigned long long)r->asked->id);
         SIM_CHECK(!r->call || r->call->request == r, "a call of another request");
