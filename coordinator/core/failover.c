@@ -53,10 +53,17 @@ static bool has_spilled(const core *c, const request *r) {
     return spill > 0 && r->scheduled_ns < 0 && c->now_ns - r->arrived_ns >= spill;
 }
 
+// Our groups saw what the copy that may leave does not hold, and may have said it again: their
+// words stay. An upstream's words come from that copy.
+static bool says_too_much(const request *r) {
+    return r->asked->route.privacy != PRIVACY_MAY_LEAVE && !r->diverged;
+}
+
 // The part that the client has can be handed to another: its route says so, nothing in it stands
 // against it, and it was not done before.
 static bool may_switch(const request *r) {
     const core_route *route = &r->asked->route;
+    if (says_too_much(r)) return false;
     return route->midstream == MIDSTREAM_CONTINUE && route->may_continue && r->switches == 0 &&
            !r->said.failed && !r->used_tools;
 }
