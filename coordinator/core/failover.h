@@ -21,7 +21,7 @@
 //   - One deadline, one budget of attempts and one of money for all targets together; a call whose
 //     price is not known uses the money up.
 //   - A client's fault (4xx) ends the request unless another target or a group of ours may do.
-//   - A target whose account was refused is not asked again while this process lives.
+//   - A target whose account was refused is not asked again before it has another key.
 //   - Whatever is left when no target is: a group of ours serves it, or it ends UNAVAILABLE after
 //     no_group_wait, with the last reason.
 //
