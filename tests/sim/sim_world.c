@@ -228,6 +228,7 @@ static void shut_down(world *w) {
 // No more faults; once those under way are over, everything must come to its end.
 static void turn_calm(world *w) {
     w->quiet = true;
+    for (int i = 0; i < w->places.count; i++) w->places.items[i].slow_ms = 0;
     if (sim_below(&w->random, 8) == 0) shut_down(w);
     int64_t calm = sim_here->now_ns + SETTLE_SECONDS * CLOCK_SECOND;
     int64_t end = calm + CALM_SECONDS_MAX * CLOCK_SECOND;
