@@ -62,6 +62,8 @@ static void check_requests(const core *c) {
 static bool could_call(const core *c, const request *r, int upstream) {
     upstream_state u = c->upstreams[upstream]; // asking moves its state
     if (r->tried >> upstream & 1 || u.disabled) return false;
+    // Buckets fill all the time; when one is full enough is the core's to round.
+    if (u.policy->requests_per_minute > 0 || u.policy->tokens_per_minute > 0) return false;
     return breaker_allows(&u.breaker, u.policy, c->now_ns) &&
            upstream_limits_open_at(&u.limits, u.policy, c->now_ns) <= c->now_ns;
 }
