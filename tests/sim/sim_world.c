@@ -114,8 +114,8 @@ static void do_ask(world *w) {
 static void do_stall(world *w) {
     if (w->quiet) return;
     int64_t ms = 1 + sim_below(&w->random, sim_below(&w->random, 2) ? 100 : 3000);
-    plan(w, sim_later(&w->random, 100, 3000), SIM_STALL);
     if (sim_fault(SIM_SOURCE_CLOCK, w->stalls++)) sim_here->now_ns += ms * CLOCK_MS;
+    plan(w, sim_later(&w->random, 250, 3000), SIM_STALL); // what waited is heard before the next
 }
 
 static void run_item(world *w, const sim_item *item) {
