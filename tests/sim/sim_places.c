@@ -339,14 +339,17 @@ static void cut(place *p) {
     p->may_lose |= 1u << LOSS_SILENT | 1u << LOSS_OVERDUE;
 }
 
+// A rank that hangs, or is silent, stays the one: a second time changes nothing.
 static void hang(place *p) { // the step never ends
+    int rank = sim_below(&p->random, p->ranks);
+    if (!p->hangs) p->late_rank = rank;
     p->hangs = true;
-    p->late_rank = sim_below(&p->random, p->ranks);
     p->may_lose |= 1u << LOSS_OVERDUE;
 }
 
 static void fall_silent(place *p) { // as after SIGSTOP
-    p->silent_rank = sim_below(&p->random, p->ranks);
+    int rank = sim_below(&p->random, p->ranks);
+    if (p->silent_rank < 0) p->silent_rank = rank;
     p->may_lose |= 1u << LOSS_SILENT;
 }
 
