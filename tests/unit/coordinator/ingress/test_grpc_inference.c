@@ -30,7 +30,8 @@ typedef struct world {
     buf message;
 } world;
 
-static int set_up(void **state) {
+// `policy` NULL: nothing is said about where requests may go.
+static int open_world(void **state, const char *policy) {
     world *w = calloc(1, sizeof *w);
     w->in = (ingress){.models = model_registry_create(),
                       .metrics = metrics_create(),
@@ -39,6 +40,10 @@ static int set_up(void **state) {
                       .max_timeout_ns = 60 * CLOCK_SECOND};
     assert_int_equal(event_log_open(NULL, &w->in.events).code, STATUS_OK);
     tiny_model_add(w->in.models, "tiny");
+    routing_policy *routing = NULL;
+    if (policy)
+        assert_int_equal(policy_file_parse("f", policy, strlen(policy), &routing).code, STATUS_OK);
+    w->in.routing = routing;
     w->inference = grpc_inference_create(&w->in);
     w->services[0] = grpc_inference_service(w->inference);
     rpc_server_options options = {.address = "127.0.0.1:0", .message_max = MESSAGE_MAX};
@@ -53,6 +58,16 @@ static int set_up(void **state) {
     return 0;
 }
 
+static int set_up(void **state) {
+    return open_world(state, NULL);
+}
+
+static int set_up_routed(void **state) {
+    return open_world(state,
+                      "upstreams: {far: {api: gemini, base-url: 'https://h', model: m}}\n"
+                      "privacy: {default: may-leave}\nroutes: [{name: all, upstreams: far}]\n");
+}
+
 static int tear_down(void **state) {
     world *w = *state;
     rpc_channel_destroy(w->channel);
@@ -65,6 +80,7 @@ static int tear_down(void **state) {
     model_registry_destroy(w->in.models);
     metrics_destroy(w->in.metrics);
     event_log_close(w->in.events);
+    routing_policy_free((routing_policy *)w->in.routing);
     buf_free(&w->message);
     free(w);
     return 0;
@@ -371,9 +387,6 @@ static void test_watch(void **state) {
 
 static void test_privacy_header(void **state) {
     world *w = *state;
-    static const char policy[] =
-        "upstreams: {far: {api: gemini, base-url: 'https://h', model: m}}\n"
-        "privacy: {default: may-leave}\nroutes: [{name: all, upstreams: far}]\n";
     static const struct {
         const char *words[2];
         int count;
@@ -385,9 +398,6 @@ static void test_privacy_header(void **state) {
         {{"x"}, 1, PRIVACY_LOCAL_ONLY},
         {{"may-leave", "local-only"}, 2, PRIVACY_LOCAL_ONLY},
     };
-    routing_policy *p = NULL;
-    assert_int_equal(policy_file_parse("f", policy, sizeof policy - 1, &p).code, STATUS_OK);
-    w->in.routing = p;
     inference_request r = chat(hello, 1, 1);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         rpc_header headers[2] = {{"octant-privacy", cases[i].words[0]},
@@ -395,19 +405,28 @@ static void test_privacy_header(void **state) {
         answer a = read_all(
             w, open_with(w, "/octant.v1.Inference/Chat", &r, soon(), headers, cases[i].count));
         assert_string_equal(a.why.message, "");
-        assert_int_equal(w->core.last.route.privacy, cases[i].want);
+        pthread_mutex_lock(&w->core.lock);
+        privacy_class got = w->core.last.route.privacy;
+        pthread_mutex_unlock(&w->core.lock);
+        assert_int_equal(got, cases[i].want);
     }
-    w->in.routing = NULL;
-    routing_policy_free(p);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_chat),   TEST(test_complete), TEST(test_refusals),       TEST(test_full_queue),
-        TEST(test_cancel), TEST(test_deadline), TEST(test_slow_reader),    TEST(test_tokenize),
-        TEST(test_status), TEST(test_watch),    TEST(test_privacy_header),
+        TEST(test_chat),
+        TEST(test_complete),
+        TEST(test_refusals),
+        TEST(test_full_queue),
+        TEST(test_cancel),
+        TEST(test_deadline),
+        TEST(test_slow_reader),
+        TEST(test_tokenize),
+        TEST(test_status),
+        TEST(test_watch),
+        cmocka_unit_test_setup_teardown(test_privacy_header, set_up_routed, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
