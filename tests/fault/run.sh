@@ -13,5 +13,9 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 python=python3
 [ ! -x "$here/../../.venv/bin/python" ] || python=$here/../../.venv/bin/python
+"$python" -c 'import numpy' 2>/dev/null || {
+  echo "run.sh: the model is made with numpy, which $python lacks; deploy/check.sh e2e makes .venv, or pip install -r tests/requirements.txt" >&2
+  exit 1
+}
 export PYTHONDONTWRITEBYTECODE=1
 exec "$python" "$here/faults.py" "$@"
