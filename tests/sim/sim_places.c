@@ -133,6 +133,7 @@ void sim_places_reply(world *w, core_effect *e) {
     p->begun = p->may_lose = 0;
     if (p->cut_until_ns > sim_here->now_ns) p->may_lose = 1u << LOSS_SILENT | 1u << LOSS_OVERDUE;
     p->lost_told = false;
+    p->arrived_ns = 0; // what an older stream still carries holds this one up no more
     later(w, p, sim_here->now_ns + BEAT_MS / 2 * CLOCK_MS, SIM_BEAT);
     later(w, p, sim_later(&p->random, 5, 150), SIM_LOADED);
     if (!w->timid && !w->quiet) later(w, p, sim_later(&p->random, 50, 1500), SIM_FAULT);
@@ -334,8 +335,10 @@ static void drained(world *w, place *p) {
     sim_handle(w, &e);
 }
 
+// A second cut mends nothing: the link is back when the longer one is over.
 static void cut(place *p) {
-    p->cut_until_ns = sim_later(&p->random, 5, sim_below(&p->random, 2) ? 200 : 1500);
+    int64_t until = sim_later(&p->random, 5, sim_below(&p->random, 2) ? 200 : 1500);
+    if (until > p->cut_until_ns) p->cut_until_ns = until;
     p->may_lose |= 1u << LOSS_SILENT | 1u << LOSS_OVERDUE;
 }
 
