@@ -25,7 +25,9 @@ static void describe(const gpu_shape *shape, gpu_model *m) {
     m->shard = (shard){.heads = {0, s->heads},
                        .kv_heads = {0, s->kv_heads},
                        .ffn = {0, s->ffn},
-                       .vocab = {0, s->vocab}};
+                       .vocab = {0, s->vocab},
+                       .layers = {0, s->layers},
+                       .embedding = {0, s->vocab}};
 }
 
 static void open_first_layer(gpu *g, const gpu_shape *shape, layer_weights *w) {

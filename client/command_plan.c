@@ -81,7 +81,7 @@ static status cut(const model_config *c, int gpus, roofline_shape *out) {
                             .tied = c->tied_embeddings};
     for (int rank = 0; rank < gpus; rank++) {
         shard s;
-        TRY(shard_plan(c, gpus, rank, &s));
+        TRY(shard_plan(c, gpus, 1, rank, &s));
         out->heads = (int)max(out->heads, s.heads.end - s.heads.begin);
         out->kv_heads = (int)max(out->kv_heads, s.kv_heads.end - s.kv_heads.begin);
         out->ffn = (int)max(out->ffn, s.ffn.end - s.ffn.begin);

@@ -54,6 +54,7 @@ status register_request_encode(const register_request *m, buf *out) {
     to.hosts = (char **)m->hosts;
     to.pids = (int32_t *)m->pids;
     to.spare = m->spare;
+    to.stages = m->stages;
     return protobuf_encode(&to.base, "RegisterRequest", out);
 }
 
@@ -97,6 +98,9 @@ static status take_register(const pb_register *from, register_request *out) {
     out->fingerprint = from->fingerprint;
     out->backend = from->backend;
     out->spare = from->spare;
+    // 0, of a worker that knows of none: it shall hear of its version.
+    TRY(cluster_check_range("stages", from->stages, 0, SHARD_STAGES_MAX));
+    out->stages = from->stages;
     TRY(take_card(from, &out->card));
     return take_ranks(from, out);
 }
@@ -137,6 +141,10 @@ status register_response_encode(const register_response *m, buf *out) {
         shards[i].ffn_end = from->ffn.end;
         shards[i].vocab_begin = from->vocab.begin;
         shards[i].vocab_end = from->vocab.end;
+        shards[i].layers_begin = from->layers.begin;
+        shards[i].layers_end = from->layers.end;
+        shards[i].embedding_begin = from->embedding.begin;
+        shards[i].embedding_end = from->embedding.end;
         pointers[i] = &shards[i];
     }
     to.group_id = (char *)m->group_id;
@@ -173,6 +181,8 @@ static status take_shards(const pb_registered *from, register_response *out) {
         TRY(take_cut("kv_heads", s->kv_heads_begin, s->kv_heads_end, &shards[i].kv_heads));
         TRY(take_cut("ffn", s->ffn_begin, s->ffn_end, &shards[i].ffn));
         TRY(take_cut("vocab", s->vocab_begin, s->vocab_end, &shards[i].vocab));
+        TRY(take_cut("layers", s->layers_begin, s->layers_end, &shards[i].layers));
+        TRY(take_cut("embedding", s->embedding_begin, s->embedding_end, &shards[i].embedding));
     }
     out->shards = shards;
     out->ranks = (int)from->n_shards;

@@ -17,7 +17,7 @@
 #include "common/model/shard_plan.h"
 
 enum {
-    CLUSTER_PROTOCOL = 1,            // raised when a message changes its meaning
+    CLUSTER_PROTOCOL = 2,            // raised when a message changes its meaning
     CLUSTER_MESSAGE_MAX = 128 << 20, // Register carries the model card
     CLUSTER_STEP_TOKENS_MAX = 1 << 16,
     CLUSTER_SEQS_MAX = 1 << 14,
@@ -128,6 +128,7 @@ typedef struct register_request {
     const char **hosts;  // (ranks)
     const int32_t *pids; // (ranks)
     bool spare;          // takes new work only while no other group of the model is ready
+    int stages;          // of pipeline parallelism that the ranks are cut into
 } register_request;
 
 typedef struct register_response {

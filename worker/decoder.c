@@ -155,7 +155,7 @@ static status add_and_norm(decoder *d, const float *weight) {
 
 // x = the embeddings: each id lies in one rank's rows, the other ranks add zeros.
 static status embed(decoder *d) {
-    kernels_embed(d->p.kernels, &d->p.weights->embedding, d->p.shard->vocab.begin, d->sums);
+    kernels_embed(d->p.kernels, &d->p.weights->embedding, d->p.shard->embedding.begin, d->sums);
     TRY(sum_over_ranks(d));
     kernels_narrow(d->p.kernels, d->sums, (size_t)d->rows * (size_t)d->width, d->x);
     return status_ok();

@@ -100,7 +100,7 @@ static status open_kv(engine *e) {
     const model_config *c = model_get_config(e->o.model);
     const shard *s = &e->shards[comm_rank(e->o.comm)];
     kv_shape shape = {.type = kv_type(&e->o),
-                      .layers = c->layers,
+                      .layers = s->layers.end - s->layers.begin,
                       .block_tokens = e->o.limits.block_tokens,
                       .heads = s->kv_heads.end - s->kv_heads.begin,
                       .head_dim = c->head_dim};

@@ -12,7 +12,7 @@
 
 enum {
     MEET_TIMEOUT_S = 300,   // from the first rank that has opened the model to the last
-    RESPONSE_MAX = 1 << 20, // a shard per rank: SHARD_RANKS_MAX * some 40 bytes
+    RESPONSE_MAX = 1 << 20, // a shard per rank: SHARD_RANKS_MAX * some 60 bytes
     FINGERPRINT_BYTES = 33,
     VERSION_BYTES = 32,
     ASK_AGAIN_MS = 500, // after a refusal that may pass
@@ -117,6 +117,7 @@ static status ask(const join *j, leader_link *link, int64_t deadline_ns, buf *re
         .hosts = hosts,
         .pids = pids,
         .spare = j->o.o->spare,
+        .stages = 1,
     };
     return leader_link_register(link, &request, deadline_ns, response);
 }
@@ -172,10 +173,7 @@ static status check(const join *j, const register_response *g) {
         return status_error(STATUS_INVALID_ARGUMENT,
                             "the coordinator planned %d shards for %d ranks", g->ranks,
                             comm_size(j->o.comm));
-    for (int i = 0; i < g->ranks; i++)
-        TRY(status_context(shard_check(model_get_config(j->o.model), &g->shards[i]),
-                           "shard of rank %d", i));
-    return status_ok();
+    return shard_check_plan(model_get_config(j->o.model), g->shards, g->ranks);
 }
 
 status join_register(join *j, int64_t patience_ns, bool again, register_response *out,

@@ -75,7 +75,7 @@ static status make_key(const warm_shard *w, char key[FINGERPRINT_DIGITS + 1]) {
     fingerprint_add(f, of, strlen(of));
     add_files(w, f);
     const shard_range ranges[] = {w->shard->heads, w->shard->kv_heads, w->shard->ffn,
-                                  w->shard->vocab};
+                                  w->shard->vocab, w->shard->layers,   w->shard->embedding};
     for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
         fingerprint_add_number(f, (uint64_t)ranges[i].begin);
         fingerprint_add_number(f, (uint64_t)ranges[i].end);

@@ -238,15 +238,23 @@ static status add_layer(gathering *g, int layer, layer_weights *y) {
     return add_biases(g, layer, y);
 }
 
+// Whether one matrix serves as both: a tied one, whose uses are in one stage.
+static bool shares_ends(const gathering *g) {
+    const shard *s = g->o->shard;
+    return g->config->tied_embeddings && s->embedding.begin == s->vocab.begin &&
+           s->embedding.end == s->vocab.end;
+}
+
 static status add_ends(gathering *g) {
     tensor embedding, output, norm;
-    shard_range vocab = g->o->shard->vocab;
+    const shard *mine = g->o->shard;
     TRY(find(g, TENSOR_EMBEDDING, 0, "embedding", &embedding));
     TRY(find(g, TENSOR_OUTPUT_NORM, 0, "output norm", &norm));
-    TRY(add_rows(g, &embedding, vocab, 1, &g->w->embedding, "embedding", -1));
-    if (!g->config->tied_embeddings) {
-        TRY(find(g, TENSOR_OUTPUT, 0, "output matrix", &output));
-        TRY(add_rows(g, &output, vocab, 1, &g->w->output, "output matrix", -1));
+    TRY(add_rows(g, &embedding, mine->embedding, 1, &g->w->embedding, "embedding", -1));
+    if (!shares_ends(g)) {
+        output = embedding;
+        if (!g->config->tied_embeddings) TRY(find(g, TENSOR_OUTPUT, 0, "output matrix", &output));
+        TRY(add_rows(g, &output, mine->vocab, 1, &g->w->output, "output matrix", -1));
     }
     TRY(load_vector(g, &norm, 0, g->config->width, &g->w->output_norm));
     size_t pairs = (size_t)g->config->rope_dims / 2;
@@ -258,7 +266,9 @@ static status add_ends(gathering *g) {
 
 static status find_all(gathering *g) {
     TRY(add_ends(g));
-    for (int i = 0; i < g->config->layers; i++) TRY(add_layer(g, i, &g->w->layers[i]));
+    shard_range layers = g->o->shard->layers;
+    for (int i = layers.begin; i < layers.end; i++)
+        TRY(add_layer(g, i, &g->w->layers[i - layers.begin]));
     return status_ok();
 }
 
@@ -373,11 +383,11 @@ static status open_files(gathering *g) {
 static status prepare(gathering *g) {
     weights *w = g->w;
     w->kernels = g->o->kernels;
-    w->layer_count = g->config->layers;
-    w->owned_room = 4 + g->config->layers * (LAYER_VECTORS + LAYER_MATRICES);
-    w->layers = calloc((size_t)g->config->layers, sizeof *w->layers);
+    w->layer_count = length(g->o->shard->layers);
+    w->owned_room = 4 + w->layer_count * (LAYER_VECTORS + LAYER_MATRICES);
+    w->layers = calloc((size_t)w->layer_count, sizeof *w->layers);
     w->owned = calloc((size_t)w->owned_room, sizeof *w->owned);
-    g->room = 2 + g->config->layers * LAYER_MATRICES;
+    g->room = 2 + w->layer_count * LAYER_MATRICES;
     g->items = calloc((size_t)g->room, sizeof *g->items);
     g->places = calloc((size_t)g->room, sizeof *g->places);
     g->scales = calloc((size_t)g->room, sizeof *g->scales);
@@ -391,7 +401,7 @@ static status finish(gathering *g) {
         if (g->items[i].device)
             TRY(kernels_stage_weight(g->w->kernels, &g->items[i].view, g->items[i].device,
                                      g->places[i].out));
-    if (g->config->tied_embeddings) g->w->output = g->w->embedding;
+    if (shares_ends(g)) g->w->output = g->w->embedding;
     progress_load(g->o->progress, 1);
     log_debug("weights", "%" PRId64 " MiB in this rank's slices", g->w->bytes >> 20);
     return status_ok();

@@ -1,5 +1,5 @@
-// weights: this rank's slices of the model: q, k, v, gate, up, embedding and output are cut by
-// rows, o and down by columns. Norms and biases, small, become float.
+// weights: this rank's slices of the model, of its stage's layers: q, k, v, gate, up, embedding and
+// output are cut by rows, o and down by columns. Norms and biases, small, become float.
 //
 // On cpu matrices are views into the mapped files, never copied (a row_stride makes a column
 // slice); their pages are read in by several threads, once, so that the first request does not wait
@@ -28,10 +28,10 @@ typedef struct layer_weights {
 
 typedef struct weights {
     kernels *kernels;
-    kernels_weight embedding, output; // (V, D): rows [vocab.begin, vocab.end)
+    kernels_weight embedding, output; // (V, D): the shard's rows of each
     float *output_norm;               // (D)
     float *inv_freq;                  // (rope_dims / 2)
-    layer_weights *layers;
+    layer_weights *layers;            // (layer_count) from the shard's first on
     int layer_count;
     void **owned; // device memory, and on cpu what was unpacked; freed by weights_close
     int owned_count, owned_room;

@@ -68,9 +68,9 @@ static bool reserve_tokens(core *c, int context) {
     return true;
 }
 
-static status plan_shards(group *g, const model_config *config) {
+static status plan_shards(group *g, const model_config *config, int stages) {
     for (int i = 0; i < g->ranks_count; i++)
-        TRY(shard_plan(config, g->ranks_count, i, &g->shards[i]));
+        TRY(shard_plan(config, g->ranks_count, stages, i, &g->shards[i]));
     return status_ok();
 }
 
@@ -87,7 +87,7 @@ static status join(core *c, const register_request *r, const model_config *confi
     cluster_limits limits = limits_for(c, config);
     group *g = reserve_tokens(c, limits.max_context) ? group_create(r->ranks, &limits) : NULL;
     if (!g) return no_memory();
-    status s = plan_shards(g, config);
+    status s = plan_shards(g, config, r->stages);
     g->lane = status_is_ok(&s) ? lane_open(c, r->model) : NULL;
     if (status_is_ok(&s) && !g->lane) s = no_memory();
     if (!status_is_ok(&s)) {

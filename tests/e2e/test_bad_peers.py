@@ -145,7 +145,7 @@ class Leader:
         self.pb, self.standing = pb, standing
         self.channel = grpc.insecure_channel(standing.grpc, options=[("grpc.max_send_message_length", -1)])
         card = [pb.CardPart(name=file, content=(folder / file).read_bytes()) for file in ("config.json", "tokenizer.json", "tokenizer_config.json")]
-        fields = dict(protocol=1, version=version(standing), model=name, fingerprint="0" * 32, card=card, hosts=["nowhere"], pids=[1], backend="none")
+        fields = dict(protocol=2, stages=1, version=version(standing), model=name, fingerprint="0" * 32, card=card, hosts=["nowhere"], pids=[1], backend="none")
         self.request = pb.RegisterRequest(**{**fields, **change})
         self.sent, self.outbox, self.more = [], [], threading.Condition()
 
@@ -211,6 +211,8 @@ def test_registrations_that_are_refused(standing, pb, card_folder):
             (dict(name=""), C.INVALID_ARGUMENT, "name"), (dict(name="x" * 5000), C.INVALID_ARGUMENT, ""), (dict(name="a\nb"), C.INVALID_ARGUMENT, ""),
             (dict(fingerprint=""), C.INVALID_ARGUMENT, "fingerprint"), (dict(fingerprint="0" * 65), C.INVALID_ARGUMENT, "fingerprint"),
             (dict(hosts=[], pids=[]), C.INVALID_ARGUMENT, ""), (dict(hosts=["a"] * 5, pids=[1] * 5), C.INVALID_ARGUMENT, "1 to 4 ranks"),
+            (dict(stages=0), C.INVALID_ARGUMENT, "stages"), (dict(stages=2), C.INVALID_ARGUMENT, "1 to 1 stages"),
+            (dict(stages=1000), C.INVALID_ARGUMENT, "stages"), (dict(stages=-1), C.INVALID_ARGUMENT, "stages"),
             (dict(hosts=["a"] * 2), C.INVALID_ARGUMENT, ""), (dict(hosts=["a"] * 100000, pids=[1] * 100000), C.INVALID_ARGUMENT, ""),
             (dict(card=[]), C.INVALID_ARGUMENT, ""), (dict(card=card[:1]), C.NOT_FOUND, "tokenizer.json"),
             (dict(card=[pb.CardPart(name="gguf", content=bytes(1000))]), C.INVALID_ARGUMENT, "GGUF"),

@@ -15,9 +15,11 @@ static void use(const model_config *c) {
         if (!isfinite(inv_freq[i]) || inv_freq[i] < 0) abort();
     if (model_config_parameters(c) <= 0) abort();
     for (int ranks = 1; ranks <= c->heads; ranks = ranks * 2 + 1) {
+        int most = c->layers < ranks ? c->layers : ranks;
         for (int rank = 0; rank < ranks; rank += 1 + ranks / 3) {
             shard s;
-            status planned = shard_plan(c, ranks, rank, &s), checked = shard_check(c, &s);
+            int stages = 1 + rank % (most < SHARD_STAGES_MAX ? most : SHARD_STAGES_MAX);
+            status planned = shard_plan(c, ranks, stages, rank, &s), checked = shard_check(c, &s);
             if (!status_is_ok(&planned) || !status_is_ok(&checked)) abort();
             if (shard_weight_count(c, &s) > model_config_parameters(c)) abort();
         }

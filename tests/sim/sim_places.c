@@ -179,6 +179,7 @@ static void do_register(world *w, place *p) {
                                          .backend = "sim",
                                          .spare = p->spare,
                                          .ranks = p->ranks,
+                                         .stages = 1,
                                          .hosts = p->hosts,
                                          .pids = pids};
     core_event e = {.kind = CORE_REGISTER,

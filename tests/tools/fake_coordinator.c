@@ -66,7 +66,7 @@ static void on_register(void *owner, rpc_call *call, const void *bytes, size_t s
     shard *shards = calloc((size_t)request.ranks, sizeof *shards);
     s = model_open_card(&request.card, request.model, &m);
     for (int i = 0; i < request.ranks && status_is_ok(&s); i++)
-        s = shard_plan(model_get_config(m), request.ranks, i, &shards[i]);
+        s = shard_plan(model_get_config(m), request.ranks, request.stages, i, &shards[i]);
     buf out = buf_make(1 << 20);
     register_response response = {.group_id = "g1",
                                   .epoch = 7,

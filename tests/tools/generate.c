@@ -158,7 +158,7 @@ static void write_logits(run_state *r) {
     int vocab = model_get_config(r->model)->vocab, ranks = comm_size(r->comm), most = 0;
     shard mine[SHARD_RANKS_MAX];
     for (int i = 0; i < ranks; i++) {
-        die(r, shard_plan(model_get_config(r->model), ranks, i, &mine[i]));
+        die(r, shard_plan(model_get_config(r->model), ranks, 1, i, &mine[i]));
         int rows = mine[i].vocab.end - mine[i].vocab.begin;
         most = rows > most ? rows : most;
     }
@@ -324,7 +324,7 @@ static void lead(run_state *r) {
 static void open_engine(run_state *r) {
     static shard shards[SHARD_RANKS_MAX];
     for (int i = 0; i < comm_size(r->comm); i++)
-        die(r, shard_plan(model_get_config(r->model), comm_size(r->comm), i, &shards[i]));
+        die(r, shard_plan(model_get_config(r->model), comm_size(r->comm), 1, i, &shards[i]));
     int64_t step_tokens = o.chunk > SEQS_MAX ? o.chunk : SEQS_MAX;
     engine_options e = {.comm = r->comm,
                         .progress = &r->progress,

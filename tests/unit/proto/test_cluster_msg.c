@@ -29,6 +29,7 @@ static register_request sample_register(void) {
                           .backend = "cpu-avx2",
                           .ranks = 3,
                           .spare = true,
+                          .stages = 3,
                           .hosts = hosts,
                           .pids = pids};
     m.card.count = 2;
@@ -56,6 +57,7 @@ static void test_register(void **state) {
     assert_string_equal(back.fingerprint, m.fingerprint);
     assert_int_equal(back.ranks, 3);
     assert_true(back.spare);
+    assert_int_equal(back.stages, 3);
     assert_string_equal(back.hosts[2], "k\xc3\xb6ln");
     assert_int_equal(back.pids[2], 1 << 30);
     assert_int_equal(back.card.count, 2);
@@ -95,6 +97,9 @@ static void test_register_limits(void **state) {
     m.ranks = 0;
     refuse_register(&m, "hosts");
     m = sample_register();
+    m.stages = SHARD_STAGES_MAX + 1;
+    refuse_register(&m, "stages");
+    m = sample_register();
     m.card.count = 0;
     refuse_register(&m, "card");
     m = sample_register();
@@ -107,7 +112,8 @@ static void test_register_limits(void **state) {
 
 static void test_registered(void **state) {
     (void)state;
-    shard shards[2] = {{{0, 5}, {0, 2}, {0, 96}, {0, 10}}, {{5, 9}, {1, 3}, {96, 160}, {10, 20}}};
+    shard shards[2] = {{{0, 5}, {0, 2}, {0, 96}, {0, 10}, {3, 7}, {0, 1}},
+                       {{5, 9}, {1, 3}, {96, 160}, {10, 20}, {0, 3}, {1, 8}}};
     register_response m = {.group_id = "g7",
                            .epoch = UINT64_MAX,
                            .ranks = 2,
@@ -133,6 +139,12 @@ static void test_registered(void **state) {
     assert_int_equal(s.code, STATUS_INVALID_ARGUMENT);
     assert_non_null(strstr(s.message, "ffn [96, 90)"));
     shards[1].ffn.end = 160;
+    shards[1].layers.begin = -1;
+    buf_clear(&b);
+    assert_int_equal(register_response_encode(&m, &b).code, STATUS_OK);
+    s = register_response_decode(b.data, b.size, &back);
+    assert_non_null(strstr(s.message, "layers [-1, 3)"));
+    shards[1].layers.begin = 0;
     m.limits.max_seqs = CLUSTER_SEQS_MAX + 1;
     buf_clear(&b);
     assert_int_equal(register_response_encode(&m, &b).code, STATUS_OK);

@@ -114,7 +114,7 @@ static int tear_down(void **state) {
 
 static shard shard_of(const bench *b, int ranks, int rank) {
     shard s;
-    assert_int_equal(shard_plan(model_get_config(b->model), ranks, rank, &s).code, STATUS_OK);
+    assert_int_equal(shard_plan(model_get_config(b->model), ranks, 1, rank, &s).code, STATUS_OK);
     return s;
 }
 

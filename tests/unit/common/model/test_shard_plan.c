@@ -43,7 +43,7 @@ static void check_rank_count(const model_config *c, int ranks) {
         high[3] = {0, 0, 0};
     for (int rank = 0; rank < ranks; rank++) {
         shard s;
-        status planned = shard_plan(c, ranks, rank, &s), checked = shard_check(c, &s);
+        status planned = shard_plan(c, ranks, 1, rank, &s), checked = shard_check(c, &s);
         assert_true(status_is_ok(&planned) && status_is_ok(&checked));
         check_cover(s.heads, &heads, &low[0], &high[0]);
         check_cover(s.ffn, &ffn, &low[1], &high[1]);
@@ -74,13 +74,135 @@ static void every_rank_count_covers(void **state) {
     }
 }
 
+static void plan_all(const model_config *c, int ranks, int stages, shard *out) {
+    for (int rank = 0; rank < ranks; rank++) {
+        status s = shard_plan(c, ranks, stages, rank, &out[rank]);
+        assert_string_equal(s.message, "");
+    }
+}
+
+static void check_stages(const model_config *c, int ranks, int stages) {
+    shard all[SHARD_RANKS_MAX];
+    plan_all(c, ranks, stages, all);
+    status checked = shard_check_plan(c, all, ranks);
+    assert_string_equal(checked.message, "");
+    int layers = 0, next = ranks;
+    for (int stage = 0; stage < stages; stage++) {
+        shard_place p = shard_find_stage(all, ranks, stage);
+        assert_true(p.stages == stages && p.stage == stage);
+        assert_int_equal(p.first + p.ranks, next); // the last ranks have the first layers
+        next = p.first;
+        assert_true(p.ranks == ranks / stages || p.ranks == ranks / stages + 1);
+        assert_int_equal(all[p.first].layers.begin, layers);
+        layers = all[p.first].layers.end;
+        for (int i = 0; i < p.ranks; i++) {
+            const shard *s = &all[p.first + i];
+            shard alone;
+            assert_int_equal(shard_plan(c, p.ranks, 1, i, &alone).code, STATUS_OK);
+            assert_memory_equal(&s->heads, &alone.heads, sizeof s->heads);
+            assert_memory_equal(&s->ffn, &alone.ffn, sizeof s->ffn);
+            assert_int_equal(shard_find_place(all, ranks, p.first + i).rank, i);
+            assert_int_equal(s->embedding.end - s->embedding.begin,
+                             stage == 0 ? alone.vocab.end - alone.vocab.begin : 0);
+            assert_int_equal(s->vocab.end - s->vocab.begin,
+                             stage == stages - 1 ? alone.vocab.end - alone.vocab.begin : 0);
+        }
+    }
+    assert_true(next == 0 && layers == c->layers);
+    for (int i = 1; i < ranks; i++) // the leader's sampler reads the parts in the order of ranks
+        assert_int_equal(all[i].vocab.begin, all[i - 1].vocab.end);
+}
+
+static void every_stage_count_covers(void **state) {
+    (void)state;
+    rng r = rng_make(4);
+    for (int round = 0; round < 60; round++) {
+        model_config c = random_config(&r);
+        for (int stages = 1; stages <= 6 && stages <= c.layers; stages++)
+            for (int ranks = stages; ranks <= stages * c.heads && ranks <= 40; ranks++)
+                check_stages(&c, ranks, stages);
+    }
+}
+
+static const model_config llama_405b = {.layers = 126,
+                                        .width = 16384,
+                                        .ffn_width = 53248,
+                                        .heads = 128,
+                                        .kv_heads = 8,
+                                        .head_dim = 128,
+                                        .vocab = 128256};
+
+static int stage_layers(const shard *all, int ranks, int stage) {
+    shard_range r = all[shard_find_stage(all, ranks, stage).first].layers;
+    return r.end - r.begin;
+}
+
+static void stages_hold_alike(void **state) {
+    (void)state;
+    static shard all[32];
+    plan_all(&llama_405b, 16, 2, all);
+    assert_int_equal(stage_layers(all, 16, 0), 63);
+    assert_int_equal(stage_layers(all, 16, 1), 63);
+    plan_all(&llama_405b, 32, 4, all); // an end weighs 0.66 layers: 31.8 a stage
+    for (int stage = 0; stage < 4; stage++)
+        assert_int_equal(stage_layers(all, 32, stage), stage == 0 || stage == 3 ? 31 : 32);
+    plan_all(&llama_405b, 3, 2, all); // the last stage has two of three ranks
+    assert_int_equal(shard_find_stage(all, 3, 1).ranks, 2);
+    assert_int_equal(stage_layers(all, 3, 0), 42);
+    model_config small = llama_405b; // whose ends weigh 8 layers each
+    small.width = 576, small.ffn_width = 1536, small.heads = 9, small.kv_heads = 3;
+    small.head_dim = 64, small.layers = 30, small.vocab = 49152;
+    plan_all(&small, 4, 4, all);
+    assert_int_equal(stage_layers(all, 4, 0), 4);
+    assert_int_equal(stage_layers(all, 4, 1), 12);
+    assert_int_equal(stage_layers(all, 4, 3), 3);
+    plan_all(&small, 30, 30, all); // a layer each, whatever the ends weigh
+    assert_int_equal(stage_layers(all, 30, 29), 1);
+}
+
+static void stages_that_cannot_be(void **state) {
+    (void)state;
+    shard s;
+    status st = shard_plan(&llama_405b, 4, 5, 0, &s);
+    assert_int_equal(st.code, STATUS_INVALID_ARGUMENT);
+    assert_non_null(strstr(st.message, "1 to 4 stages"));
+    model_config two = llama_405b;
+    two.layers = 2;
+    assert_non_null(strstr(shard_plan(&two, 8, 3, 0, &s).message, "1 to 2 stages"));
+    assert_int_equal(shard_plan(&two, 8, 0, 0, &s).code, STATUS_INVALID_ARGUMENT);
+    two.heads = 3, two.kv_heads = 1;
+    assert_non_null(strstr(shard_plan(&two, 7, 2, 0, &s).message, "at most 6"));
+    assert_int_equal(shard_plan(&two, 6, 2, 5, &s).code, STATUS_OK);
+}
+
+static void plans_with_gaps_are_refused(void **state) {
+    (void)state;
+    shard good[5], bad[5];
+    plan_all(&llama_405b, 5, 2, good);
+    assert_int_equal(shard_check_plan(&llama_405b, good, 5).code, STATUS_OK);
+    for (int i = 0; i < 8; i++) {
+        memcpy(bad, good, sizeof bad);
+        shard *s = &bad[i % 5];
+        if (i == 0) s->layers.end--;
+        if (i == 1) s->ffn.begin += 32;
+        if (i == 2) s->vocab.end--;
+        if (i == 3) s->embedding = s->vocab;
+        if (i == 4) bad[3].layers.end++, bad[4].layers.end++;
+        if (i == 5) bad[3] = bad[4];
+        if (i == 6) bad[0].layers = bad[1].layers = bad[2].layers = bad[3].layers;
+        if (i == 7) bad[1] = bad[0];
+        assert_int_equal(shard_check_plan(&llama_405b, bad, 5).code, STATUS_INVALID_ARGUMENT);
+    }
+    assert_int_equal(shard_check_plan(&llama_405b, good, 4).code, STATUS_INVALID_ARGUMENT);
+}
+
 static void one_rank_holds_the_model(void **state) {
     (void)state;
     rng r = rng_make(2);
     for (int round = 0; round < 300; round++) {
         model_config c = random_config(&r);
         shard s;
-        status planned = shard_plan(&c, 1, 0, &s);
+        status planned = shard_plan(&c, 1, 1, 0, &s);
         assert_true(status_is_ok(&planned));
         assert_int_equal(shard_weight_count(&c, &s), model_config_parameters(&c));
     }
@@ -97,21 +219,21 @@ static void smollm2_by_hand(void **state) {
                       .vocab = 49152,
                       .tied_embeddings = true};
     shard s;
-    status planned = shard_plan(&c, 2, 0, &s);
+    status planned = shard_plan(&c, 2, 1, 0, &s);
     assert_true(status_is_ok(&planned));
     assert_int_equal(s.heads.end, 5);
     assert_int_equal(s.kv_heads.end, 2);
-    planned = shard_plan(&c, 2, 1, &s);
+    planned = shard_plan(&c, 2, 1, 1, &s);
     assert_true(status_is_ok(&planned));
     assert_int_equal(s.heads.begin, 5);
     assert_int_equal(s.kv_heads.begin, 1); // shared with rank 0
     assert_int_equal(s.ffn.begin, 768);
     assert_int_equal(model_config_parameters(&c), 134515008); // the published 134.5M
-    planned = shard_plan(&c, 10, 0, &s);
+    planned = shard_plan(&c, 10, 1, 0, &s);
     assert_int_equal(planned.code, STATUS_INVALID_ARGUMENT);
     assert_non_null(strstr(planned.message, "at most 9"));
-    assert_int_equal(shard_plan(&c, 0, 0, &s).code, STATUS_INVALID_ARGUMENT);
-    assert_int_equal(shard_plan(&c, 2, 2, &s).code, STATUS_INVALID_ARGUMENT);
+    assert_int_equal(shard_plan(&c, 0, 1, 0, &s).code, STATUS_INVALID_ARGUMENT);
+    assert_int_equal(shard_plan(&c, 2, 1, 2, &s).code, STATUS_INVALID_ARGUMENT);
 }
 
 static void lying_plans_are_refused(void **state) {
@@ -124,16 +246,20 @@ static void lying_plans_are_refused(void **state) {
                       .head_dim = 16,
                       .vocab = 100};
     shard good;
-    status planned = shard_plan(&c, 2, 1, &good);
+    status planned = shard_plan(&c, 2, 1, 1, &good);
     assert_true(status_is_ok(&planned));
-    shard bad[6] = {good, good, good, good, good, good};
+    shard bad[9];
+    for (int i = 0; i < 9; i++) bad[i] = good;
     bad[0].heads.end = 5;
     bad[1].heads.begin = -1;
     bad[2].kv_heads.begin = 0;
     bad[3].ffn.begin = bad[3].ffn.end + 1;
     bad[4].vocab.end = 101;
     bad[5].heads.begin = bad[5].heads.end;
-    for (int i = 0; i < 6; i++)
+    bad[6].layers.end = 2;
+    bad[7].layers.end = bad[7].layers.begin;
+    bad[8].embedding.end = 101;
+    for (int i = 0; i < 9; i++)
         assert_int_equal(shard_check(&c, &bad[i]).code, STATUS_INVALID_ARGUMENT);
 }
 
@@ -150,7 +276,7 @@ static void blocks_are_not_split(void **state) {
         bool split = false;
         for (int rank = 0; rank < ranks; rank++) {
             shard s;
-            status planned = shard_plan(&c, ranks, rank, &s);
+            status planned = shard_plan(&c, ranks, 1, rank, &s);
             assert_true(status_is_ok(&planned));
             assert_int_equal(shard_check_blocks(&c, &s, DTYPE_F32, DTYPE_BF16).code, STATUS_OK);
             split |= shard_check_blocks(&c, &s, DTYPE_Q4_1, DTYPE_Q4_1).code != STATUS_OK;
@@ -161,9 +287,15 @@ static void blocks_are_not_split(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_rank_count_covers), cmocka_unit_test(one_rank_holds_the_model),
-        cmocka_unit_test(smollm2_by_hand),         cmocka_unit_test(lying_plans_are_refused),
+        cmocka_unit_test(every_rank_count_covers),
+        cmocka_unit_test(one_rank_holds_the_model),
+        cmocka_unit_test(smollm2_by_hand),
+        cmocka_unit_test(lying_plans_are_refused),
         cmocka_unit_test(blocks_are_not_split),
+        cmocka_unit_test(every_stage_count_covers),
+        cmocka_unit_test(stages_hold_alike),
+        cmocka_unit_test(stages_that_cannot_be),
+        cmocka_unit_test(plans_with_gaps_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

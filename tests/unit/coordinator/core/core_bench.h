@@ -161,6 +161,7 @@ static inline register_request hello(int ranks) {
     static const char *hosts[8] = {"n0", "n1", "n2", "n3", "n4", "n5", "n6", "n7"};
     static const int32_t pids[8] = {100, 101, 102, 103, 104, 105, 106, 107};
     return (register_request){.protocol = CLUSTER_PROTOCOL,
+                              .stages = 1,
                               .version = OCTANT_VERSION,
                               .model = "m",
                               .fingerprint = "f1",

@@ -102,6 +102,7 @@ static void *register_group(void *argument) {
                           .model = "tiny",
                           .backend = "cpu",
                           .ranks = 2,
+                          .stages = 1,
                           .hosts = hosts,
                           .pids = pids};
     m.card = (model_card){.count = 2,
@@ -128,7 +129,8 @@ static void join(world *w) {
     core_event event = expect(w, CORE_REGISTER);
     assert_string_equal(event.join.request->model, "tiny");
     assert_int_equal(event.join.config->vocab, TINY_VOCAB);
-    shard shards[2] = {{{0, 2}, {0, 1}, {0, 32}, {0, 129}}, {{2, 4}, {1, 2}, {32, 64}, {129, 258}}};
+    shard shards[2] = {{{0, 2}, {0, 1}, {0, 32}, {0, 129}, {0, 1}, {0, 129}},
+                       {{2, 4}, {1, 2}, {32, 64}, {129, 258}, {0, 1}, {129, 258}}};
     register_response response = {
         .group_id = "g1",
         .epoch = EPOCH,
