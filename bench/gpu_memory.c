@@ -87,6 +87,7 @@ static void fill_block(gpu *g, dtype type, uint8_t *p) {
         memcpy(p, &x, sizeof x);
         break;
     case DTYPE_F8_E4M3:
+    case DTYPE_F8_BLOCK:
         *p &= 0xbf; // below 2: never NaN
         break;
     case DTYPE_I8:
@@ -109,17 +110,13 @@ static void fill_rows(gpu *g, dtype type, uint8_t *data, size_t bytes) {
         memcpy(data + at, data, bytes - at < piece ? bytes - at : piece);
 }
 
-static bool has_row_scales(dtype type) {
-    return type == DTYPE_F8_E4M3 || type == DTYPE_I8;
-}
-
 kernels_weight gpu_weight(gpu *g, dtype type, int rows, int cols) {
     size_t stride = dtype_row_bytes(type, (size_t)cols), bytes = stride * (size_t)rows;
     uint8_t *data = host(bytes);
     fill_rows(g, type, data, bytes);
-    bool scaled = has_row_scales(type);
-    float *scales = scaled ? host((size_t)rows * sizeof *scales) : NULL;
-    for (int i = 0; scaled && i < rows; i++) scales[i] = 0x1p-9f;
+    size_t count = (size_t)rows * dtype_row_scales(type, (size_t)cols);
+    float *scales = count ? host(count * sizeof *scales) : NULL;
+    for (size_t i = 0; i < count; i++) scales[i] = 0x1p-9f;
     kernels_weight placed, view = {.data = data,
                                    .row_stride = stride,
                                    .rows = rows,
@@ -136,7 +133,7 @@ kernels_weight gpu_weight(gpu *g, dtype type, int rows, int cols) {
 kernels_weight gpu_weight_again(gpu *g, const kernels_weight *w) {
     static const float one = 1;
     kernels_weight view = *w, copy = *w; // as it was before it was placed, for its size
-    if (has_row_scales(w->type)) view.scales = &one;
+    if (dtype_row_scales(w->type, (size_t)w->cols)) view.scales = &one;
     size_t bytes = kernels_weight_bytes(g->k, &view);
     void *memory = gpu_take(g, bytes);
     kernels_copy(g->k, memory, w->data, bytes);

@@ -4,6 +4,7 @@
 #include "kernels/kernels.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "kernels/backend.h"
 
@@ -68,10 +69,16 @@ void *kernels_stream(const kernels *k) {
 }
 
 static void check_view(const kernels_weight *w) {
-    assert((w->type == DTYPE_F8_E4M3 || w->type == DTYPE_I8) == (w->scales != NULL));
+    assert((dtype_row_scales(w->type, (size_t)w->cols) > 0) == (w->scales != NULL));
     assert(w->type < DTYPE_ALL && w->rows >= 0 && w->cols >= 1);
     assert((size_t)w->cols % dtype_block_values(w->type) == 0);
     assert(w->rows <= 1 || w->row_stride >= dtype_row_bytes(w->type, (size_t)w->cols));
+}
+
+void kernels_weight_copy_scales(const kernels_weight *w, int first, int count, float *out) {
+    size_t each = dtype_row_scales(w->type, (size_t)w->cols);
+    for (int r = 0; r < count; r++, out += each)
+        memcpy(out, kernels_weight_scales(w, first + r), each * sizeof *out);
 }
 
 // Of a matrix that was placed; what a device keeps of it is the device's affair.

@@ -54,9 +54,22 @@ typedef struct kernels_weight {
     size_t row_stride; // bytes
     int rows, cols;    // cols is a multiple of the type's block
     dtype type;
-    const float *scales; // (rows) host memory: what each row is multiplied by. For the types that
-                         // have one, F8_E4M3 and I8, and only in views given to place; else NULL
+    // What the stored numbers are multiplied by: host memory, only in views given to place, NULL
+    // for types without scales. (ceil(rows / scale_rows), dtype_row_scales(type, cols)): F8_E4M3
+    // and I8 have one for a row, F8_BLOCK one for each DTYPE_SCALE_COLS columns.
+    const float *scales;
+    int scale_rows; // consecutive rows, from the first on, that share scales: 128 in blocks of 128
+                    // x 128; less where a slice begins inside a block. 0: each row has its own
 } kernels_weight;
+
+// The scales of one row: dtype_row_scales of them.
+static inline const float *kernels_weight_scales(const kernels_weight *w, int row) {
+    size_t at = (size_t)(w->scale_rows > 1 ? row / w->scale_rows : row);
+    return w->scales + at * dtype_row_scales(w->type, (size_t)w->cols);
+}
+
+// Writes the scales of rows [first, first + count) one row after another, none shared.
+void kernels_weight_copy_scales(const kernels_weight *w, int first, int count, float *out);
 
 typedef enum kernels_rope_style {
     KERNELS_ROPE_HALF,       // pairs (i, i + C/2): Hugging Face layout, GPT-NeoX

@@ -50,7 +50,8 @@ void *kernels_stage_memory(kernels_stage *s, int slot) {
 
 size_t kernels_stage_room(const kernels_weight *shape, int count) {
     size_t rows = (size_t)count * dtype_row_bytes(shape->type, (size_t)shape->cols);
-    return shape->scales ? rows + SCALES_ALIGNMENT + (size_t)count * sizeof *shape->scales : rows;
+    size_t scales = (size_t)count * dtype_row_scales(shape->type, (size_t)shape->cols);
+    return shape->scales ? rows + SCALES_ALIGNMENT + scales * sizeof *shape->scales : rows;
 }
 
 // On plain memory a matrix's rows lie one after another, each made from its own.
@@ -63,11 +64,17 @@ static status place_plain(kernels *k, const char *rows, const kernels_weight *sh
         return status_ok();
     }
     kernels_weight ignored, part = *shape;
-    part.data = rows;
     part.row_stride = row;
-    part.rows = count;
-    if (part.scales) part.scales += first_row;
-    return kernels_weight_place(k, &part, device + (size_t)first_row * placed, &ignored);
+    for (int done = 0; done < count; done += part.rows) {
+        int first = first_row + done, left = count - done;
+        part.data = rows + (size_t)done * row;
+        part.rows = left;
+        if (shape->scales) part.scales = kernels_weight_scales(shape, first);
+        int shared = shape->scale_rows > 1 ? first % shape->scale_rows : 0;
+        if (shared > 0 && left > shape->scale_rows - shared) part.rows = shape->scale_rows - shared;
+        TRY(kernels_weight_place(k, &part, device + (size_t)first * placed, &ignored));
+    }
+    return status_ok();
 }
 
 status kernels_stage_rows(kernels_stage *s, int slot, size_t offset, const kernels_weight *shape,

@@ -7,12 +7,13 @@ static const struct {
     const char *name;
     size_t block_values, block_bytes;
 } types[DTYPE_ALL] = {
-    [DTYPE_F32] = {"F32", 1, 4},       [DTYPE_F16] = {"F16", 1, 2},
-    [DTYPE_BF16] = {"BF16", 1, 2},     [DTYPE_Q8_0] = {"Q8_0", 32, 34},
-    [DTYPE_Q4_0] = {"Q4_0", 32, 18},   [DTYPE_Q4_1] = {"Q4_1", 32, 20},
-    [DTYPE_Q5_0] = {"Q5_0", 32, 22},   [DTYPE_Q4_K] = {"Q4_K", 256, 144},
-    [DTYPE_Q6_K] = {"Q6_K", 256, 210}, [DTYPE_F8_E4M3] = {"F8_E4M3", 1, 1},
-    [DTYPE_I8] = {"I8", 1, 1},         [DTYPE_I4] = {"I4", 128, 68},
+    [DTYPE_F32] = {"F32", 1, 4},           [DTYPE_F16] = {"F16", 1, 2},
+    [DTYPE_BF16] = {"BF16", 1, 2},         [DTYPE_Q8_0] = {"Q8_0", 32, 34},
+    [DTYPE_Q4_0] = {"Q4_0", 32, 18},       [DTYPE_Q4_1] = {"Q4_1", 32, 20},
+    [DTYPE_Q5_0] = {"Q5_0", 32, 22},       [DTYPE_Q4_K] = {"Q4_K", 256, 144},
+    [DTYPE_Q6_K] = {"Q6_K", 256, 210},     [DTYPE_F8_E4M3] = {"F8_E4M3", 1, 1},
+    [DTYPE_F8_BLOCK] = {"F8_BLOCK", 1, 1}, [DTYPE_I8] = {"I8", 1, 1},
+    [DTYPE_I4] = {"I4", 128, 68},
 };
 
 const char *dtype_name(dtype type) {
@@ -33,6 +34,11 @@ size_t dtype_block_bytes(dtype type) {
 size_t dtype_row_bytes(dtype type, size_t values) {
     assert(values % dtype_block_values(type) == 0);
     return values / types[type].block_values * types[type].block_bytes;
+}
+
+size_t dtype_row_scales(dtype type, size_t cols) {
+    if (type == DTYPE_F8_BLOCK) return (cols + DTYPE_SCALE_COLS - 1) / DTYPE_SCALE_COLS;
+    return type == DTYPE_F8_E4M3 || type == DTYPE_I8;
 }
 
 static float from_bits(uint32_t bits) {
@@ -202,6 +208,7 @@ void dtype_to_f32(dtype type, const void *data, size_t values, float *out) {
         for (size_t i = 0; i < values / 256; i++) q6_k_block(bytes + 210 * i, out + 256 * i);
         return;
     case DTYPE_F8_E4M3:
+    case DTYPE_F8_BLOCK:
         for (size_t i = 0; i < values; i++) out[i] = dtype_f8_to_f32(bytes[i]);
         return;
     case DTYPE_I8:

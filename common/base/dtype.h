@@ -25,6 +25,8 @@
 //   F8_E4M3 one byte: sign, 4 bits of exponent (bias 7), 3 of mantissa; up to 448, no infinity,
 //     0x7f and 0xff are NaN (Micikevicius et al. 2022). I8 one signed byte. Both with a scale for
 //     each row, which is kept beside them.
+//   F8_BLOCK the same numbers as F8_E4M3 with a scale for each DTYPE_SCALE_COLS columns of a row:
+//     what FP8 with scales for blocks of 128 x 128 is brought to.
 //   I4 68 bytes for 128 values: f16 d; uint8 z; uint8 0; uint8 q[64]   x = d * (nibble - z)
 //     value i is the low nibble of q[i / 2] for even i, else the high one; z <= 16. What AWQ and
 //     GPTQ with groups of 128 are brought to.
@@ -46,12 +48,13 @@ typedef enum dtype {
     DTYPE_Q6_K,
     DTYPE_COUNT,                 // the types above: every backend takes them
     DTYPE_F8_E4M3 = DTYPE_COUNT, // device types
+    DTYPE_F8_BLOCK,
     DTYPE_I8,
     DTYPE_I4,
     DTYPE_ALL
 } dtype;
 
-enum { DTYPE_BLOCK_MAX = 256 };
+enum { DTYPE_BLOCK_MAX = 256, DTYPE_SCALE_COLS = 128 };
 
 const char *dtype_name(dtype type);    // "F32", "Q4_1", ...
 size_t dtype_block_values(dtype type); // values per block: 1 for the plain types
@@ -60,6 +63,10 @@ size_t dtype_block_bytes(dtype type);  // bytes per block
 // Bytes of `values` consecutive values; `values` is a multiple of the block.
 size_t dtype_row_bytes(dtype type, size_t values);
 
+// Scales that are kept beside a row of `cols` values: 1 for F8_E4M3 and I8, one for each
+// DTYPE_SCALE_COLS of F8_BLOCK (the last may have fewer), else 0.
+size_t dtype_row_scales(dtype type, size_t cols);
+
 float dtype_f16_to_f32(uint16_t bits);
 uint16_t dtype_f32_to_f16(float value); // round to nearest even, overflow to infinity
 float dtype_bf16_to_f32(uint16_t bits);
@@ -67,8 +74,8 @@ uint16_t dtype_f32_to_bf16(float value); // round to nearest even; NaN stays NaN
 float dtype_f8_to_f32(uint8_t bits);
 uint8_t dtype_f32_to_f8(float value); // round to nearest even; beyond 448: 448; NaN stays NaN
 
-// Writes `values` values as float (F8_E4M3 and I8: without their row's scale); the plain, readable
-// reference that faster code is compared with.
+// Writes `values` values as float (F8_E4M3, F8_BLOCK, I8: without their scales); the plain,
+// readable reference that faster code is compared with.
 void dtype_to_f32(dtype type, const void *data, size_t values, float *out);
 
 #endif

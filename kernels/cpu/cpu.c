@@ -49,6 +49,12 @@ size_t cpu_weight_bytes(const kernels_weight *host) {
     return (size_t)host->rows * (size_t)host->cols * sizeof(uint16_t);
 }
 
+static void apply_scales(const kernels_weight *w, int row, float *values) {
+    const float *scales = kernels_weight_scales(w, row);
+    bool one = dtype_row_scales(w->type, (size_t)w->cols) == 1;
+    for (int c = 0; c < w->cols; c++) values[c] *= scales[one ? 0 : c / DTYPE_SCALE_COLS];
+}
+
 status cpu_weight_place(kernels *k, const kernels_weight *host, void *memory, kernels_weight *out) {
     (void)k;
     *out = *host;
@@ -59,9 +65,9 @@ status cpu_weight_place(kernels *k, const kernels_weight *host, void *memory, ke
     uint16_t *to = memory;
     for (int r = 0; r < host->rows; r++) {
         const char *from = (const char *)host->data + (size_t)r * host->row_stride;
-        float scale = host->scales ? host->scales[r] : 1;
         dtype_to_f32(host->type, from, cols, row);
-        for (size_t c = 0; c < cols; c++) *to++ = dtype_f32_to_bf16(row[c] * scale);
+        if (host->scales) apply_scales(host, r, row);
+        for (size_t c = 0; c < cols; c++) *to++ = dtype_f32_to_bf16(row[c]);
     }
     free(row);
     out->data = memory;

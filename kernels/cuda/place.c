@@ -17,6 +17,10 @@ static size_t packed_stride(const kernels_weight *w) {
     return (dtype_row_bytes(w->type, (size_t)w->cols) + 15) / 16 * 16;
 }
 
+static size_t scale_bytes(const kernels_weight *w) { // of a row
+    return dtype_row_scales(w->type, (size_t)w->cols) * sizeof *w->scales;
+}
+
 static void gather(const kernels_weight *w, int first, int count, size_t stride, uint8_t *to) {
     const uint8_t *from = (const uint8_t *)w->data + (size_t)first * w->row_stride;
     size_t bytes = dtype_row_bytes(w->type, (size_t)w->cols);
@@ -30,10 +34,10 @@ static status place_rows(cuda *k, const kernels_weight *host, int first, int cou
     int slot = 0;
     TRY(cuda_staging(k, &slot));
     gather(host, first, count, stride, k->staging[slot]);
-    size_t bytes = (size_t)count * stride, scale_bytes = (size_t)count * sizeof *host->scales;
+    size_t bytes = (size_t)count * stride;
     if (host->scales) { // behind the rows, which end on 16 bytes
-        memcpy((char *)k->staging[slot] + bytes, host->scales + first, scale_bytes);
-        bytes += scale_bytes;
+        kernels_weight_copy_scales(host, first, count, (float *)((char *)k->staging[slot] + bytes));
+        bytes += (size_t)count * scale_bytes(host);
     }
     const float *scales =
         host->scales ? (const float *)((char *)k->place_raw + (size_t)count * stride) : NULL;
@@ -54,7 +58,7 @@ status cuda_weight_place(kernels *base, const kernels_weight *host, void *device
     cuda *k = (cuda *)base;
     cuda_enter(k);
     size_t stride = packed_stride(host);
-    int rows = (int)(CUDA_STAGING_BYTES / (stride + sizeof *host->scales)) / WEIGHT_PACK_ROWS *
+    int rows = (int)(CUDA_STAGING_BYTES / (stride + scale_bytes(host))) / WEIGHT_PACK_ROWS *
                WEIGHT_PACK_ROWS;
     if (rows == 0)
         return status_error(STATUS_UNIMPLEMENTED,

@@ -122,8 +122,10 @@ status cuda_stage_copy(kernels_stage *base, int slot, size_t offset, void *devic
 static size_t append_scales(stage *s, int slot, size_t offset, const kernels_weight *shape,
                             int first_row, int count, size_t *bytes) {
     size_t at = (offset + *bytes + SCALES_ALIGNMENT - 1) / SCALES_ALIGNMENT * SCALES_ALIGNMENT;
-    size_t size = (size_t)count * sizeof *shape->scales;
-    memcpy(s->base.memory + (size_t)slot * s->base.bytes + at, shape->scales + first_row, size);
+    size_t each = dtype_row_scales(shape->type, (size_t)shape->cols) * sizeof *shape->scales;
+    size_t size = (size_t)count * each;
+    char *to = s->base.memory + (size_t)slot * s->base.bytes + at;
+    kernels_weight_copy_scales(shape, first_row, count, (float *)to);
     *bytes = at + size - offset;
     return at;
 }

@@ -137,6 +137,29 @@ __device__ inline void load_records(const uint8_t *records, int lane, uint2 (&r)
     r[0] = at[lane / 4], r[1] = at[lane / 4 + 8];
 }
 
+// FP8 with a scale for each 128 columns of a row.
+struct f8_block : bytes<e4m3_pair_of> {
+    static constexpr int RECORD = 4, RECORD_TILES = 2, FLUSH = 32;
+    static constexpr bool ROW_SCALE = false, MINIMUM = false;
+    struct regs {
+        values v;
+        uint32_t record[2];
+    };
+    __device__ static regs load(const uint8_t *tile, const uint8_t *records, int lane) {
+        regs r;
+        r.v = load_values(tile, lane);
+        load_records(records, lane, r.record);
+        return r;
+    }
+    __device__ static void fragment(const regs &r, const uint8_t *, int, int k, uint32_t (&a)[4]) {
+        values_fragment(r.v, k, a);
+    }
+    __device__ static void scales(const regs &r, int, float (&s)[2]) {
+        for (int i = 0; i < 2; i++) s[i] = __uint_as_float(r.record[i]);
+    }
+    __device__ static void minimums(const regs &, int, float (&)[2]) {}
+};
+
 struct q8_0 : bytes<i8_pair_of> {
     static constexpr int RECORD = 4, RECORD_TILES = 1, FLUSH = 32;
     static constexpr bool ROW_SCALE = false, MINIMUM = false;

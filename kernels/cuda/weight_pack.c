@@ -26,6 +26,8 @@ static layout layout_of(dtype type) {
         return (layout){512, 8, 1};
     case DTYPE_I4:
         return (layout){512, 4, 2};
+    case DTYPE_F8_BLOCK:
+        return (layout){1024, 4, 2};
     case DTYPE_F8_E4M3:
     case DTYPE_I8:
         return (layout){.tile_bytes = 1024}; // and a float for each row

@@ -94,6 +94,13 @@ __device__ uint32_t q4_k_minimum(const uint8_t *s, int j) {
     return j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | s[j] >> 6 << 4;
 }
 
+// The scale of a row's column: F8_E4M3 and I8 have one for all.
+__device__ float raw_scale(const raw_rows &raw, const float *scales, int row, int col) {
+    if (raw.type != DTYPE_F8_BLOCK) return scales[row];
+    int each = (raw.cols + DTYPE_SCALE_COLS - 1) / DTYPE_SCALE_COLS;
+    return scales[(size_t)row * each + col / DTYPE_SCALE_COLS];
+}
+
 // The record of columns [col, col + 64), or of I4's [col, col + 128). Blocks past the last column
 // are 0.
 __device__ uint2 raw_record(const raw_rows &raw, const uint8_t *row, int col) {
@@ -190,7 +197,7 @@ __global__ void pack_bf16(raw_rows raw, const float *raw_scales, plane out, int 
             int c = col + 2 * j + e;
             if (at >= raw.count || c >= raw.cols) continue;
             pair[e] = raw_float(raw, raw.data + (size_t)at * raw.stride, c);
-            if (raw_scales) pair[e] *= raw_scales[at];
+            if (raw_scales) pair[e] *= raw_scale(raw, raw_scales, at, c);
         }
         uint32_t low = __bfloat16_as_ushort(__float2bfloat16(pair[0]));
         words[j] = low | (uint32_t)__bfloat16_as_ushort(__float2bfloat16(pair[1])) << 16;
@@ -257,8 +264,8 @@ __global__ void pack_tiles(raw_rows raw, plane out, int row_tiles, int pieces) {
 }
 
 // A record for each thread: `groups` for each row, `cols` columns in each.
-__global__ void pack_records(raw_rows raw, plane out, int row_tiles, int groups, int cols,
-                             int bytes) {
+__global__ void pack_records(raw_rows raw, const float *raw_scales, plane out, int row_tiles,
+                             int groups, int cols, int bytes) {
     size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
     if (i >= (size_t)row_tiles * groups * TILE_ROWS) return;
     size_t first = (size_t)(raw.first / TILE_ROWS) * groups * TILE_ROWS;
@@ -266,7 +273,10 @@ __global__ void pack_records(raw_rows raw, plane out, int row_tiles, int groups,
         raw.first + (int)(i / (TILE_ROWS * (size_t)groups)) * TILE_ROWS + (int)(i % TILE_ROWS);
     int col = (int)(i / TILE_ROWS % groups) * cols;
     uint2 record = make_uint2(0, 0);
-    if (row < raw.first + raw.count) record = raw_record(raw, row_of(raw, row), col);
+    if (row < raw.first + raw.count && raw_scales)
+        record.x = __float_as_uint(raw_scale(raw, raw_scales, row - raw.first, col));
+    else if (row < raw.first + raw.count)
+        record = raw_record(raw, row_of(raw, row), col);
     if (bytes == 8)
         reinterpret_cast<uint2 *>(out.scales)[first + i] = record;
     else
@@ -291,10 +301,11 @@ __global__ void scale_rows(raw_rows raw, float largest, const float *raw_scales,
 
 // ---- Unpacking.
 
-__device__ float unpack_scaled(const weight_pack &w, int integer, int row, int col) {
-    int col_tiles = w.stride / TILE_COLS, tile = col / TILE_COLS;
-    int groups = w.type == DTYPE_I4 ? (col_tiles + 1) / 2 : col_tiles,
-        group = w.type == DTYPE_I4 ? tile / 2 : tile;
+// `byte` is the stored one: of F8_BLOCK an E4M3 number, of others an integer.
+__device__ float unpack_scaled(const weight_pack &w, int byte, int row, int col) {
+    int integer = byte, col_tiles = w.stride / TILE_COLS, tile = col / TILE_COLS;
+    bool wide = w.type == DTYPE_I4 || w.type == DTYPE_F8_BLOCK; // two tiles share a record
+    int groups = wide ? (col_tiles + 1) / 2 : col_tiles, group = wide ? tile / 2 : tile;
     size_t at = ((size_t)(row / TILE_ROWS) * groups + group) * TILE_ROWS + row % TILE_ROWS;
     const uint32_t *r4 = (const uint32_t *)w.scales + at;
     const uint32_t *r8 = (const uint32_t *)w.scales + 2 * at;
@@ -307,6 +318,8 @@ __device__ float unpack_scaled(const weight_pack &w, int integer, int row, int c
         return f16_at((const uint8_t *)r4 + 2 * half) * (float)(integer - 8);
     case DTYPE_I4:
         return f16_at((const uint8_t *)r4) * (float)(integer - (int)(*r4 >> 16));
+    case DTYPE_F8_BLOCK:
+        return e4m3x2_to_float2((uint16_t)(byte & 0xff)).x * __uint_as_float(*r4);
     case DTYPE_Q4_1:
         return __fadd_rn(__fmul_rn(f16_at(bytes + 4 * half), (float)integer),
                          f16_at(bytes + 4 * half + 2));
@@ -373,10 +386,11 @@ unsigned blocks_for(size_t threads) {
 cudaError_t pack_scales(cudaStream_t stream, const raw_rows &raw, const float *raw_scales,
                         const plane &p, int row_tiles) {
     int bytes = p.type == DTYPE_Q4_1 || p.type == DTYPE_Q4_K || p.type == DTYPE_Q6_K ? 8 : 4;
-    int tiles = p.type == DTYPE_I4 ? 2 : 1, groups = (p.col_tiles + tiles - 1) / tiles;
+    int tiles = p.type == DTYPE_I4 || p.type == DTYPE_F8_BLOCK ? 2 : 1;
+    int groups = (p.col_tiles + tiles - 1) / tiles;
     if (p.type != DTYPE_F8_E4M3 && p.type != DTYPE_I8)
         return launch(pack_records, blocks_for((size_t)row_tiles * groups * TILE_ROWS), THREADS, 0,
-                      stream, raw, p, row_tiles, groups, tiles * TILE_COLS, bytes);
+                      stream, raw, raw_scales, p, row_tiles, groups, tiles * TILE_COLS, bytes);
     float largest = p.type == DTYPE_I8 ? 127.0f : 448.0f;
     return launch(scale_rows, blocks_for((size_t)row_tiles * TILE_ROWS * 32), THREADS, 0, stream,
                   raw, largest, raw_scales, p, row_tiles * TILE_ROWS);
@@ -387,9 +401,9 @@ cudaError_t pack_scales(cudaStream_t stream, const raw_rows &raw, const float *r
 cudaError_t weight_pack_rows(cudaStream_t stream, const void *data, size_t raw_stride,
                              dtype raw_type, const float *raw_scales, int first_row, int count,
                              const weight_pack *out) {
-    bool row_scaled = raw_type == DTYPE_F8_E4M3 || raw_type == DTYPE_I8;
+    bool scaled = raw_type == DTYPE_F8_E4M3 || raw_type == DTYPE_F8_BLOCK || raw_type == DTYPE_I8;
     bool last = first_row + count == out->rows;
-    if (!weight_pack_can(raw_type, out->type) || row_scaled != (raw_scales != nullptr) ||
+    if (!weight_pack_can(raw_type, out->type) || scaled != (raw_scales != nullptr) ||
         first_row < 0 || count < 0 || first_row + count > out->rows || first_row % TILE_ROWS != 0 ||
         (count % TILE_ROWS != 0 && !last))
         return cudaErrorInvalidValue;

@@ -11,21 +11,23 @@
 // tile in the order in which the lanes of a warp want them: lane 4g + t holds rows g and g + 8 and
 // of each 16 columns 2t, 2t + 1, 2t + 8 and 2t + 9. So a warp reads whole runs of 512 bytes and
 // each lane finds its operands in its own 16.
-//   8 bits (Q8_0; Q5_0 becomes it, exactly; Q6_K, I8, F8_E4M3): 1024 bytes. Lane l has bytes 16l ..
-//   16l + 15 of the half of
+//   8 bits (Q8_0; Q5_0 becomes it, exactly; Q6_K, I8, F8_E4M3, F8_BLOCK): 1024 bytes. Lane l has
+//   bytes 16l .. 16l + 15 of the half of
 //     512 that holds columns 0 to 31, and of the next. Word 2k + r of these is step k of the half,
 //     row g + 8r: its bytes are columns 2t, 2t + 8, 2t + 1, 2t + 9.
 //   4 bits (Q4_0, Q4_1, Q4_K, I4): 512 bytes, 16 for each lane. Word 2h + r is half h, row g + 8r;
 //   its nibbles 2k and 2k + 1
 //     are step k's columns 2t and 2t + 8, the nibbles 4 above them 2t + 1 and 2t + 9.
 //
-// Behind the values lies a second plane: for each tile (I4: each two tiles, 128 columns) 16
-// records, one of each row.
+// Behind the values lies a second plane: for each tile (I4, F8_BLOCK: each two tiles, 128 columns)
+// 16 records, one of each row.
 //   Q8_0, Q4_0  4 bytes: f16 d of columns 0-31, of 32-63.
 //   Q4_1        8 bytes: f16 d, m of columns 0-31; d, m of 32-63.
 //   Q4_K        8 bytes: f16 d, m; uint8 scale, minimum of columns 0-31; of 32-63.
 //   Q6_K        8 bytes: f16 d; two bytes of 0; int8 scale of columns 0-15, 16-31, 32-47, 48-63.
 //   I4          4 bytes: f16 d; uint8 z; 0.
+//   F8_BLOCK    4 bytes: float, the scale. Of each row, though a block's rows share it: a thirty-
+//               second more to read, and slices may begin at any row.
 // I8 and F8_E4M3 have one float for each row there.
 #ifndef OCTANT_KERNELS_CUDA_WEIGHT_PACK_H
 #define OCTANT_KERNELS_CUDA_WEIGHT_PACK_H
@@ -66,9 +68,9 @@ size_t weight_pack_bytes(dtype type, int rows, int cols);
 weight_pack weight_pack_at(dtype type, int rows, int cols, const void *memory);
 
 // Packs rows [first_row, first_row + count) into `out`. `raw` is their copy in device memory as the
-// file has them, rows raw_stride bytes apart, at any alignment; raw_scales (device memory) is one
-// float for each of these rows for raw_type F8_E4M3 and I8, else NULL. first_row is a multiple of
-// 16, and so is count except for the matrix's last rows; with these the padding is written.
+// file has them, rows raw_stride bytes apart, at any alignment; raw_scales (device memory) has
+// the dtype_row_scales of each of these rows, none shared, else it is NULL. first_row is a multiple
+// of 16, and so is count except for the matrix's last rows; with these the padding is written.
 cudaError_t weight_pack_rows(cudaStream_t stream, const void *raw, size_t raw_stride,
                              dtype raw_type, const float *raw_scales, int first_row, int count,
                              const weight_pack *out);

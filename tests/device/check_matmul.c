@@ -87,6 +87,7 @@ static void fix_scales(check *c, dtype type, uint8_t *block) {
         block[2] %= 17, block[3] = 0;
         return;
     case DTYPE_F8_E4M3:
+    case DTYPE_F8_BLOCK:
         if ((block[0] & 0x7f) == 0x7f) block[0] ^= 1; // no NaN
         return;
     default:
@@ -107,10 +108,6 @@ static void random_row(check *c, dtype type, int cols, uint8_t *row) {
         else
             memcpy(row + 2 * i, &half, 2);
     }
-}
-
-static bool has_row_scales(dtype type) {
-    return type == DTYPE_F8_E4M3 || type == DTYPE_I8;
 }
 
 // What packing makes of a row's numbers.
@@ -134,13 +131,16 @@ static void pack(arena *a, matrix *m, const uint8_t *file, size_t stride, const 
     uint8_t *moved = check_host(a->c, bytes);
     memcpy(moved + 1, file, bytes - 1);
     const uint8_t *raw = (const uint8_t *)device(a, moved, bytes) + 1;
-    const float *raw_scales = scales ? device(a, scales, (size_t)m->rows * sizeof *scales) : NULL;
+    size_t each = dtype_row_scales(m->from, (size_t)m->cols);
+    const float *raw_scales =
+        scales ? device(a, scales, (size_t)m->rows * each * sizeof *scales) : NULL;
     m->raw = raw, m->raw_scales = raw_scales, m->stride = stride;
     int first = m->rows > 40 ? 32 : 0;
     cudaError_t e = weight_pack_rows(NULL, raw, stride, m->from, raw_scales, 0, first, &m->pack);
     if (e == cudaSuccess)
         e = weight_pack_rows(NULL, raw + (size_t)first * stride, stride, m->from,
-                             scales ? raw_scales + first : NULL, first, m->rows - first, &m->pack);
+                             scales ? raw_scales + (size_t)first * each : NULL, first,
+                             m->rows - first, &m->pack);
     check_that(a->c, e == cudaSuccess, "packing: error %d", (int)e);
     check_that(a->c, cudaDeviceSynchronize() == cudaSuccess, "packing fails");
 }
@@ -151,15 +151,16 @@ static matrix make_matrix(arena *a, dtype from, dtype as, int rows, int cols) {
     uint8_t *file = check_host(a->c, (size_t)rows * stride);
     float *exact = check_host(a->c, n * sizeof *exact),
           *numbers = check_host(a->c, n * sizeof *numbers);
-    float *scales = has_row_scales(from) ? check_host(a->c, (size_t)rows * sizeof *scales) : NULL;
+    size_t each = dtype_row_scales(from, (size_t)cols);
+    float *scales = each ? check_host(a->c, (size_t)rows * each * sizeof *scales) : NULL;
     for (int r = 0; r < rows; r++) {
         float *row = exact + (size_t)r * (size_t)cols;
         random_row(a->c, from, cols, file + (size_t)r * stride);
         dtype_to_f32(from, file + (size_t)r * stride, (size_t)cols, row);
-        if (scales) {
-            scales[r] = 0.001f + 0.01f * (float)rng_uniform(&a->c->random);
-            for (int i = 0; i < cols; i++) row[i] *= scales[r];
-        }
+        for (size_t i = 0; i < each; i++)
+            scales[(size_t)r * each + i] = 0.001f + 0.01f * (float)rng_uniform(&a->c->random);
+        for (int i = 0; i < cols && each; i++)
+            row[i] *= scales[(size_t)r * each + (each > 1 ? i / DTYPE_SCALE_COLS : 0)];
         memcpy(numbers + (size_t)r * (size_t)cols, row, (size_t)cols * sizeof *row);
         if (as != weight_pack_type(from) || as == DTYPE_BF16)
             quantise(as, row, cols, numbers + (size_t)r * (size_t)cols);
@@ -308,6 +309,19 @@ static void check_shape(check *c, shape s) {
     release(&a);
 }
 
+// The scales of a slice's columns, which begin where a scale does.
+static const float *slice_scales(arena *a, const matrix *m, int from, int width) {
+    size_t each = dtype_row_scales(m->from, (size_t)m->cols);
+    size_t kept = dtype_row_scales(m->from, (size_t)width);
+    if (each <= 1) return m->raw_scales;
+    const float *all = fetch(a, m->raw_scales, (size_t)m->rows * each * sizeof *all);
+    float *some = check_host(a->c, (size_t)m->rows * kept * sizeof *some);
+    for (size_t r = 0; r < (size_t)m->rows; r++)
+        memcpy(some + r * kept, all + r * each + (size_t)from / DTYPE_SCALE_COLS,
+               kept * sizeof *some);
+    return device(a, some, (size_t)m->rows * kept * sizeof *some);
+}
+
 // Sums as double of the left and of the right columns, added, are those of all columns, bit by bit;
 // and on the grid.
 static void check_cut(check *c, dtype type, int rows, int cols, int cut, int segment, int tokens) {
@@ -326,7 +340,8 @@ static void check_cut(check *c, dtype type, int rows, int cols, int cut, int seg
         weight_pack pack =
             weight_pack_at(type, rows, width, poisoned(&a, weight_pack_bytes(type, rows, width)));
         const uint8_t *raw = m.raw + dtype_row_bytes(type, (size_t)from[i]);
-        cudaError_t e = weight_pack_rows(NULL, raw, m.stride, type, m.raw_scales, 0, rows, &pack);
+        cudaError_t e = weight_pack_rows(NULL, raw, m.stride, type,
+                                         slice_scales(&a, &m, from[i], width), 0, rows, &pack);
         check_that(c, e == cudaSuccess, "packing a slice: error %d", (int)e);
         check_that(c, cudaDeviceSynchronize() == cudaSuccess, "packing a slice fails");
         matmul_call call = {
@@ -462,14 +477,15 @@ typedef struct kind {
 } kind;
 
 static const kind kinds[] = {
-    {DTYPE_BF16, DTYPE_BF16, 1},       {DTYPE_F32, DTYPE_BF16, 1},
-    {DTYPE_F16, DTYPE_BF16, 1},        {DTYPE_Q8_0, DTYPE_Q8_0, 32},
-    {DTYPE_Q4_0, DTYPE_Q4_0, 32},      {DTYPE_Q4_1, DTYPE_Q4_1, 32},
-    {DTYPE_Q5_0, DTYPE_Q8_0, 32},      {DTYPE_Q4_K, DTYPE_Q4_K, 256},
-    {DTYPE_Q6_K, DTYPE_Q6_K, 256},     {DTYPE_I4, DTYPE_I4, 128},
-    {DTYPE_F8_E4M3, DTYPE_F8_E4M3, 1}, {DTYPE_I8, DTYPE_I8, 1},
-    {DTYPE_BF16, DTYPE_F8_E4M3, 1},    {DTYPE_F32, DTYPE_I8, 1},
-    {DTYPE_Q4_K, DTYPE_BF16, 256},     {DTYPE_F8_E4M3, DTYPE_BF16, 1},
+    {DTYPE_BF16, DTYPE_BF16, 1},         {DTYPE_F32, DTYPE_BF16, 1},
+    {DTYPE_F16, DTYPE_BF16, 1},          {DTYPE_Q8_0, DTYPE_Q8_0, 32},
+    {DTYPE_Q4_0, DTYPE_Q4_0, 32},        {DTYPE_Q4_1, DTYPE_Q4_1, 32},
+    {DTYPE_Q5_0, DTYPE_Q8_0, 32},        {DTYPE_Q4_K, DTYPE_Q4_K, 256},
+    {DTYPE_Q6_K, DTYPE_Q6_K, 256},       {DTYPE_I4, DTYPE_I4, 128},
+    {DTYPE_F8_E4M3, DTYPE_F8_E4M3, 1},   {DTYPE_I8, DTYPE_I8, 1},
+    {DTYPE_F8_BLOCK, DTYPE_F8_BLOCK, 1}, {DTYPE_F8_BLOCK, DTYPE_BF16, 1},
+    {DTYPE_BF16, DTYPE_F8_E4M3, 1},      {DTYPE_F32, DTYPE_I8, 1},
+    {DTYPE_Q4_K, DTYPE_BF16, 256},       {DTYPE_F8_E4M3, DTYPE_BF16, 1},
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
@@ -525,6 +541,7 @@ static void check_corners(check *c) {
         check_cut(c, DTYPE_BF16, 20, 720, 288, 72, tokens);
         check_cut(c, DTYPE_F8_E4M3, 20, 640, 240, 80, tokens);
         check_cut(c, DTYPE_Q4_1, 35, 1280, 384, 128, tokens);
+        check_cut(c, DTYPE_F8_BLOCK, 35, 1280, 384, 128, tokens);
         check_cut(c, DTYPE_Q8_0, 20, 448, 96, 32, tokens);
         check_cut(c, DTYPE_Q6_K, 20, 1280, 256, 256, tokens);
     }

@@ -14,9 +14,10 @@ typedef struct shape {
 } shape;
 
 static const shape shapes[] = {
-    {DTYPE_BF16, 100, 96}, {DTYPE_F32, 130, 64},    {DTYPE_F16, 33, 160},     {DTYPE_Q8_0, 150, 96},
-    {DTYPE_Q4_0, 48, 64},  {DTYPE_Q4_1, 47, 128},   {DTYPE_Q5_0, 16, 32},     {DTYPE_Q4_K, 70, 256},
-    {DTYPE_Q6_K, 35, 512}, {DTYPE_F8_E4M3, 99, 80}, {DTYPE_F8_E4M3, 257, 64},
+    {DTYPE_BF16, 100, 96},   {DTYPE_F32, 130, 64},     {DTYPE_F16, 33, 160},
+    {DTYPE_Q8_0, 150, 96},   {DTYPE_Q4_0, 48, 64},     {DTYPE_Q4_1, 47, 128},
+    {DTYPE_Q5_0, 16, 32},    {DTYPE_Q4_K, 70, 256},    {DTYPE_Q6_K, 35, 512},
+    {DTYPE_F8_E4M3, 99, 80}, {DTYPE_F8_E4M3, 257, 64}, {DTYPE_F8_BLOCK, 99, 200},
 };
 
 // Bytes below 60 make finite numbers of every type.
@@ -84,14 +85,15 @@ static void bring(check *c, kernels_stage *s, const kernels_weight *w, void *dev
 static void check_shape(check *c, kernels_stage *s, const shape *of) {
     check_case(c, "stage %s %d x %d", dtype_name(of->type), of->rows, of->cols);
     size_t row = dtype_row_bytes(of->type, (size_t)of->cols);
-    bool scaled = of->type == DTYPE_F8_E4M3 || of->type == DTYPE_I8;
+    size_t scales = (size_t)of->rows * dtype_row_scales(of->type, (size_t)of->cols);
     kernels_weight whole = {0}, staged = {0},
                    w = {.data = random_bytes(c, (size_t)of->rows * row),
                         .row_stride = row,
                         .rows = of->rows,
                         .cols = of->cols,
                         .type = of->type,
-                        .scales = scaled ? check_random(c, (size_t)of->rows, 1) : NULL};
+                        .scales = scales ? check_random(c, scales, 1) : NULL,
+                        .scale_rows = of->type == DTYPE_F8_BLOCK ? 24 : 0};
     size_t bytes = kernels_weight_bytes(c->device, &w);
     void *a = check_poisoned(c, c->device, bytes), *b = check_poisoned(c, c->device, bytes);
     status st = kernels_weight_place(c->device, &w, a, &whole);

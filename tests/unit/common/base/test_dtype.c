@@ -113,6 +113,10 @@ static void sizes(void **state) {
     assert_int_equal(dtype_row_bytes(DTYPE_Q4_0, 64), 36);
     assert_int_equal(dtype_row_bytes(DTYPE_Q4_1, 64), 40);
     assert_int_equal(dtype_row_bytes(DTYPE_I4, 256), 136);
+    assert_int_equal(dtype_row_scales(DTYPE_F8_BLOCK, 256), 2);
+    assert_int_equal(dtype_row_scales(DTYPE_F8_BLOCK, 257), 3);
+    assert_int_equal(dtype_row_scales(DTYPE_F8_E4M3, 257), 1);
+    assert_int_equal(dtype_row_scales(DTYPE_Q8_0, 256), 0);
     for (int i = 0; i < DTYPE_ALL; i++) {
         assert_true(dtype_block_values((dtype)i) >= 1 &&
                     dtype_block_values((dtype)i) <= DTYPE_BLOCK_MAX);
