@@ -1,4 +1,5 @@
 """For tests: with Doubles(folder) as d: d.url("anthropic"), d.requests(), d.fault("double", "hang-mid", at=2) ..."""
+import contextlib
 import datetime
 import json
 import os
@@ -17,9 +18,11 @@ BASES = {"openai-chat": "/v1", "openai-responses": "/v1", "anthropic": "/v1", "g
 
 class Doubles:
     """One server as a process of its own. `tls`: also listeners with a good certificate ("good"), one of an authority that nobody
-    knows ("self-signed"), one for another name ("wrong-name") and one that has run out ("expired"); `ca` is the good authority's."""
+    knows ("self-signed"), one for another name ("wrong-name") and one that has run out ("expired"); `ca` is the good authority's.
+    `host`: its address; `there()`: a context in which this process is on the network that has it."""
 
-    def __init__(self, folder, tls=False, key=KEY):
+    def __init__(self, folder, tls=False, key=KEY, host="127.0.0.1", there=contextlib.nullcontext):
+        self.host, self.there = host, there
         self.folder, self.key, self.tls = pathlib.Path(folder), key, tls
         self.log_path, self.ca = self.folder / "doubles.jsonl", self.folder / "ca.pem"
         self.process, self.read_to, self.lines, self.closed = None, 0, [], None
@@ -28,18 +31,20 @@ class Doubles:
         self.folder.mkdir(parents=True, exist_ok=True)
         addresses = self.folder / "doubles.addresses"
         addresses.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "doubles", "--log", self.log_path, "--key", self.key, "--address-file", addresses, "--until-stdin-closes"]
+        command = [sys.executable, "-m", "doubles", "--host", self.host, "--log", self.log_path, "--key", self.key, "--address-file", addresses,
+                   "--until-stdin-closes"]
         if self.tls:
             command += [word for name, path in certificates(self.folder).items() for word in ("--tls", f"{name}={path}")]
-        with open(self.folder / "doubles.out", "wb") as out:
+        with open(self.folder / "doubles.out", "wb") as out, self.there():
             self.process = subprocess.Popen([str(word) for word in command], cwd=HERE.parent, stdin=subprocess.PIPE, stdout=out, stderr=out)
         deadline = time.monotonic() + START_SECONDS
         while not addresses.exists():
             assert self.process.poll() is None and time.monotonic() < deadline, (self.folder / "doubles.out").read_text()
             time.sleep(0.01)
         self.ports = json.loads(addresses.read_text())
-        self.closed = socket.socket()  # bound but not listening: connections are refused, and nobody else gets the port
-        self.closed.bind(("127.0.0.1", 0))
+        with self.there():
+            self.closed = socket.socket()  # bound but not listening: connections are refused, and nobody else gets the port
+            self.closed.bind((self.host, 0))
         return self
 
     def __exit__(self, *_):
@@ -52,18 +57,18 @@ class Doubles:
             self.process.wait()
 
     def address(self, listener="plain"):
-        return f"http{'' if listener == 'plain' else 's'}://127.0.0.1:{self.ports[listener]}"
+        return f"http{'' if listener == 'plain' else 's'}://{self.host}:{self.ports[listener]}"
 
     def url(self, api, listener="plain"):
         """The base URL that a configuration names."""
         return self.address(listener) + BASES[api]
 
     def refusing(self, api):
-        return f"http://127.0.0.1:{self.closed.getsockname()[1]}{BASES[api]}"
+        return f"http://{self.host}:{self.closed.getsockname()[1]}{BASES[api]}"
 
     def control(self, method="GET", **body):
         request = urllib.request.Request(self.address() + "/_control", json.dumps(body).encode() if body else None, method=method)
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with self.there(), urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
 
     def fault(self, model, fault="", **numbers):

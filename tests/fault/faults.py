@@ -1,6 +1,5 @@
 """Hurts worker groups again and again while clients stream, and checks that no client ever sees it. Started by run.sh, which says how."""
 import argparse
-import ctypes
 import json
 import math
 import os
@@ -259,29 +258,14 @@ def run():
             print(f"all ranks on this host, no link is cut: {why_not}")
             good = main(o, None, folder)
         else:
-            with machines.Hosts(4) as net:
-                good = inside(net, lambda: main(o, net, folder))
+            with machines.Hosts(4) as net, machines.within(net.hub):
+                good = main(o, net, folder)
     finally:
         if o.keep_logs or not good:
             print(f"logs are in {folder}", file=sys.stderr)
         else:
             shutil.rmtree(folder, ignore_errors=True)
     return 0 if good else 1
-
-
-def inside(net, call):
-    """`call` with this process in the hub's network."""
-    with open("/proc/self/ns/net", "rb") as home, open(f"/run/netns/{net.hub}", "rb") as hub:
-        enter(hub)
-        try:
-            return call()
-        finally:
-            enter(home)
-
-
-def enter(namespace):
-    if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0) != 0:
-        raise OSError(ctypes.get_errno(), "setns")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Hosts for a test, on one machine: each a network namespace with a name of its own, all on one bridge. Where the machine allows no
 namespaces, or without root, all "hosts" are this machine, and links cannot be cut."""
+import contextlib
+import ctypes
 import os
 import shutil
 import subprocess
@@ -23,6 +25,22 @@ def allowed():
     entered = run("ip", "netns", "exec", name, "true", check=False).returncode == 0
     run("ip", "netns", "del", name, check=False)
     return None if entered else "network namespaces cannot be entered here"
+
+
+@contextlib.contextmanager
+def within(name):
+    """This thread, and the threads and processes that it starts, on the host of this name; sockets stay where they were made."""
+    with open("/proc/thread-self/ns/net", "rb") as home, open(f"/run/netns/{name}", "rb") as there:
+        _enter(there)
+        try:
+            yield
+        finally:
+            _enter(home)
+
+
+def _enter(namespace):
+    if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 class Hosts:
