@@ -1,5 +1,5 @@
-// octant up: a whole cluster on one machine, in front. Restarts the group when it dies; Ctrl-C
-// drains.
+// octant up: a whole cluster on one machine, in front. Starts again what dies, the coordinator too;
+// Ctrl-C drains.
 #include <stdio.h>
 
 #include "client/commands.h"
@@ -18,18 +18,7 @@ static void print_where(const session *s) {
 
 static status serve(session *s) {
     while (interrupt_count() == 0) {
-        int restarts = s->cluster.restarts_in_a_row;
         TRY(local_cluster_tend(&s->cluster));
-        if (s->cluster.restarts_in_a_row > restarts) {
-            int64_t begin = clock_now_ns();
-            status st =
-                local_cluster_wait_ready(&s->cluster, begin + s->ready_timeout_ns, NULL, NULL);
-            if (status_is_ok(&st))
-                fprintf(stderr, "octant up: the group serves again after %.1f s\n",
-                        (double)(clock_now_ns() - begin) / 1e9);
-            else
-                fprintf(stderr, "octant up: %s\n", st.message);
-        }
         clock_sleep_until(clock_now_ns() + 100 * CLOCK_MS);
     }
     fprintf(stderr, "octant up: draining; once more to stop at once\n");
@@ -41,13 +30,17 @@ int command_up(int argc, char **argv) {
     const char *words[argc];
     int word_count = 0;
     config_action action = CONFIG_RUN;
-    status st = session_create(&s, SESSION_CLUSTER);
+    status st = session_create(&s, SESSION_CLUSTER | SESSION_STANDING);
     s.server = NULL; // it is the server
     if (status_is_ok(&st))
         st = session_parse(&s, "up", "[options] MODEL",
-                           "Starts a coordinator and one group of tensor-parallel ranks with MODEL "
-                           "(a GGUF file or a Hugging Face\n"
-                           "folder), shows how it loads, and serves until Ctrl-C.",
+                           "Starts a coordinator and groups of tensor-parallel ranks with MODEL (a "
+                           "GGUF file or a Hugging Face\n"
+                           "folder), shows how they load, and serves until Ctrl-C. What dies is "
+                           "started again: a group loads anew,\n"
+                           "groups of a coordinator that died keep their weights and register "
+                           "with the next one. Of a machine's\n"
+                           "cards every group gets an even share.",
                            argc, argv, words, &word_count, &action);
     if (status_is_ok(&st) && action == CONFIG_RUN && word_count != 1)
         st = status_error(STATUS_INVALID_ARGUMENT,

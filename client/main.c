@@ -9,7 +9,7 @@ static const struct {
     const char *name, *about;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"up", "start a coordinator and a worker group on this machine", command_up},
+    {"up", "start a coordinator and worker groups on this machine", command_up},
     {"chat", "talk with a model", command_chat},
     {"run", "answer one prompt", command_run},
     {"status", "what the cluster is doing", command_status},

@@ -68,9 +68,11 @@ bool process_poll(process *p) {
     return p->pid != 0;
 }
 
-void process_stop(process *p, int64_t deadline_ns) {
-    if (!process_poll(p)) return;
-    kill(-p->pid, SIGTERM);
+void process_ask_to_stop(process *p) {
+    if (process_poll(p)) kill(-p->pid, SIGTERM);
+}
+
+void process_wait_end(process *p, int64_t deadline_ns) {
     while (process_poll(p)) {
         int64_t now = clock_now_ns();
         if (now >= deadline_ns) break;

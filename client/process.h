@@ -24,8 +24,11 @@ status process_start(process *p, const char *name, char *const argv[], const cha
 // True while it runs; reaps it and keeps exit_status when it has ended.
 bool process_poll(process *p);
 
-// SIGTERM to its group, waits until deadline_ns, then SIGKILL; returns when it is gone.
-void process_stop(process *p, int64_t deadline_ns);
+// SIGTERM to its group, once: mpirun takes a second one as an order to leave its ranks.
+void process_ask_to_stop(process *p);
+
+// Waits until it has ended, after deadline_ns with SIGKILL to its group.
+void process_wait_end(process *p, int64_t deadline_ns);
 
 // "exited with 1", "was killed by signal 9 (Killed)": into `text`, which is returned.
 const char *process_describe(const process *p, char text[64]);

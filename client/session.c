@@ -1,5 +1,6 @@
 #include "client/session.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +31,7 @@ static void add_cluster(session *s, bool optional) {
                    "up", CONFIG_STRING, &s->up, 0, 0, NULL, "MODEL",
                    "start a coordinator and a group with this model, and stop them at the end"});
     session_add(s, (config_option){"ranks", CONFIG_INT, &s->ranks, 1, 1024, NULL, NULL,
-                                   "tensor-parallel ranks of the group"});
+                                   "tensor-parallel ranks of a group"});
     session_add(s, (config_option){"threads", CONFIG_INT, &s->threads, 0, 1024, NULL, NULL,
                                    "threads of each rank; 0 shares out the cores"});
     session_add(s, (config_option){"kv-memory", CONFIG_STRING, &s->kv_memory, 0, 0, NULL, "SIZE",
@@ -42,9 +43,31 @@ static void add_cluster(session *s, bool optional) {
     session_add(s, (config_option){"grpc", CONFIG_STRING, &s->grpc, 0, 0, NULL, "HOST:PORT",
                                    "where its gRPC listens; port 0: a free one"});
     session_add(s, (config_option){"ready-timeout", CONFIG_DURATION, &s->ready_timeout_ns, 1e9,
-                                   86400e9, NULL, NULL, "longest wait for the group to load"});
+                                   86400e9, NULL, NULL, "longest wait for the model to load"});
     session_add(s, (config_option){"keep-logs", CONFIG_BOOL, &s->keep_logs, 0, 0, NULL, NULL,
                                    "leave the folder with the cluster's logs"});
+}
+
+// What only a cluster that stays needs.
+static void add_standing(session *s) {
+    session_add(s, (config_option){"groups", CONFIG_INT, &s->groups, 1, LOCAL_CLUSTER_GROUPS_MAX,
+                                   NULL, NULL, "groups that serve the model side by side"});
+    session_add(s, (config_option){"spares", CONFIG_INT, &s->spares, 0, LOCAL_CLUSTER_GROUPS_MAX,
+                                   NULL, NULL, "more groups, that stand by for a lost one"});
+    session_add(s, (config_option){"routing", CONFIG_STRING, &s->routing, 0, 0, NULL, "FILE",
+                                   "octant.yaml: upstreams, privacy, routes, budgets"});
+    session_add(s, (config_option){"data-dir", CONFIG_STRING, &s->data_dir, 0, 0, NULL, "DIR",
+                                   "where usage and the audit are kept; without it nothing may "
+                                   "leave"});
+    session_add(s, (config_option){"prices", CONFIG_STRING, &s->prices, 0, 0, NULL, "FILE",
+                                   "what upstreams cost (deploy/prices.json)"});
+    session_add(s, (config_option){"api-keys", CONFIG_STRING, &s->api_keys, 0, 0, NULL, "PATH",
+                                   "file with one \"NAME KEY\" a line; none: anybody may ask"});
+    session_add(s, (config_option){"event-log", CONFIG_STRING, &s->event_log, 0, 0, NULL, "FILE",
+                                   "what happens to groups and upstreams, a line of JSON each"});
+    session_add(s,
+                (config_option){"drain-timeout", CONFIG_DURATION, &s->drain_timeout_ns, 1e9, 3600e9,
+                                NULL, NULL, "how long running requests may go on after Ctrl-C"});
 }
 
 static void add_generation(session *s) {
@@ -77,6 +100,8 @@ status session_create(session *s, int parts) {
                    .http = "127.0.0.1:8080",
                    .grpc = "127.0.0.1:50051",
                    .ranks = 1,
+                   .groups = 1,
+                   .drain_timeout_ns = 30 * CLOCK_SECOND,
                    .ready_timeout_ns = 600 * CLOCK_SECOND,
                    .temperature = 1,
                    .top_p = 1,
@@ -87,6 +112,7 @@ status session_create(session *s, int parts) {
     if (!s->memory) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory");
     if (parts & SESSION_CONNECTION) add_connection(s);
     if (parts & SESSION_CLUSTER) add_cluster(s, (parts & SESSION_CONNECTION) != 0);
+    if (parts & SESSION_STANDING) add_standing(s);
     if (parts & SESSION_GENERATION) add_generation(s);
     return status_ok();
 }
@@ -120,8 +146,15 @@ status session_parse(session *s, const char *command, const char *synopsis, cons
     return status_ok();
 }
 
-static void on_loading(void *user, const octant_server_info *info) {
-    show_loading_update(user, info);
+static void on_loading(void *user, const local_cluster *c, const octant_group *const groups[]) {
+    static_assert(SHOW_LOADING_MAX >= 2 * LOCAL_CLUSTER_GROUPS_MAX, "a line for each group");
+    const char *labels[2 * LOCAL_CLUSTER_GROUPS_MAX];
+    bool ready = true;
+    for (int i = 0; i < c->group_count; i++) {
+        labels[i] = c->groups[i].label;
+        ready = ready && c->groups[i].serves;
+    }
+    (ready ? show_loading_end : show_loading_update)(user, labels, groups, c->group_count);
 }
 
 static status open_cluster(session *s) {
@@ -130,26 +163,28 @@ static status open_cluster(session *s) {
     local_cluster_options o = {.model = s->up,
                                .name = s->name,
                                .ranks = (int)s->ranks,
+                               .groups = (int)s->groups,
+                               .spares = (int)s->spares,
                                .threads = (int)s->threads,
                                .http = temporary ? "127.0.0.1:0" : s->http,
                                .grpc = temporary ? "127.0.0.1:0" : s->grpc,
-                               .kv_memory = s->kv_memory};
-    show_loading line = show_loading_start();
-    show_loading_update(&line, NULL);
+                               .kv_memory = s->kv_memory,
+                               .api_keys = s->api_keys,
+                               .routing = s->routing,
+                               .data_dir = s->data_dir,
+                               .prices = s->prices,
+                               .event_log = s->event_log,
+                               .drain_seconds = (int)(s->drain_timeout_ns / CLOCK_SECOND)};
+    show_loading lines = show_loading_start();
     status st = local_cluster_start(&s->cluster, &o);
     s->cluster_runs = status_is_ok(&st);
     if (status_is_ok(&st))
         st = local_cluster_wait_ready(&s->cluster, clock_now_ns() + s->ready_timeout_ns, on_loading,
-                                      &line);
-    octant_server_info *info = NULL;
-    octant_error error;
-    if (status_is_ok(&st)) {
+                                      &lines);
+    if (status_is_ok(&st))
         s->server = s->cluster.grpc;
-        s->client = octant_connect(s->server);
-        if (s->client) info = octant_get_server_info(s->client, 5, &error);
-    }
-    show_loading_end(&line, info);
-    octant_server_info_free(info);
+    else
+        show_loading_end(&lines, NULL, NULL, 0);
     return st;
 }
 
@@ -184,7 +219,7 @@ void session_close(session *s, bool failed) {
     interrupt_cancels(NULL);
     octant_close(s->client);
     bool keep = s->keep_logs || failed;
-    if (s->cluster_runs) local_cluster_stop(&s->cluster, 10, keep);
+    if (s->cluster_runs) local_cluster_stop(&s->cluster, keep);
     if (s->cluster_runs && keep)
         fprintf(stderr, "octant: the cluster's logs are in %s\n", s->cluster.directory);
     arena_destroy(s->memory);

@@ -16,7 +16,8 @@ typedef struct session {
     const char *server, *model, *api_key_file;
     // --up and `octant up`
     const char *up, *name, *http, *grpc, *kv_memory;
-    int64_t ranks, threads, ready_timeout_ns;
+    const char *api_keys, *routing, *data_dir, *prices, *event_log;
+    int64_t ranks, groups, spares, threads, ready_timeout_ns, drain_timeout_ns;
     bool keep_logs;
     // generation
     octant_sampling sampling;
@@ -36,7 +37,8 @@ typedef struct session {
 typedef enum session_parts {
     SESSION_CONNECTION = 1,
     SESSION_CLUSTER = 2,
-    SESSION_GENERATION = 4
+    SESSION_GENERATION = 4,
+    SESSION_STANDING = 8 // of `octant up`
 } session_parts;
 
 // A session with the option groups that a command has (session_parts, or-ed).

@@ -21,51 +21,73 @@ show_loading show_loading_start(void) {
     return (show_loading){.terminal = isatty(STDERR_FILENO) == 1, .begin_ns = clock_now_ns()};
 }
 
-// The group that is on its way: the newest that is not lost.
-static const octant_group *newest(const octant_server_info *info) {
-    for (int i = info ? info->group_count - 1 : -1; i >= 0; i--)
-        if (strcmp(info->groups[i].state, "LOST") != 0) return &info->groups[i];
-    return NULL;
+static bool is_ready(const octant_group *g) {
+    return g && strcmp(g->state, "READY") == 0;
 }
 
 // The slowest rank decides.
 static double progress(const octant_group *g) {
-    double least = 1;
-    for (int i = 0; i < g->rank_count; i++)
+    double least = g ? 1 : 0;
+    for (int i = 0; g && i < g->rank_count; i++)
         if (g->ranks[i].load_fraction < least) least = g->ranks[i].load_fraction;
-    return strcmp(g->state, "READY") == 0 ? 1 : least;
+    return is_ready(g) ? 1 : least;
 }
 
-void show_loading_update(show_loading *s, const octant_server_info *info) {
-    const octant_group *g = newest(info);
-    char phase[64];
-    double done = g ? progress(g) : 0;
-    if (!g)
-        snprintf(phase, sizeof phase, "starting ranks");
-    else
-        snprintf(phase, sizeof phase, "loading, %d rank%s", g->rank_count,
-                 g->rank_count == 1 ? "" : "s");
-    if (s->terminal) {
-        char bar[BAR_WIDTH + 1];
-        int filled = (int)(done * BAR_WIDTH);
-        memset(bar, '#', (size_t)filled);
-        memset(bar + filled, '.', (size_t)(BAR_WIDTH - filled));
-        bar[BAR_WIDTH] = 0;
-        fprintf(stderr, "\r\033[K    %-20s [%s] %3.0f %%  %.1f s", phase, bar, 100 * done,
-                (double)(clock_now_ns() - s->begin_ns) / 1e9);
-    } else if (strcmp(phase, s->last_phase) != 0) {
-        fprintf(stderr, "    %s\n", phase);
-    }
-    memcpy(s->last_phase, phase, sizeof phase);
+static void describe_phase(const char *label, const octant_group *g, char phase[64]) {
+    char ranks[32] = "";
+    if (g)
+        snprintf(ranks, sizeof ranks, ", %d rank%s", g->rank_count, g->rank_count == 1 ? "" : "s");
+    const char *doing = !g ? "starting ranks" : is_ready(g) ? "ready" : "loading";
+    snprintf(phase, 64, "%s%s%s%s", label, *label ? ": " : "", doing, ranks);
 }
 
-void show_loading_end(show_loading *s, const octant_server_info *info) {
-    if (s->terminal) fprintf(stderr, "\r\033[K");
-    const octant_group *g = newest(info);
-    if (!g) return;
-    fprintf(stderr, "    ready: %s on %d rank%s (%s), %d KV blocks, %.1f s\n", g->model,
-            g->rank_count, g->rank_count == 1 ? "" : "s", g->backend, g->kv_blocks_total,
+static void draw(const show_loading *s, const char *phase, double done) {
+    char bar[BAR_WIDTH + 1];
+    int filled = (int)(done * BAR_WIDTH);
+    memset(bar, '#', (size_t)filled);
+    memset(bar + filled, '.', (size_t)(BAR_WIDTH - filled));
+    bar[BAR_WIDTH] = 0;
+    fprintf(stderr, "\r\033[K    %-26s [%s] %3.0f %%  %.1f s", phase, bar, 100 * done,
             (double)(clock_now_ns() - s->begin_ns) / 1e9);
+}
+
+// To the first of the lines that were drawn.
+static void rewind_lines(show_loading *s) {
+    if (s->lines > 1) fprintf(stderr, "\033[%dA", s->lines - 1);
+    s->lines = 0;
+}
+
+void show_loading_update(show_loading *s, const char *const labels[],
+                         const octant_group *const groups[], int count) {
+    rewind_lines(s);
+    for (int i = 0; i < count; i++) {
+        char phase[64];
+        describe_phase(count > 1 ? labels[i] : "", groups[i], phase);
+        if (s->terminal) {
+            if (i) fputc('\n', stderr);
+            draw(s, phase, progress(groups[i]));
+            s->lines = i + 1;
+        }
+        // A group that was lost on its way is not one that begins.
+        bool fresh = groups[i] ? !is_ready(groups[i]) : !s->last_phase[i][0];
+        if (!fresh || strcmp(phase, s->last_phase[i]) == 0) continue;
+        if (!s->terminal) fprintf(stderr, "    %s\n", phase);
+        memcpy(s->last_phase[i], phase, sizeof phase);
+    }
+}
+
+void show_loading_end(show_loading *s, const char *const labels[],
+                      const octant_group *const groups[], int count) {
+    rewind_lines(s);
+    if (s->terminal) fprintf(stderr, "\r\033[J");
+    for (int i = 0; i < count; i++) {
+        const octant_group *g = groups[i];
+        if (!g) continue;
+        fprintf(stderr, "    %s%sready: %s on %d rank%s (%s), %d KV blocks, %.1f s\n",
+                count > 1 ? labels[i] : "", count > 1 ? " " : "", g->model, g->rank_count,
+                g->rank_count == 1 ? "" : "s", g->backend, g->kv_blocks_total,
+                (double)(clock_now_ns() - s->begin_ns) / 1e9);
+    }
 }
 
 static void show_group(const octant_group *g, buf *out) {

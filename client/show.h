@@ -8,17 +8,23 @@
 #include "client/liboctant.h"
 #include "common/base/buf.h"
 
-// One line that overwrites itself on a terminal: phase, bar, percent, seconds. Start with a zeroed
-// object.
+// One line for each group that is on its way: phase, bar, percent, seconds. They overwrite
+// themselves on a terminal; elsewhere a line is printed when a phase changes.
+enum { SHOW_LOADING_MAX = 64 };
 typedef struct show_loading {
-    bool terminal; // else only changes of phase are printed, a line each
+    bool terminal;
     int64_t begin_ns;
-    char last_phase[64];
+    int lines; // on the terminal, to be overwritten
+    char last_phase[SHOW_LOADING_MAX][64];
 } show_loading;
 show_loading show_loading_start(void); // looks whether standard error is a terminal
-void show_loading_update(show_loading *s,
-                         const octant_server_info *info);               // NULL: nothing known yet
-void show_loading_end(show_loading *s, const octant_server_info *info); // leaves one final line
+
+// `labels` name the groups where there are several; a group of NULL is not known yet.
+void show_loading_update(show_loading *s, const char *const labels[],
+                         const octant_group *const groups[], int count);
+// Leaves one final line for each group.
+void show_loading_end(show_loading *s, const char *const labels[],
+                      const octant_group *const groups[], int count);
 
 // The whole status as lines of text.
 void show_status(const octant_server_info *info, buf *out);
