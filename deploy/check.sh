@@ -7,14 +7,13 @@
 #     device      gcc, the same folder: the CUDA kernels compiled as C++, every thread a fiber; plain, ASan+UBSan, race checker
 #     golden      tokenizer, templates, logits and tokens against transformers, tokenizers, llama.cpp and other rank counts
 #     e2e         real clusters, by the official openai and gRPC packages (pytest over tests/e2e)
-#     asan        clang, ASan+UBSan, in build-fuzz/: unit tests, and clusters of instrumented programs
+#     asan        clang, ASan+UBSan, in build-fuzz/: builds without a warning; unit tests, and clusters of instrumented programs
 #     fuzz        the same folder: each target of tests/fuzz for a bounded time
 #     tsan        gcc, TSan, in build-tsan/: unit tests, and an instrumented coordinator
-#     clang       clang, Release, in build-clang/: builds without a warning; unit tests
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-all=(structure unit device golden e2e asan fuzz tsan clang)
+all=(structure unit device golden e2e asan fuzz tsan)
 stages=("$@")
 [ $# -gt 0 ] || stages=("${all[@]}")
 for stage in "${stages[@]}"; do
@@ -99,11 +98,10 @@ release() { build build gcc -DOCTANT_TESTS=ON -DOCTANT_CUDA=AUTO; }
 instrumented() { build build-fuzz clang -DOCTANT_CUDA=OFF -DOCTANT_SANITIZE=address -DOCTANT_FUZZ=ON; }
 python() { cmp -s tests/requirements.txt .venv/.ready || step "test packages (PyPI)" virtual_environment; }
 unit_tests() { step "$1: $2" ctest --test-dir "$1" -j "$(nproc)" --output-on-failure "${@:3}"; }
-clusters() { # BUILD FILE...: end-to-end tests of a build's programs
-  local file
-  for file in "${@:2}"; do
-    step "$1: $(basename "$file" .py)" sanitized env OCTANT_BUILD="$PWD/$1" .venv/bin/python -m pytest -q -p no:cacheprovider -rs "$file"
-  done
+# clusters BUILD FILE...: end-to-end tests of a build's programs. They wait more than they compute, so two files run at a time.
+clusters() {
+  LIMIT=900 step "$1: clusters" sanitized env OCTANT_BUILD="$PWD/$1" .venv/bin/python -m pytest -q -p no:cacheprovider -rs \
+    -n 2 --dist loadfile --no-loadscope-reorder "${@:2}"
 }
 
 stage_structure() { step "structure" python3 tests/structure/check.py; }
@@ -149,10 +147,6 @@ stage_tsan() {
   build build-tsan gcc -DOCTANT_CUDA=OFF -DOCTANT_SANITIZE=thread && python || return
   unit_tests build-tsan "unit tests" -LE 'ranks|sim'
   clusters build-tsan tests/e2e/test_{openai,rpc_echo}.py
-}
-stage_clang() {
-  build build-clang clang -DOCTANT_CUDA=OFF || return
-  unit_tests build-clang "unit tests" -LE 'ranks|sim'
 }
 
 step "packages" deploy/packages.sh --tests

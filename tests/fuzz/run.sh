@@ -16,24 +16,31 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 mkdir -p "$findings"
 
-passed=0 failed=0
+# fuzz TARGET: its outcome in $scratch/SUBJECT.outcome
+fuzz() {
+    local subject words=() log
+    subject=$(basename "$1"); subject=${subject#fuzz_}
+    log=$scratch/$subject.log
+    mkdir -p "$scratch/$subject" "$here/corpus/$subject"
+    # The format's words, where somebody wrote them down.
+    [ ! -f "$here/fuzz_$subject.dict" ] || words=(-dict="$here/fuzz_$subject.dict")
+    if timeout -k 5 $((seconds + 60)) "$1" -runs="$runs" -max_total_time="$seconds" -seed="$seed" -timeout=10 -rss_limit_mb=1024 \
+        "${words[@]}" -max_len=16384 -artifact_prefix="$findings/$subject-" "$scratch/$subject" "$here/corpus/$subject" \
+        >"$log" 2>&1; then
+        echo "ok    $subject: $(grep -o 'Done [0-9]* runs' "$log" | tail -1 | grep -o '[0-9]*') inputs, seed $seed"
+    else
+        echo "FAIL  $subject, seed $seed: $(grep -m1 -E 'ERROR|runtime error|SUMMARY' "$log")"
+        tail -25 "$log"
+    fi >"$scratch/$subject.outcome"
+    cat "$scratch/$subject.outcome"
+}
+
 for target in "$build"/fuzz/fuzz_*; do
     [ -f "$target" ] && [ -x "$target" ] || continue
-    subject=$(basename "$target"); subject=${subject#fuzz_}
-    mkdir -p "$scratch/$subject" "$here/corpus/$subject"
-    dictionary=$here/fuzz_$subject.dict # the format's words, where somebody wrote them down
-    words=()
-    [ ! -f "$dictionary" ] || words=(-dict="$dictionary")
-    if timeout -k 5 $((seconds + 60)) "$target" -runs="$runs" -max_total_time="$seconds" -seed="$seed" -timeout=10 -rss_limit_mb=1024 \
-        "${words[@]}" -max_len=16384 -artifact_prefix="$findings/$subject-" "$scratch/$subject" "$here/corpus/$subject" \
-        >"$scratch/log" 2>&1; then
-        echo "ok    $subject: $(grep -o 'Done [0-9]* runs' "$scratch/log" | tail -1 | grep -o '[0-9]*') inputs, seed $seed"
-        passed=$((passed + 1))
-    else
-        echo "FAIL  $subject, seed $seed: $(grep -m1 -E 'ERROR|runtime error|SUMMARY' "$scratch/log")"
-        tail -25 "$scratch/log"
-        failed=$((failed + 1))
-    fi
+    [ "$(jobs -rp | wc -l)" -lt "$(nproc)" ] || wait -n
+    fuzz "$target" &
 done
+wait
+passed=$(cat "$scratch"/*.outcome | grep -c '^ok ') failed=$(cat "$scratch"/*.outcome | grep -c '^FAIL ')
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
