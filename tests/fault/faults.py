@@ -247,6 +247,8 @@ def main(o, net, folder):
 
 
 def run():
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started this in the background
+        signal.signal(number, lambda *_: sys.exit("stopped"))
     o = options()
     why_not = "--one-host" if o.one_host else machines.allowed()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="octant-fault-"))
