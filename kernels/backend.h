@@ -21,6 +21,11 @@ typedef struct kernels_ops {
     // NULL in a backend on plain memory, whose calls have finished when they return.
     status (*sync)(kernels *k, int64_t deadline_ns);
     status (*poll)(kernels *k, bool *done);
+    status (*host_alloc)(kernels *k, size_t bytes, void **out);
+    void (*host_free)(kernels *k, void *host);
+    void (*send)(kernels *k, void *host, const void *device, size_t bytes);
+    void (*mark)(kernels *k, int mark);
+    status (*mark_poll)(kernels *k, int mark, bool *done);
     void *(*stream)(const kernels *k);
     size_t (*weight_bytes)(const kernels_weight *host);
     status (*weight_place)(kernels *k, const kernels_weight *host, void *device,
@@ -59,6 +64,11 @@ typedef struct kernels_ops {
     void (*argmax)(kernels *k, const float *logits, int count, int width, int32_t *best,
                    float *value);
 
+    void (*best)(kernels *k, const float *logits, int count, int width, int first_token,
+                 double *pairs);
+    void (*told)(kernels *k, const int32_t *tokens, int first, int count, double *pairs);
+    void (*pick)(kernels *k, const double *pairs, int parts, int count, int32_t *tokens,
+                 int32_t *chosen);
     status (*sampler_create)(kernels *k, const kernels_sampler_shape *shape, kernels_sampler **out);
     void (*sampler_destroy)(kernels_sampler *s);
     status (*sampler_open)(kernels_sampler *s, int slot, const kernels_sampling *p);
@@ -98,7 +108,7 @@ struct kernels_sampler {
     // Steps so far; a backend that queues keeps their host memory in rings of
     // KERNELS_SAMPLER_STEPS.
     uint64_t begun, ended, waited;
-    const int32_t *tokens; // see kernels_sampler_tokens; set by the backend
+    int32_t *tokens; // see kernels_sampler_tokens; set by the backend
 };
 
 // The head of every backend's own stage.

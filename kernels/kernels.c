@@ -4,6 +4,7 @@
 #include "kernels/kernels.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/backend.h"
@@ -64,6 +65,38 @@ status kernels_poll(kernels *k, bool *done) {
     return k->ops->poll ? k->ops->poll(k, done) : status_ok();
 }
 
+status kernels_host_alloc(kernels *k, size_t bytes, void **out) {
+    if (k->ops->host_alloc) return k->ops->host_alloc(k, bytes, out);
+    *out = calloc(1, bytes > 0 ? bytes : 1);
+    return *out ? status_ok()
+                : status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for %zu bytes", bytes);
+}
+
+void kernels_host_free(kernels *k, void *host) {
+    if (k->ops->host_free)
+        k->ops->host_free(k, host);
+    else
+        free(host);
+}
+
+void kernels_send(kernels *k, void *host, const void *device, size_t bytes) {
+    if (k->ops->send)
+        k->ops->send(k, host, device, bytes);
+    else
+        memcpy(host, device, bytes);
+}
+
+void kernels_mark(kernels *k, int mark) {
+    assert(mark >= 0 && mark < KERNELS_MARKS);
+    if (k->ops->mark) k->ops->mark(k, mark);
+}
+
+status kernels_mark_poll(kernels *k, int mark, bool *done) {
+    assert(mark >= 0 && mark < KERNELS_MARKS);
+    *done = true;
+    return k->ops->mark_poll ? k->ops->mark_poll(k, mark, done) : status_ok();
+}
+
 void *kernels_stream(const kernels *k) {
     return k->ops->stream ? k->ops->stream(k) : NULL;
 }
@@ -119,6 +152,7 @@ int kernels_rows_max(const kernels *k, int tokens) {
 static void check_step(const kernels *k, const kernels_step *step) {
     int rows = 0;
     assert(step->tokens >= 0 && step->tokens <= k->limits.tokens && step->seqs >= 0);
+    assert(!step->fed || kernels_stream(k));
     for (int s = 0; s < step->seqs; s++) {
         const kernels_seq *q = &step->seq[s];
         assert(q->tokens >= 0 && q->position >= 0 && q->row >= 0);

@@ -100,13 +100,22 @@ typedef struct kernels_seq {
 // What the rows of one step are. Host memory, unchanged until the next kernels_begin.
 typedef struct kernels_step {
     int tokens;               // T
-    const int32_t *ids;       // (T)
+    const int32_t *ids;       // (T) tokens, or kernels_fed of a slot
+    const int32_t *fed;       // (slots) device memory: the tokens that ids may name by their slot,
+                              // read when the step runs; NULL: none. Not on cpu
     int seqs;                 // S
     const kernels_seq *seq;   // (S)
     int blocks, block_tokens; // N, B of the caches that the block tables speak of
     int wanted;               // rows that kernels_gather will fetch
     const int32_t *rows;      // (wanted) their numbers, in the array given to kernels_gather
+    const int32_t *slots;     // (wanted) whose token is chosen from each, -1: nobody's; may be NULL
+                              // where nothing looks at it (kernels_told, kernels_pick)
 } kernels_step;
+
+// An id that stands for fed[slot]: so a step can be queued before its tokens are known to the host.
+static inline int32_t kernels_fed(int slot) {
+    return -2 - slot;
+}
 
 // Which query heads read which KV head (grouped-query attention with any remainder): KV head g
 // serves query heads [first_head[g], first_head[g + 1]).
@@ -169,6 +178,21 @@ void kernels_copy(kernels *k, void *to, const void *from, size_t bytes); // devi
 // memory) after a download.
 status kernels_host_view(kernels *k, const void *device, size_t bytes, void *staging,
                          const void **out);
+
+// ---- Without waiting, for a host that is a step ahead of its device.
+
+// Memory of the host that the device may write to, zeroed. RESOURCE_EXHAUSTED.
+status kernels_host_alloc(kernels *k, size_t bytes, void **out);
+void kernels_host_free(kernels *k, void *host);
+// Sends device memory to such memory, in order with the calls: it is there when a later mark, or
+// all calls, are done.
+void kernels_send(kernels *k, void *host, const void *device, size_t bytes);
+
+// Puts mark `mark` behind the calls so far, in place of where it was; whether all calls before a
+// mark are done, and their first error.
+enum { KERNELS_MARKS = 2 };
+void kernels_mark(kernels *k, int mark);
+status kernels_mark_poll(kernels *k, int mark, bool *done);
 
 // Waits for all calls so far. INTERNAL with the device's error; DEADLINE_EXCEEDED.
 status kernels_sync(kernels *k, int64_t deadline_ns);

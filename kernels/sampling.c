@@ -90,8 +90,25 @@ status kernels_sampler_wait(kernels_sampler *s, int64_t deadline_ns, const kerne
     return status_ok();
 }
 
-const int32_t *kernels_sampler_tokens(const kernels_sampler *s) {
+int32_t *kernels_sampler_tokens(const kernels_sampler *s) {
     return s->tokens;
+}
+
+void kernels_best(kernels *k, const float *logits, int count, int width, int first_token,
+                  double *pairs) {
+    assert(count >= 0 && width >= 0 && first_token >= 0);
+    if (count > 0) k->ops->best(k, logits, count, width, first_token, pairs);
+}
+
+void kernels_told(kernels *k, const int32_t *tokens, int first, int count, double *pairs) {
+    assert(first >= 0 && count >= 0 && first + count <= k->step.wanted && k->step.slots);
+    if (count > 0) k->ops->told(k, tokens, first, count, pairs);
+}
+
+void kernels_pick(kernels *k, const double *pairs, int parts, int count, int32_t *tokens,
+                  int32_t *chosen) {
+    assert(parts >= 1 && count >= 0 && count <= k->step.wanted && k->step.slots);
+    if (count > 0) k->ops->pick(k, pairs, parts, count, tokens, chosen);
 }
 
 float kernels_logprob(float logit, float max, uint64_t mass) {

@@ -118,7 +118,32 @@ void kernels_sampler_end(kernels_sampler *s);
 status kernels_sampler_wait(kernels_sampler *s, int64_t deadline_ns, const kernels_choice **out);
 
 // Device memory, (slots): the token last sampled in each slot, for the step that follows it without
-// a host between them.
-const int32_t *kernels_sampler_tokens(const kernels_sampler *s);
+// a host between them (kernels_step.fed).
+int32_t *kernels_sampler_tokens(const kernels_sampler *s);
+
+// ---- Ranks whose devices reach each other choose together, without their hosts. Not on cpu.
+//
+// Each rank brings a pair of doubles for each wanted row of the step: a logit and its token, or in
+// the place of the token KERNELS_BAD or KERNELS_NONE. The pairs of all are gathered, and every rank
+// picks the same tokens from them.
+enum {
+    KERNELS_BAD = -1,  // a logit was NaN or infinite
+    KERNELS_NONE = -2, // this rank says nothing
+};
+
+// pairs (count, 2): the largest of each row of logits (count, V), the lowest token on a tie; column
+// 0 is first_token. NONE where V is 0.
+void kernels_best(kernels *k, const float *logits, int count, int width, int first_token,
+                  double *pairs);
+
+// pairs (count, 2) of wanted rows [first, first + count): the token that stands in `tokens` (slots)
+// for the row's slot. NONE for all with `tokens` NULL, and for rows of nobody.
+void kernels_told(kernels *k, const int32_t *tokens, int first, int count, double *pairs);
+
+// Of all ranks' pairs (parts, count, 2) of the step's first `count` wanted rows: chosen (count) =
+// the token of the largest value, the first part's on a tie; where a part says BAD, -1 - that part.
+// tokens (slots) gets what was chosen for a slot.
+void kernels_pick(kernels *k, const double *pairs, int parts, int count, int32_t *tokens,
+                  int32_t *chosen);
 
 #endif

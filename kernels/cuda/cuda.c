@@ -78,6 +78,41 @@ status cuda_poll(kernels *base, bool *done) {
     return k->failed;
 }
 
+status cuda_host_alloc(kernels *base, size_t bytes, void **out) {
+    cuda_enter((cuda *)base);
+    TRY(cuda_pinned_alloc(bytes > 0 ? bytes : 1, out));
+    memset(*out, 0, bytes);
+    return status_ok();
+}
+
+void cuda_host_free(kernels *base, void *host) {
+    cuda *k = (cuda *)base;
+    cuda_enter(k);
+    if (host) cuda_note(k, cudaFreeHost(host), "cudaFreeHost");
+}
+
+void cuda_send(kernels *base, void *host, const void *device, size_t bytes) {
+    cuda *k = (cuda *)base;
+    cuda_enter(k);
+    cuda_note(k, cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, k->stream),
+              "what is sent to the host");
+}
+
+void cuda_mark(kernels *base, int mark) {
+    cuda *k = (cuda *)base;
+    cuda_enter(k);
+    cuda_note(k, cudaEventRecord(k->marks[mark], k->stream), "cudaEventRecord");
+}
+
+status cuda_mark_poll(kernels *base, int mark, bool *done) {
+    cuda *k = (cuda *)base;
+    cuda_enter(k);
+    cudaError_t e = cudaEventQuery(k->marks[mark]);
+    *done = e != cudaErrorNotReady;
+    if (*done) cuda_note(k, e, "kernels_mark_poll");
+    return k->failed;
+}
+
 void *cuda_stream(const kernels *base) {
     return ((const cuda *)base)->stream;
 }
@@ -207,6 +242,8 @@ void cuda_destroy(kernels *base) {
         if (k->staged[i]) (void)cudaEventDestroy(k->staged[i]);
         (void)cudaFreeHost(k->staging[i]);
     }
+    for (int i = 0; i < KERNELS_MARKS; i++)
+        if (k->marks[i]) (void)cudaEventDestroy(k->marks[i]);
     if (k->done) (void)cudaEventDestroy(k->done);
     (void)cudaFree(k->place_raw);
     if (k->stream) (void)cudaStreamDestroy(k->stream);
@@ -220,6 +257,9 @@ static status open_device(cuda *k, kernels_cuda_options options) {
                     "cudaStreamCreateWithFlags"));
     TRY(cuda_status(cudaEventCreateWithFlags(&k->done, cudaEventDisableTiming),
                     "cudaEventCreateWithFlags"));
+    for (int i = 0; i < KERNELS_MARKS; i++)
+        TRY(cuda_status(cudaEventCreateWithFlags(&k->marks[i], cudaEventDisableTiming),
+                        "cudaEventCreateWithFlags"));
     for (int i = 0; i < 2; i++) {
         void *piece = NULL;
         TRY(cuda_pinned_alloc(CUDA_STAGING_BYTES, &piece));

@@ -40,6 +40,7 @@ enum {
 typedef struct cuda_graph_key {
     int rows, context;
     int blocks, block_tokens;
+    const int32_t *fed;
     status (*enqueue)(void *context);
     void *enqueue_context;
 } cuda_graph_key;
@@ -58,8 +59,9 @@ typedef struct cuda {
     int device;
     cudaStream_t stream;
     cudaEvent_t done; // for waits until all is done
-    status failed;    // the first error of a call that cannot return one
-    cublas *blas;     // NULL: not used
+    cudaEvent_t marks[KERNELS_MARKS];
+    status failed; // the first error of a call that cannot return one
+    cublas *blas;  // NULL: not used
 
     // Copies between the device and memory of others: two pinned pieces, taken in turn.
     uint8_t *staging[2];
@@ -74,7 +76,7 @@ typedef struct cuda {
     int plan_blocks; // room for block table entries
     unsigned plan_next;
     cuda_step step;
-    const int32_t *wanted; // (step.wanted), device memory
+    const int32_t *wanted, *slots; // (step.wanted), device memory
 
     // Scratch (operators.c).
     void *product_workspace;
@@ -155,6 +157,11 @@ status cuda_download(kernels *k, void *host, const void *device, size_t bytes);
 void cuda_copy(kernels *k, void *to, const void *from, size_t bytes);
 status cuda_sync(kernels *k, int64_t deadline_ns);
 status cuda_poll(kernels *k, bool *done);
+status cuda_host_alloc(kernels *k, size_t bytes, void **out);
+void cuda_host_free(kernels *k, void *host);
+void cuda_send(kernels *k, void *host, const void *device, size_t bytes);
+void cuda_mark(kernels *k, int mark);
+status cuda_mark_poll(kernels *k, int mark, bool *done);
 void *cuda_stream(const kernels *k);
 
 #endif

@@ -20,7 +20,7 @@ void cuda_graphs_destroy(cuda *k) {
 
 static bool same(const cuda_graph_key *a, const cuda_graph_key *b) {
     return a->rows == b->rows && a->context == b->context && a->blocks == b->blocks &&
-           a->block_tokens == b->block_tokens && a->enqueue == b->enqueue &&
+           a->block_tokens == b->block_tokens && a->fed == b->fed && a->enqueue == b->enqueue &&
            a->enqueue_context == b->enqueue_context;
 }
 
@@ -72,6 +72,7 @@ status cuda_run(kernels *base, status (*enqueue)(void *), void *context) {
                           .context = k->step.context,
                           .blocks = base->step.blocks,
                           .block_tokens = base->step.block_tokens,
+                          .fed = base->step.fed,
                           .enqueue = enqueue,
                           .enqueue_context = context};
     cuda_graph *g = find(k, &key);

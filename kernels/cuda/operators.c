@@ -6,6 +6,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/cublas.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/feed.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/rows.h"
@@ -50,7 +51,9 @@ static void embed(kernels *base, const kernels_weight *table, int first_row, voi
     cuda_enter(k);
     weight_pack w = pack_of(table);
     weight_number number = base->sums_type == KERNELS_SUMS_EXACT ? WEIGHT_DOUBLE : WEIGHT_BF16;
-    cuda_note(k, weight_embed(k->stream, &w, first_row, k->step.ids, k->step.tokens, number, sums),
+    cuda_note(k,
+              weight_embed(k->stream, &w, first_row, k->step.ids, k->step.fed, k->step.tokens,
+                           number, sums),
               "embed");
 }
 
@@ -221,6 +224,26 @@ static void argmax(kernels *base, const float *logits, int count, int width, int
     }
 }
 
+static void best(kernels *base, const float *logits, int count, int width, int first_token,
+                 double *pairs) {
+    cuda *k = (cuda *)base;
+    cuda_enter(k);
+    cuda_note(k, cuda_best(k->stream, logits, count, width, first_token, pairs), "best");
+}
+
+static void told(kernels *base, const int32_t *tokens, int first, int count, double *pairs) {
+    cuda *k = (cuda *)base;
+    cuda_enter(k);
+    cuda_note(k, cuda_told(k->stream, tokens, k->slots + first, count, pairs), "told");
+}
+
+static void pick(kernels *base, const double *pairs, int parts, int count, int32_t *tokens,
+                 int32_t *chosen) {
+    cuda *k = (cuda *)base;
+    cuda_enter(k);
+    cuda_note(k, cuda_pick(k->stream, pairs, parts, count, k->slots, tokens, chosen), "pick");
+}
+
 const kernels_ops cuda_ops = {
     .destroy = cuda_destroy,
     .reserve = cuda_reserve,
@@ -232,6 +255,11 @@ const kernels_ops cuda_ops = {
     .kv_bytes = cuda_kv_bytes,
     .sync = cuda_sync,
     .poll = cuda_poll,
+    .host_alloc = cuda_host_alloc,
+    .host_free = cuda_host_free,
+    .send = cuda_send,
+    .mark = cuda_mark,
+    .mark_poll = cuda_mark_poll,
     .stream = cuda_stream,
     .weight_bytes = cuda_weight_bytes,
     .weight_place = cuda_weight_place,
@@ -257,6 +285,9 @@ const kernels_ops cuda_ops = {
     .attention = attention,
     .gather = gather,
     .argmax = argmax,
+    .best = best,
+    .told = told,
+    .pick = pick,
     .sampler_create = cuda_sampler_create,
     .sampler_destroy = cuda_sampler_destroy,
     .sampler_open = cuda_sampler_open,

@@ -15,7 +15,7 @@ enum { ALIGN = 64, CONTEXT_MIN = 512 };
 
 // Where each array starts, in bytes; the same on the host and on the device.
 typedef struct plan_layout {
-    size_t ids, row_seq, row_position, wanted, seq, blocks, end;
+    size_t ids, row_seq, row_position, seq, blocks, wanted, slots, end;
 } plan_layout;
 
 static size_t piece(size_t *at, size_t bytes) {
@@ -31,8 +31,10 @@ static plan_layout lay_out(int rows, int seqs, int wanted, size_t blocks) {
     l.row_seq = piece(&at, row_bytes);
     l.row_position = piece(&at, row_bytes);
     l.seq = piece(&at, (size_t)seqs * sizeof(cuda_step_seq));
-    l.wanted = piece(&at, (size_t)wanted * sizeof(int32_t));
     l.blocks = piece(&at, blocks * sizeof(int32_t));
+    // No recorded call looks behind the blocks, whose number changes.
+    l.wanted = piece(&at, (size_t)wanted * sizeof(int32_t));
+    l.slots = piece(&at, (size_t)wanted * sizeof(int32_t));
     l.end = at;
     return l;
 }
@@ -113,7 +115,9 @@ static void fill_rows(const kernels_step *s, const cuda_step *shape, const plan_
             row_seq[s->seq[i].row + t] = i;
             position[s->seq[i].row + t] = s->seq[i].position + t;
         }
-    if (s->wanted > 0) memcpy(to + l->wanted, s->rows, (size_t)s->wanted * sizeof *s->rows);
+    size_t wanted = (size_t)s->wanted;
+    if (wanted > 0) memcpy(to + l->wanted, s->rows, wanted * sizeof *s->rows);
+    if (wanted > 0 && s->slots) memcpy(to + l->slots, s->slots, wanted * sizeof *s->slots);
 }
 
 static void fill_seqs(const kernels_step *s, const cuda_step *shape, const plan_layout *l,
@@ -139,11 +143,13 @@ static void fill_seqs(const kernels_step *s, const cuda_step *shape, const plan_
 static void point(cuda *k, const plan_layout *l) {
     const uint8_t *at = k->plan_device;
     k->step.ids = (const int32_t *)(at + l->ids);
+    k->step.fed = k->base.step.fed;
     k->step.row_seq = (const int32_t *)(at + l->row_seq);
     k->step.row_position = (const int32_t *)(at + l->row_position);
     k->step.seq = (const cuda_step_seq *)(at + l->seq);
     k->step.blocks = (const int32_t *)(at + l->blocks);
     k->wanted = (const int32_t *)(at + l->wanted);
+    k->slots = (const int32_t *)(at + l->slots);
 }
 
 int cuda_begin(kernels *base) {
@@ -151,14 +157,12 @@ int cuda_begin(kernels *base) {
     const kernels_step *s = &base->step;
     cuda_enter(k);
     size_t blocks = measure(s, &k->step);
-    int wanted = s->wanted;
     if (cuda_plan_is_decode(k)) {
         k->step.tokens = s->tokens > 0 ? bucket(s->tokens) : 0;
         k->step.seqs = k->step.tokens;
         k->step.context = context_bucket(k, k->step.context);
-        wanted = wanted < k->step.tokens ? k->step.tokens : wanted;
     }
-    plan_layout l = lay_out(k->step.tokens, k->step.seqs, wanted, blocks);
+    plan_layout l = lay_out(k->step.tokens, k->step.seqs, s->wanted, blocks);
     point(k, &l);
     if (blocks > (size_t)k->plan_blocks || l.end > k->plan_bytes) {
         cuda_note_status(k, status_error(STATUS_RESOURCE_EXHAUSTED,

@@ -19,7 +19,8 @@ typedef struct cuda_step_seq {
 
 typedef struct cuda_step {
     // Device memory.
-    const int32_t *ids;     // (tokens) token ids
+    const int32_t *ids;     // (tokens) token ids, or kernels_fed of a slot
+    const int32_t *fed;     // (slots), or NULL; see kernels_step
     const int32_t *row_seq; // (tokens) the sequence of each row; -1 in the rows that pad a bucket
     const int32_t *row_position; // (tokens)
     const cuda_step_seq *seq;    // (seqs)

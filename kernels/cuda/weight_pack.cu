@@ -355,12 +355,14 @@ __device__ float unpack(const weight_pack &w, int row, int col) {
     return unpack_scaled(w, (int8_t)byte, row, col);
 }
 
-__global__ void embed(weight_pack w, int first_row, const int32_t *ids, weight_number number,
-                      void *out) {
+__global__ void embed(weight_pack w, int first_row, const int32_t *ids, const int32_t *fed,
+                      weight_number number, void *out) {
     grid_wait();
     int col = (int)(blockIdx.x * THREADS + threadIdx.x);
     if (col >= w.cols) return;
-    int64_t row = (int64_t)ids[blockIdx.y] - first_row;
+    int32_t id = ids[blockIdx.y];
+    if (id < -1) id = fed[-2 - id]; // kernels_fed
+    int64_t row = (int64_t)id - first_row;
     float x = row >= 0 && row < w.rows ? unpack(w, (int)row, col) : 0.0f;
     size_t at = (size_t)blockIdx.y * w.cols + col;
     if (number == WEIGHT_FLOAT)
@@ -432,10 +434,11 @@ cudaError_t weight_pack_rows(cudaStream_t stream, const void *data, size_t raw_s
 }
 
 cudaError_t weight_embed(cudaStream_t stream, const weight_pack *w, int first_row,
-                         const int32_t *ids, int count, weight_number number, void *out) {
+                         const int32_t *ids, const int32_t *fed, int count, weight_number number,
+                         void *out) {
     if (count == 0) return cudaSuccess;
     return launch_dependent(embed, dim3(blocks_for((size_t)w->cols), (unsigned)count), THREADS, 0,
-                            stream, *w, first_row, ids, number, out);
+                            stream, *w, first_row, ids, fed, number, out);
 }
 
 cudaError_t weight_unpack_bf16(cudaStream_t stream, const weight_pack *w, int first_row, int count,

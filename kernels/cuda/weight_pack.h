@@ -77,10 +77,11 @@ cudaError_t weight_pack_rows(cudaStream_t stream, const void *raw, size_t raw_st
 
 typedef enum weight_number { WEIGHT_FLOAT, WEIGHT_DOUBLE, WEIGHT_BF16 } weight_number;
 
-// out (count, cols) = rows ids[i] - first_row of the matrix, zeros for an id outside; ids is device
-// memory. The embedding.
+// out (count, cols) = rows ids[i] - first_row of the matrix, zeros for an id outside; kernels_fed
+// of a slot stands for fed[slot]. ids and fed are device memory. The embedding.
 cudaError_t weight_embed(cudaStream_t stream, const weight_pack *w, int first_row,
-                         const int32_t *ids, int count, weight_number number, void *out);
+                         const int32_t *ids, const int32_t *fed, int count, weight_number number,
+                         void *out);
 
 // out (count, stride) BF16 = rows [first_row, first_row + count) in plain order, zeros from cols to
 // `stride`: for a library's product.

@@ -442,9 +442,9 @@ static void check_pack(check *c, dtype from, dtype as, int rows, int cols) {
     const int32_t *device_ids = device(&a, ids, (size_t)count * sizeof *ids);
     size_t n = (size_t)count * (size_t)cols;
     void *out = poisoned(&a, n * 8);
-    weight_embed(NULL, &m.pack, first, device_ids, count, WEIGHT_FLOAT, out);
+    weight_embed(NULL, &m.pack, first, device_ids, NULL, count, WEIGHT_FLOAT, out);
     check_near(c, "embed", fetch(&a, out, n * 4), want, n, 1e-7, 1e-6);
-    weight_embed(NULL, &m.pack, first, device_ids, count, WEIGHT_DOUBLE, out);
+    weight_embed(NULL, &m.pack, first, device_ids, NULL, count, WEIGHT_DOUBLE, out);
     double *wide = fetch(&a, out, n * 8);
     float *narrow = check_host(c, n * 4);
     for (size_t i = 0; i < n; i++) narrow[i] = (float)wide[i];
