@@ -10,14 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEAD = 8, ROW_HEAD = 7 };
+enum { HEAD = 8, ROW_HEAD = 7, NO_TOKEN = -1 };
 enum { AT_TOTAL, AT_KIND, AT_STEP_LOW, AT_STEP_HIGH, AT_OPENS, AT_ROWS, AT_CLOSES };
 
 typedef struct slot_state {
     bool open;
     bool prompt_logprobs;                   // leader only
     int32_t prompt_tokens;                  // leader only
-    int32_t last_token;                     // leader only; -1: none sampled yet
+    int32_t last_token;                     // leader only; NO_TOKEN: none sampled yet; BATCH_FED
     int length;                             // positions that have run or lie in shared blocks
     int blocks;                             // entries of the slot's block table
     uint64_t opened_by, rows_by, closed_by; // leader only: the plan check that saw the slot so
@@ -100,7 +100,7 @@ static status find_slot(const batch *b, const step_plan *p, int32_t slot, slot_s
     if (slot < 0 || slot >= b->limits.max_seqs) return refuse(p, slot, "no such slot");
     *out = b->slots[slot];
     if (out->opened_by == b->check) {
-        *out = (slot_state){.open = true, .last_token = -1};
+        *out = (slot_state){.open = true, .last_token = NO_TOKEN};
         return status_ok();
     }
     return out->open ? status_ok() : refuse(p, slot, "not open");
@@ -111,7 +111,7 @@ static status check_rows(const batch *b, const step_plan *p, const seq_rows *r) 
     TRY(find_slot(b, p, r->slot, &s));
     if (b->slots[r->slot].rows_by == b->check) return refuse(p, r->slot, "has two entries");
     int64_t count = r->token_count > 0 ? r->token_count : 1;
-    if (r->token_count == 0 && s.last_token < 0)
+    if (r->token_count == 0 && s.last_token == NO_TOKEN)
         return refuse(p, r->slot, "no token was sampled that the row could take");
     if (r->position < 0 || r->position + count > b->limits.max_context)
         return refuse(p, r->slot, "its rows lie outside the longest sequence");
@@ -188,7 +188,8 @@ static void put_rows(batch *b, const seq_rows *r, batch_sampling sampling) {
         r->slot,     r->position,         count, r->new_block_count, (int32_t)sampling,
         prompt_rows, prompt_rows == count};
     put_all(b, head, ROW_HEAD);
-    put_all(b, r->token_count > 0 ? r->tokens : &s->last_token, count);
+    int32_t last = s->last_token == BATCH_FED ? kernels_fed(r->slot) : s->last_token;
+    put_all(b, r->token_count > 0 ? r->tokens : &last, count);
     put_all(b, r->new_blocks, r->new_block_count);
 }
 
@@ -200,7 +201,7 @@ status batch_write(batch *b, const step_plan *plan, const batch_sampling *sampli
         slot_state *s = &b->slots[o->slot];
         s->prompt_logprobs = o->prompt_logprobs;
         s->prompt_tokens = o->prompt_tokens;
-        s->last_token = -1;
+        s->last_token = NO_TOKEN;
         put(b, o->slot);
     }
     for (int i = 0; i < plan->rows_count; i++) put_rows(b, &plan->rows[i], sampling_of[i]);

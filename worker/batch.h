@@ -20,6 +20,7 @@ typedef enum batch_kind {
     BATCH_IDLE, // nothing to do; the leader is alive
     BATCH_END,  // the group ends in order
     BATCH_CUT,  // the coordinator is gone, or has given this group up: all slots are closed
+    BATCH_LAND, // no step follows the one that is under way: its outcome is taken now
 } batch_kind;
 
 // How a row's logits are used.
@@ -51,7 +52,9 @@ void batch_destroy(batch *b); // NULL is allowed
 status batch_write(batch *b, const step_plan *plan, const batch_sampling *sampling_of);
 void batch_write_mark(batch *b, batch_kind kind);
 
-// The token that stands for "last sampled" in the slot's next row.
+// The token that stands for "last sampled" in the slot's next row. BATCH_FED: the ranks' devices
+// have it, and the row's token is kernels_fed(slot).
+enum { BATCH_FED = -2 };
 void batch_set_last_token(batch *b, int32_t slot, int32_t token);
 
 // The words to broadcast: first BATCH_HEAD_WORDS of them (there are always that many to read),

@@ -31,7 +31,6 @@ struct decoder {
     float *chosen;         // (DECODER_LOGIT_ROWS, D)
     kernels_act *prepared; // (DECODER_LOGIT_ROWS, D)
     float *logits;         // (DECODER_LOGIT_ROWS, max_vocab)
-    float *seen;           // (D) host memory: a row that decoder_row shows
 };
 
 static status alloc_floats(decoder *d, size_t rows, size_t cols, float **out) {
@@ -117,8 +116,6 @@ status decoder_create(const decoder_parts *parts, decoder **out) {
         .style = config->rope_interleaved ? KERNELS_ROPE_INTERLEAVED : KERNELS_ROPE_HALF,
     };
     status st = map_heads(d);
-    d->seen = calloc((size_t)d->width, sizeof *d->seen);
-    if (!d->seen) st = status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the decoder");
     if (status_is_ok(&st)) st = alloc_all(d);
     if (!status_is_ok(&st)) goto fail;
     *out = d;
@@ -133,7 +130,6 @@ void decoder_destroy(decoder *d) {
     void *all[] = {d->first_head, d->x, d->normed, d->sums,   d->q,        d->mixed,
                    d->k,          d->v, d->gated,  d->chosen, d->prepared, d->logits};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) kernels_free(d->p.kernels, all[i]);
-    free(d->seen);
     free(d);
 }
 
@@ -208,12 +204,14 @@ status decoder_forward(decoder *d, const decoder_step *step, int64_t deadline_ns
     d->rows =
         kernels_begin(d->p.kernels, &(kernels_step){.tokens = step->tokens,
                                                     .ids = step->ids,
+                                                    .fed = step->fed,
                                                     .seqs = step->seq_count,
                                                     .seq = step->seqs,
                                                     .blocks = d->p.kv->blocks,
                                                     .block_tokens = d->p.kv->shape.block_tokens,
                                                     .wanted = step->wanted_count,
-                                                    .rows = step->wanted});
+                                                    .rows = step->wanted,
+                                                    .slots = step->slots});
     d->deadline_ns = deadline_ns;
     assert(d->rows <= d->row_room);
     return reduce_queues(d->p.reduce) ? kernels_run(d->p.kernels, run_layers, d) : run_layers(d);
@@ -224,7 +222,7 @@ int decoder_kept_row(const decoder *d, int index) {
     return d->row_room + index;
 }
 
-static float *row_of(decoder *d, int row) {
+static float *row_of(const decoder *d, int row) {
     return d->x + (size_t)row * (size_t)d->width;
 }
 
@@ -249,12 +247,8 @@ void decoder_watch(decoder *d, int row) {
     reduce_watch(d->p.reduce, (size_t)row * (size_t)d->width, (size_t)d->width);
 }
 
-status decoder_row(decoder *d, int row, const float **out) {
-    const void *view = NULL;
-    TRY(kernels_host_view(d->p.kernels, row_of(d, row), (size_t)d->width * sizeof(float), d->seen,
-                          &view));
-    *out = view;
-    return status_ok();
+const float *decoder_row(const decoder *d, int row) {
+    return row_of(d, row);
 }
 
 int decoder_width(const decoder *d) {

@@ -40,11 +40,13 @@ void decoder_destroy(decoder *d); // NULL is allowed
 
 // The rows of a step, host memory, unchanged until the next forward.
 typedef struct decoder_step {
-    const int32_t *ids; // (tokens)
+    const int32_t *ids; // (tokens) see kernels_step, as for fed and slots
+    const int32_t *fed; // device memory, or NULL
     int tokens;
     const kernels_seq *seqs; // (seq_count)
     int seq_count;
     const int32_t *wanted; // (wanted_count) rows of this step, or kept rows, for decoder_logits
+    const int32_t *slots;  // (wanted_count), or NULL
     int wanted_count;
 } decoder_step;
 
@@ -64,9 +66,8 @@ const float *decoder_logits(decoder *d, int first, int count);
 
 // Before a step: has its row `row` looked at, where the transport can (reduce_watch).
 void decoder_watch(decoder *d, int row);
-// After decoder_wait: row `row` of the last forward, (D), where the host can read it until the next
-// call.
-status decoder_row(decoder *d, int row, const float **out);
+// Row `row` of the last forward, (D), device memory.
+const float *decoder_row(const decoder *d, int row);
 int decoder_width(const decoder *d);
 
 // Waits until all that was queued is done.

@@ -22,9 +22,11 @@
 enum {
     MEET_TIMEOUT_S = 300, // from the first rank that has opened the model to the last
     WATCHDOG_EXTRA_S = 5, // collectives' own deadlines, which say more, come first
-    LOOK_MS = 100,        // between two looks at what the heartbeat has heard
-    SERVED_MS = 10000,    // an epoch that lasted so long was a good one
-    PAUSE_FIRST_MS = 50,  // between an epoch's end and the next registration
+    SPIN_MS = 2,          // steps are short: so long no nap between two looks at the device
+    NAP_US = 20,
+    LOOK_MS = 100,       // between two looks at what the heartbeat has heard
+    SERVED_MS = 10000,   // an epoch that lasted so long was a good one
+    PAUSE_FIRST_MS = 50, // between an epoch's end and the next registration
     PAUSE_MOST_MS = 5000,
 };
 
@@ -163,17 +165,9 @@ static status load(rank *r) {
     return status_ok();
 }
 
-// *cut: the coordinator takes no results of this epoch any more.
-static status execute(rank *r, const step_plan *plan, bool *cut) {
-    step_result result;
-    status s = step_execute(engine_step(r->engine), plan, &result);
-    if (!status_is_ok(&s)) {
-        r->failure = step_failure(engine_step(r->engine), &r->failed_rank);
-        return s;
-    }
-    s = leader_link_send_result(r->link, &result);
-    *cut = !status_is_ok(&s);
-    return status_ok();
+static status note_failure(rank *r, status s) {
+    if (!status_is_ok(&s)) r->failure = step_failure(engine_step(r->engine), &r->failed_rank);
+    return s;
 }
 
 // Tells the followers that this epoch is over.
@@ -197,11 +191,32 @@ static leader_event next_event(rank *r, int64_t idle_at_ns, coordinator_message 
     }
 }
 
-static status serve_plan(rank *r, coordinator_message *m, bool *cut) {
-    status s = execute(r, &m->plan, cut);
+// While a step is under way: the next plan, for as long as the device works on what it has. A plan
+// that comes in time is queued behind the step; one that does not is not waited for.
+static leader_event next_while_busy(rank *r, coordinator_message *m, status *why) {
+    step *s = engine_step(r->engine);
+    const int64_t spin_until = clock_now_ns() + SPIN_MS * CLOCK_MS;
+    while (step_may_begin(s) && !step_is_done(s)) {
+        int64_t now = clock_now_ns(), until = now < spin_until ? now : now + NAP_US * CLOCK_MS / 1000;
+        leader_event e = leader_link_next(r->link, engine_limits(r->engine), until, m, why);
+        if (e != LEADER_EVENT_NOTHING) return e;
+        sched_yield();
+    }
+    return LEADER_EVENT_NOTHING;
+}
+
+static status begin_step(rank *r, coordinator_message *m) {
+    status s = note_failure(r, step_begin(engine_step(r->engine), &m->plan));
     coordinator_message_free(m);
-    if (status_is_ok(&s) && *cut) return cut_off(r, "its results find no taker", cut);
     return s;
+}
+
+// *cut: the coordinator takes no results of this epoch any more.
+static status finish_step(rank *r, bool *cut) {
+    step_result result;
+    TRY(note_failure(r, step_finish(engine_step(r->engine), &result)));
+    status sent = leader_link_send_result(r->link, &result);
+    return status_is_ok(&sent) ? sent : cut_off(r, "its results find no taker", cut);
 }
 
 static status take_bye(rank *r, coordinator_message *m, bool *cut) {
@@ -223,9 +238,10 @@ static status lead(rank *r, bool *cut) {
     int64_t idle_ns = r->o->step_timeout_ns / 4, idle_at = clock_now_ns() + idle_ns;
     while (!*cut) {
         coordinator_message m;
-        switch (next_event(r, idle_at, &m, &why)) {
+        bool busy = step_under_way(engine_step(r->engine)) > 0;
+        switch (busy ? next_while_busy(r, &m, &why) : next_event(r, idle_at, &m, &why)) {
         case LEADER_EVENT_NOTHING:
-            TRY(step_idle(engine_step(r->engine)));
+            TRY(busy ? finish_step(r, cut) : step_idle(engine_step(r->engine)));
             break;
         case LEADER_EVENT_LOST:
             return cut_off(r, why.message, cut);
@@ -234,7 +250,7 @@ static status lead(rank *r, bool *cut) {
         case LEADER_EVENT_BYE:
             return take_bye(r, &m, cut);
         case LEADER_EVENT_PLAN:
-            TRY(serve_plan(r, &m, cut));
+            TRY(begin_step(r, &m));
             break;
         }
         idle_at = clock_now_ns() + idle_ns;

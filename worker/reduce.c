@@ -130,10 +130,13 @@ int reduce_first_bad(const reduce *r) {
     return r->ops && r->ops->first_bad ? r->ops->first_bad(r->state) : REDUCE_ALL_FINITE;
 }
 
-static status wait_for_device(reduce *r, int64_t deadline_ns) {
+enum { NO_MARK = -1 };
+
+static status wait_for_device(reduce *r, int mark, int64_t deadline_ns) {
     bool done = false;
     for (int i = 0;; i++) {
-        TRY(kernels_poll(r->o.kernels, &done));
+        TRY(mark == NO_MARK ? kernels_poll(r->o.kernels, &done)
+                            : kernels_mark_poll(r->o.kernels, mark, &done));
         // Kernels that waited for a rank in vain end too, and leave the reason with the transport.
         if (done) return r->ops && r->ops->check ? r->ops->check(r->state) : status_ok();
         if (i < SPINS) continue;
@@ -145,8 +148,16 @@ static status wait_for_device(reduce *r, int64_t deadline_ns) {
     }
 }
 
-status reduce_wait(reduce *r, int64_t deadline_ns) {
-    status s = wait_for_device(r, deadline_ns);
+static status wait_or_abort(reduce *r, int mark, int64_t deadline_ns) {
+    status s = wait_for_device(r, mark, deadline_ns);
     if (!status_is_ok(&s) && r->ops && r->ops->abort) r->ops->abort(r->state);
     return s;
+}
+
+status reduce_wait(reduce *r, int64_t deadline_ns) {
+    return wait_or_abort(r, NO_MARK, deadline_ns);
+}
+
+status reduce_wait_mark(reduce *r, int mark, int64_t deadline_ns) {
+    return wait_or_abort(r, mark, deadline_ns);
 }

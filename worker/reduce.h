@@ -77,4 +77,7 @@ int reduce_first_bad(const reduce *r);
 // not come where that is known.
 status reduce_wait(reduce *r, int64_t deadline_ns);
 
+// The same for what was queued before a mark (kernels_mark).
+status reduce_wait_mark(reduce *r, int mark, int64_t deadline_ns);
+
 #endif

@@ -1,133 +1,87 @@
-// step: see step.h. The rows whose logits are wanted are made in sub-batches of DECODER_LOGIT_ROWS,
-// all of one kind: rows that need only each rank's largest first, then rows that the leader samples
-// whole, from its kernels' sampler (kernels/sampling.h). A device that has the whole vocabulary
-// samples all of them so: nothing but the choices then comes to the host, and only the end waits.
+// step: see step.h. A step's life: words to all ranks, begin_flight (queues the forward pass and
+// the choice of tokens), land_flight (waits, takes the tokens, looks whether they may be believed).
+// All ranks land a step at the same place among their words: behind the words of the step that
+// follows it, or at BATCH_LAND. Where the host hands tokens on, a step lands before its begin
+// returns.
 #include "worker/step.h"
 
 #include <assert.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/clock.h"
-#include "common/base/rng.h"
-#include "kernels/sampling.h"
 #include "worker/numbers.h"
 
-static_assert((int)SAMPLING_BIAS_MAX == (int)KERNELS_BIAS_MAX &&
-                  (int)SAMPLING_LOGPROBS_MAX == (int)KERNELS_TOP_MAX,
-              "what a request may ask for is what the kernels can do");
+enum { DESTROY_TIMEOUT_S = 10 };
 
-// How a slot is sampled; leader only. The sampler knows it too.
-typedef struct slot_sampling {
-    sampling params; // without the bias
-    uint64_t draws;
-} slot_sampling;
-
-// One wanted row of logits: for an entry's sample (prompt_index -1) or for the log probability of
-// one of its prompt tokens.
-typedef struct wanted {
-    int32_t row;
-    int entry, prompt_index;
-} wanted;
-
-// A rank's largest logit of a row and its token.
-typedef struct local_best {
-    float value;
-    int32_t token;
-} local_best;
+// A step that is under way.
+typedef struct flight {
+    uint64_t step;
+    int tokens;
+    int64_t began_ns;
+    bool checked;   // all ranks report on it
+    uint64_t words; // hash
+    float *seen;    // (D) host memory that the device writes: the row that is looked at
+    int32_t *fed;   // (max_seqs) likewise: the tokens that were handed to this step
+    seq_result *results;
+    int result_count, bad_rank;
+} flight;
 
 struct step {
     step_parts p;
     int rank, ranks;
     batch *batch;
-    wanted *wanted;       // (max_step_tokens + max_seqs)
-    int32_t *wanted_rows; // (max_step_tokens + max_seqs) rows of `wanted`
-    float *staging;       // (DECODER_LOGIT_ROWS, max_vocab): logits that left the device
-    int *kept_position;   // (max_seqs) position of the slot's kept hidden row; -1: none
-    int bad_logits_rank;  // leader, of this step: whose logits were NaN or infinite; -1: not known
-    local_best *best;     // (ranks, DECODER_LOGIT_ROWS) on the leader
-    float *parts; // (ranks, DECODER_LOGIT_ROWS, max_vocab) device memory: all ranks' logits;
-                  // NULL: one rank, or they come together on the host
-    numbers_report *reports; // (ranks) on the leader
-    cluster_failure failure; // what the last error was, and whose
+    choose *choose;
+    flight flight[CHOOSE_FLIGHTS];
+    uint64_t begun, landed, finished; // steps so far
+    int64_t finished_ns;              // when the last one was
+    numbers_report *reports;          // (ranks) on the leader
+    cluster_failure failure;          // what the last error was, and whose
     int failed_rank;
-    bool whole_rows; // on this rank, on a device: all rows are sampled by it
-    // Leader only.
-    kernels_sampler *sampler;
-    kernels_sample_row *sampled; // (max_step_tokens + max_seqs) of wanted rows
-    float *gathered;             // (ranks, DECODER_LOGIT_ROWS, max_vocab); NULL for one rank
-    void *gathered_device;       // the same in device memory; NULL where that is plain memory
-    kernels_bias *bias;          // (KERNELS_BIAS_MAX) of the slot that is being opened
-    slot_sampling *slots;        // (max_seqs)
-    batch_sampling *sampling_of; // (max_seqs)
-    seq_result *results;         // (max_seqs)
-    int result_count;
-    int *result_of;          // (max_seqs) entry -> index in results; -1: none
-    token_choice *tops;      // (max_seqs + max_step_tokens, SAMPLING_LOGPROBS_MAX)
-    prompt_logprob *prompts; // (max_step_tokens)
+    batch_sampling *sampling_of; // (max_seqs) leader
 };
 
-static size_t parts_bytes(const step *s) {
-    return (size_t)s->ranks * DECODER_LOGIT_ROWS * (size_t)s->p.max_vocab * sizeof(float);
+static bool on_device(const step *s) {
+    return kernels_stream(s->p.kernels) != NULL;
 }
 
-static status open_sampler(step *s) {
-    if (s->ranks > KERNELS_PARTS_MAX)
-        return status_error(STATUS_INVALID_ARGUMENT, "%d ranks; sampling is built for at most %d",
-                            s->ranks, KERNELS_PARTS_MAX);
-    int32_t first[KERNELS_PARTS_MAX + 1] = {0};
-    for (int i = 0; i < s->ranks; i++) first[i + 1] = s->p.shards[i].vocab.end;
-    kernels_sampler_shape shape = {.slots = s->p.limits.max_seqs,
-                                   .rows = s->p.limits.max_seqs + s->p.limits.max_step_tokens,
-                                   .batch = DECODER_LOGIT_ROWS,
-                                   .context = s->p.limits.max_context,
-                                   .parts = s->ranks,
-                                   .first = first,
-                                   .part_columns = s->p.max_vocab};
-    TRY(kernels_sampler_create(s->p.kernels, &shape, &s->sampler));
-    if (s->ranks == 1 || s->parts || !kernels_stream(s->p.kernels)) return status_ok();
-    return kernels_alloc(s->p.kernels, parts_bytes(s), &s->gathered_device);
+// Whether a step may begin before the one before it has landed.
+static bool runs_ahead(const step *s) {
+    return choose_fed(s->choose) != NULL;
 }
 
-static status alloc_leader(step *s) {
-    size_t seqs = (size_t)s->p.limits.max_seqs, tokens = (size_t)s->p.limits.max_step_tokens;
-    // Large arrays that few requests use are touched, and so exist, only where they are used.
-    s->gathered = s->ranks > 1 ? calloc(1, parts_bytes(s)) : NULL;
-    s->sampled = calloc(seqs + tokens, sizeof *s->sampled);
-    s->bias = calloc(KERNELS_BIAS_MAX, sizeof *s->bias);
-    s->slots = calloc(seqs, sizeof *s->slots);
-    s->sampling_of = calloc(seqs, sizeof *s->sampling_of);
-    s->results = calloc(seqs, sizeof *s->results);
-    s->result_of = calloc(seqs, sizeof *s->result_of);
-    s->tops = calloc((seqs + tokens) * SAMPLING_LOGPROBS_MAX, sizeof *s->tops);
-    s->prompts = calloc(tokens, sizeof *s->prompts);
-    bool all = (s->gathered || s->ranks == 1) && s->sampled && s->bias && s->slots &&
-               s->sampling_of && s->results && s->result_of && s->tops && s->prompts;
-    if (!all)
-        return status_error(STATUS_RESOURCE_EXHAUSTED,
-                            "no memory for the sampling of %zu sequences", seqs);
-    return open_sampler(s);
+static size_t width(const step *s) {
+    return (size_t)decoder_width(s->p.decoder);
 }
 
-static status alloc_shared(step *s) {
-    size_t seqs = (size_t)s->p.limits.max_seqs, tokens = (size_t)s->p.limits.max_step_tokens;
-    s->wanted = calloc(seqs + tokens, sizeof *s->wanted);
-    s->wanted_rows = calloc(seqs + tokens, sizeof *s->wanted_rows);
-    s->staging =
-        calloc((size_t)DECODER_LOGIT_ROWS * (size_t)s->p.max_vocab + 1, sizeof *s->staging);
-    s->kept_position = calloc(seqs, sizeof *s->kept_position);
-    s->best = calloc((size_t)s->ranks * DECODER_LOGIT_ROWS, sizeof *s->best);
+static status alloc_flight(step *s, flight *f) {
+    void *seen = NULL, *fed = NULL;
+    TRY(kernels_host_alloc(s->p.kernels, width(s) * sizeof *f->seen, &seen));
+    f->seen = seen;
+    TRY(kernels_host_alloc(s->p.kernels, (size_t)s->p.limits.max_seqs * sizeof *f->fed, &fed));
+    f->fed = fed;
+    return status_ok();
+}
+
+static status alloc_all(step *s) {
+    const step_parts *p = &s->p;
+    s->sampling_of = calloc((size_t)p->limits.max_seqs, sizeof *s->sampling_of);
     s->reports = calloc((size_t)s->ranks, sizeof *s->reports);
-    if (!s->reports || !s->wanted || !s->wanted_rows || !s->staging || !s->kept_position ||
-        !s->best)
-        return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for steps of %zu rows", tokens);
-    if (s->ranks > 1 && kernels_stream(s->p.kernels) && reduce_queues(s->p.reduce)) {
-        void *parts = NULL;
-        TRY(kernels_alloc(s->p.kernels, parts_bytes(s), &parts));
-        s->parts = parts;
-    }
-    return batch_create(&s->p.limits, &s->batch);
+    if (!s->sampling_of || !s->reports)
+        return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for steps of %d sequences",
+                            p->limits.max_seqs);
+    TRY(batch_create(&p->limits, &s->batch));
+    choose_parts parts = {.limits = p->limits,
+                          .shards = p->shards,
+                          .comm = p->comm,
+                          .decoder = p->decoder,
+                          .reduce = p->reduce,
+                          .kernels = p->kernels,
+                          .progress = p->progress,
+                          .max_vocab = p->max_vocab};
+    TRY(choose_create(&parts, &s->choose));
+    for (int i = 0; i < CHOOSE_FLIGHTS && on_device(s); i++) TRY(alloc_flight(s, &s->flight[i]));
+    return status_ok();
 }
 
 status step_create(const step_parts *parts, step **out) {
@@ -136,9 +90,7 @@ status step_create(const step_parts *parts, step **out) {
     s->p = *parts;
     s->rank = comm_rank(parts->comm);
     s->ranks = comm_size(parts->comm);
-    s->whole_rows = s->ranks == 1 && kernels_stream(parts->kernels) != NULL;
-    status st = alloc_shared(s);
-    if (status_is_ok(&st) && s->rank == 0) st = alloc_leader(s);
+    status st = alloc_all(s);
     if (status_is_ok(&st))
         *out = s;
     else
@@ -146,16 +98,19 @@ status step_create(const step_parts *parts, step **out) {
     return st;
 }
 
+// What is queued still writes to this memory. A device that hangs keeps it.
 void step_destroy(step *s) {
     if (!s) return;
+    status idle = kernels_sync(s->p.kernels, clock_now_ns() + DESTROY_TIMEOUT_S * CLOCK_SECOND);
+    if (idle.code == STATUS_DEADLINE_EXCEEDED) return;
     batch_destroy(s->batch);
-    kernels_sampler_destroy(s->sampler);
-    kernels_free(s->p.kernels, s->gathered_device);
-    kernels_free(s->p.kernels, s->parts);
-    void *all[] = {s->wanted,  s->wanted_rows, s->staging, s->kept_position, s->best,
-                   s->sampled, s->gathered,    s->bias,    s->slots,         s->sampling_of,
-                   s->results, s->result_of,   s->tops,    s->prompts,       s->reports};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
+    choose_destroy(s->choose);
+    for (int i = 0; i < CHOOSE_FLIGHTS; i++) {
+        kernels_host_free(s->p.kernels, s->flight[i].seen);
+        kernels_host_free(s->p.kernels, s->flight[i].fed);
+    }
+    free(s->sampling_of);
+    free(s->reports);
     free(s);
 }
 
@@ -173,332 +128,164 @@ static status share_words(step *s) {
                           (count - BATCH_HEAD_WORDS) * sizeof *words, deadline(s));
 }
 
-// What `count` bytes of every rank are, on the leader.
-static status gather(step *s, const void *mine, size_t count, void *all) {
-    progress_collective(s->p.progress);
-    TRY(comm_gather(s->p.comm, mine, count, all, deadline(s)));
-    progress_enter(s->p.progress, CLUSTER_STEP);
+static status send_mark(step *s, batch_kind kind) {
+    batch_write_mark(s->batch, kind);
+    TRY(share_words(s));
+    batch_apply(s->batch);
     return status_ok();
 }
 
-// Prompt rows first: the kept row of the chunk before, or nothing for a sequence's first token,
-// then each row but the last.
-static int want_prompt_rows(step *s, const batch_rows *e, int entry, wanted *out) {
-    int n = 0;
-    for (int i = 0; i < e->prompt_rows; i++) {
-        if (i > 0)
-            out[n++] = (wanted){e->row + i - 1, entry, i};
-        else if (e->continues && s->kept_position[e->slot] == e->position - 1)
-            out[n++] = (wanted){decoder_kept_row(s->p.decoder, e->slot), entry, 0};
-    }
-    return n;
-}
-
-// Appends the rows of one kind to s->wanted, in an order that all ranks agree on.
-static int collect(step *s, batch_sampling kind, int n) {
-    int count;
-    const batch_rows *entries = batch_entries(s->batch, &count);
-    for (int i = 0; i < count; i++) {
-        const batch_rows *e = &entries[i];
-        if (kind == BATCH_FULL) n += want_prompt_rows(s, e, i, s->wanted + n);
-        if (e->sampling == kind) s->wanted[n++] = (wanted){e->row + e->count - 1, i, -1};
-    }
-    return n;
-}
-
-static int own_vocab(const step *s, int rank) {
-    return s->p.shards[rank].vocab.end - s->p.shards[rank].vocab.begin;
-}
-
-static seq_result *result_of(step *s, const wanted *w) {
-    return &s->results[s->result_of[w->entry]];
-}
-
-static void took_token(step *s, seq_result *r, int32_t token) {
-    r->token = token;
-    r->bad_numbers = token < 0;
-    batch_set_last_token(s->batch, r->slot, token);
-}
-
-// The largest over ranks; the lowest token on a tie, which is the lowest rank's. NaN or infinity
-// anywhere: -1.
-static int32_t best_of_ranks(step *s, int row, int count) {
-    local_best best = {-INFINITY, -1};
-    for (int rank = 0; rank < s->ranks; rank++) {
-        if (own_vocab(s, rank) == 0) continue;
-        const local_best *b = &s->best[rank * count + row];
-        if (!isfinite(b->value)) {
-            if (s->bad_logits_rank < 0) s->bad_logits_rank = rank;
-            return -1;
-        }
-        if (best.token < 0 || b->value > best.value) best = *b;
-    }
-    return best.token;
-}
-
-static status choose_largest(step *s, int first, int count) {
-    const wanted *w = s->wanted + first;
-    int32_t column[DECODER_LOGIT_ROWS] = {0};
-    float value[DECODER_LOGIT_ROWS] = {0};
-    local_best mine[DECODER_LOGIT_ROWS];
-    const float *logits = decoder_logits(s->p.decoder, first, count);
-    int width = own_vocab(s, s->rank);
-    TRY(decoder_wait(s->p.decoder, deadline(s)));
-    if (width > 0) kernels_argmax(s->p.kernels, logits, count, width, column, value);
-    for (int i = 0; i < count; i++)
-        mine[i] = (local_best){value[i], column[i] + s->p.shards[s->rank].vocab.begin};
-    TRY(gather(s, mine, (size_t)count * sizeof *mine, s->best));
-    for (int i = 0; s->rank == 0 && i < count; i++)
-        took_token(s, result_of(s, &w[i]), best_of_ranks(s, i, count));
-    return status_ok();
-}
-
-// The token whose log probability a row of the prompt tells.
-static int32_t judged_token(const step *s, const wanted *w) {
-    int count;
-    const batch_rows *e = &batch_entries(s->batch, &count)[w->entry];
-    return batch_tokens(s->batch, &count)[e->row + w->prompt_index];
-}
-
-// Leader: tells the sampler the wanted rows first to end - 1.
-static status begin_sampling(step *s, int first, int end) {
-    for (int i = first; i < end; i++) {
-        const wanted *w = &s->wanted[i];
-        slot_sampling *p = &s->slots[result_of(s, w)->slot];
-        bool sampled = w->prompt_index < 0;
-        s->sampled[i - first] = (kernels_sample_row){
-            .slot = result_of(s, w)->slot,
-            .judged = sampled ? -1 : judged_token(s, w),
-            .random = rng_draw_bits(p->params.seed, p->draws),
-        };
-        p->draws += sampled;
-    }
-    return kernels_sampler_begin(s->sampler, s->sampled, end - first);
-}
-
-// The ranks' logits, from one device to the other, without the host.
-static status gather_on_device(step *s, const float *mine, int count, const float **out) {
-    size_t each = (size_t)count * (size_t)s->p.max_vocab;
-    kernels_copy(s->p.kernels, s->parts + (size_t)s->rank * each, mine,
-                 (size_t)count * (size_t)own_vocab(s, s->rank) * sizeof *mine);
-    *out = s->parts;
-    return reduce_gather(s->p.reduce, s->parts, each, deadline(s));
-}
-
-// *out (leader) = logits (count, V) of all ranks, as kernels_sample wants them, in device memory.
-static status gather_logits(step *s, const float *mine, int count, const float **out) {
-    *out = mine;
-    if (s->ranks == 1) return status_ok();
-    if (s->parts) return gather_on_device(s, mine, count, out);
-    TRY(decoder_wait(s->p.decoder, deadline(s)));
-    size_t bytes = (size_t)count * (size_t)s->p.max_vocab * sizeof *mine;
-    const void *view = NULL;
-    TRY(kernels_host_view(s->p.kernels, mine, bytes, s->staging, &view));
-    TRY(gather(s, view, bytes, s->gathered));
-    *out = s->gathered;
-    if (!s->gathered_device) return status_ok();
-    *out = s->gathered_device;
-    return kernels_upload(s->p.kernels, s->gathered_device, s->gathered, (size_t)s->ranks * bytes);
-}
-
-static void take_sampled(step *s, seq_result *r, const kernels_choice *c) {
-    took_token(s, r, c->token);
-    r->logprob = c->logprob;
-    r->top_count = c->top_count;
-    for (int i = 0; i < c->top_count; i++)
-        r->top[i] = (token_choice){.id = c->top[i].id, .logprob = c->top[i].logprob};
-}
-
-static void take_judged(seq_result *r, prompt_logprob *p, const kernels_choice *c) {
-    if (c->token < 0) r->bad_numbers = true;
-    p->logprob = c->logprob;
-    p->top_count = c->top_count;
-    for (int i = 0; i < c->top_count; i++)
-        p->top[i] = (token_choice){.id = c->top[i].id, .logprob = c->top[i].logprob};
-}
-
-// Leader: waits for the rows that began as first.
-static status take_choices(step *s, int first, int end) {
-    const kernels_choice *choices = NULL;
-    TRY(kernels_sampler_wait(s->sampler, deadline(s), &choices));
-    for (int i = first; i < end; i++) {
-        const wanted *w = &s->wanted[i];
-        seq_result *r = result_of(s, w);
-        if (w->prompt_index < 0)
-            take_sampled(s, r, &choices[i - first]);
-        else
-            take_judged(r, &r->prompt[w->prompt_index], &choices[i - first]);
-    }
-    return status_ok();
-}
-
-// Wanted rows [first, end): of each, the largest logit's token.
-static status choose_all_largest(step *s, int first, int end) {
-    for (int at = first; at < end; at += DECODER_LOGIT_ROWS)
-        TRY(choose_largest(s, at, end - at < DECODER_LOGIT_ROWS ? end - at : DECODER_LOGIT_ROWS));
-    return status_ok();
-}
-
-// Wanted rows [first, end): sampled by the leader. take_choices has the outcome.
-static status sample_all(step *s, int first, int end) {
-    if (s->rank == 0) TRY(begin_sampling(s, first, end));
-    for (int at = first; at < end; at += DECODER_LOGIT_ROWS) {
-        int n = end - at < DECODER_LOGIT_ROWS ? end - at : DECODER_LOGIT_ROWS;
-        const float *logits = NULL;
-        TRY(gather_logits(s, decoder_logits(s->p.decoder, at, n), n, &logits));
-        if (s->rank == 0) kernels_sample(s->sampler, logits, at - first, n);
-    }
-    if (s->rank == 0) kernels_sampler_end(s->sampler);
-    return status_ok();
-}
-
-static void keep_rows(step *s) {
-    int count;
-    const batch_rows *entries = batch_entries(s->batch, &count);
-    for (int i = 0; i < count; i++) {
-        const batch_rows *e = &entries[i];
-        s->kept_position[e->slot] = e->keep_last ? e->position + e->count - 1 : -1;
-        if (e->keep_last) decoder_keep_row(s->p.decoder, e->row + e->count - 1, e->slot);
-    }
-}
-
-// ---- may it be believed? ----
+// ---- may it be believed?
 
 // On a device a row is a copy out of it and a wait for the other hosts: not in every step.
 enum { DEVICE_CHECK_STEPS = 16 };
 
-static bool checks_numbers(const step *s) {
-    return !kernels_stream(s->p.kernels) || batch_step(s->batch) % DEVICE_CHECK_STEPS == 0;
+static bool checks_numbers(const step *s, const flight *f) {
+    return f->tokens > 0 && (!on_device(s) || f->step % DEVICE_CHECK_STEPS == 0);
 }
 
 // Which row of this step is looked at.
-static int checked_row(const step *s, int tokens) {
-    return (int)(batch_step(s->batch) % (uint64_t)tokens);
+static int checked_row(const flight *f) {
+    return (int)(f->step % (uint64_t)f->tokens);
 }
 
-static bool bad_logits(const step *s, int results) {
-    for (int i = 0; i < results; i++)
-        if (s->results[i].bad_numbers) return true;
+static size_t fed_bytes(const step *s) {
+    return choose_fed(s->choose) ? (size_t)s->p.limits.max_seqs * sizeof(int32_t) : 0;
+}
+
+// The row, and the tokens that came from the step before, are looked at when this step lands; those
+// of later steps lie in their place by then.
+static void send_fed(step *s, flight *f) {
+    if (f->checked && fed_bytes(s) > 0)
+        kernels_send(s->p.kernels, f->fed, choose_fed(s->choose), fed_bytes(s));
+}
+
+static void send_row(step *s, flight *f) {
+    if (f->checked && on_device(s))
+        kernels_send(s->p.kernels, f->seen, decoder_row(s->p.decoder, checked_row(f)),
+                     width(s) * sizeof *f->seen);
+}
+
+static numbers_report own_report(const step *s, const flight *f) {
+    const float *x = on_device(s) ? f->seen : decoder_row(s->p.decoder, checked_row(f));
+    return (numbers_report){.words = f->words ^ numbers_hash(f->fed, fed_bytes(s)),
+                            .row = numbers_hash(x, width(s) * sizeof *x),
+                            .first_bad = reduce_first_bad(s->p.reduce),
+                            .row_bad = !numbers_all_finite(x, width(s))};
+}
+
+static bool bad_logits(const flight *f) {
+    for (int i = 0; i < f->result_count; i++)
+        if (f->results[i].bad_numbers) return true;
     return false;
 }
 
-static status own_report(step *s, int row, numbers_report *out) {
-    const float *x = NULL;
-    TRY(decoder_row(s->p.decoder, row, &x));
-    size_t width = (size_t)decoder_width(s->p.decoder);
-    *out = (numbers_report){
-        .words = numbers_hash(batch_words(s->batch), batch_word_count(s->batch) * sizeof(int32_t)),
-        .row = numbers_hash(x, width * sizeof *x),
-        .first_bad = reduce_first_bad(s->p.reduce),
-        .row_bad = !numbers_all_finite(x, width)};
-    return status_ok();
-}
-
 // The reports go to the leader behind what was gathered before: nobody waits for an answer.
-static status check_numbers(step *s, int tokens) {
-    numbers_report mine;
+static status check_numbers(step *s, const flight *f) {
     s->reports[0] = (numbers_report){.first_bad = REDUCE_ALL_FINITE};
-    if (checks_numbers(s)) {
-        TRY(own_report(s, checked_row(s, tokens), &mine));
-        TRY(gather(s, &mine, sizeof mine, s->reports));
+    if (f->checked) {
+        numbers_report mine = own_report(s, f);
+        progress_collective(s->p.progress);
+        TRY(comm_gather(s->p.comm, &mine, sizeof mine, s->reports, deadline(s)));
+        progress_enter(s->p.progress, CLUSTER_STEP);
     }
     if (s->rank != 0) return status_ok();
-    int compared = checks_numbers(s) ? s->ranks : 1;
-    status st = numbers_judge(s->reports, compared, &s->failure, &s->failed_rank);
-    if (status_is_ok(&st) && bad_logits(s, s->result_count)) {
+    status st = numbers_judge(s->reports, f->checked ? s->ranks : 1, &s->failure, &s->failed_rank);
+    if (status_is_ok(&st) && bad_logits(f)) {
         s->failure = CLUSTER_FAILED_NUMBERS;
-        s->failed_rank = s->ranks == 1 ? 0 : s->bad_logits_rank;
+        s->failed_rank = s->ranks == 1 ? 0 : f->bad_rank;
         st = status_error(STATUS_DATA_LOSS, "NaN or infinity in the logits");
     }
-    return status_context(st, "step %llu was discarded", (unsigned long long)batch_step(s->batch));
+    return status_context(st, "step %llu was discarded", (unsigned long long)f->step);
 }
 
-// What every rank does once the words are there.
-static status run(step *s) {
-    int tokens, seqs;
-    progress_step(s->p.progress, batch_step(s->batch));
+// ---- every rank
+
+static int flight_of(uint64_t number) {
+    return (int)(number % CHOOSE_FLIGHTS);
+}
+
+// Where the host hands tokens on there is one flight.
+static int newest(const step *s) {
+    return runs_ahead(s) ? flight_of(s->begun) : 0;
+}
+
+static int oldest(const step *s) {
+    return runs_ahead(s) ? flight_of(s->landed) : 0;
+}
+
+static status compute(step *s, flight *f, int index) {
+    int seqs, tokens;
     const int32_t *ids = batch_tokens(s->batch, &tokens);
     const kernels_seq *rows = batch_seqs(s->batch, &seqs);
-    if (tokens > 0) {
-        int largest = collect(s, BATCH_ARGMAX, 0), all = collect(s, BATCH_FULL, largest);
-        for (int i = 0; i < all; i++) s->wanted_rows[i] = s->wanted[i].row;
-        decoder_step step = {.ids = ids,
-                             .tokens = tokens,
-                             .seqs = rows,
-                             .seq_count = seqs,
-                             .wanted = s->wanted_rows,
-                             .wanted_count = all};
-        decoder_watch(s->p.decoder, checked_row(s, tokens));
-        TRY(decoder_forward(s->p.decoder, &step, deadline(s)));
-        if (s->whole_rows) largest = 0;
-        TRY(choose_all_largest(s, 0, largest));
-        TRY(sample_all(s, largest, all));
-        keep_rows(s);
-        TRY(decoder_wait(s->p.decoder, deadline(s)));
-        if (s->rank == 0) TRY(take_choices(s, largest, all));
-        TRY(check_numbers(s, tokens));
-    }
-    batch_finish(s->batch);
-    progress_enter(s->p.progress, CLUSTER_IDLE);
+    decoder_step step = {.ids = ids,
+                         .fed = choose_fed(s->choose),
+                         .tokens = tokens,
+                         .seqs = rows,
+                         .seq_count = seqs};
+    step.wanted_count = choose_begin(s->choose, index, s->batch, &step.wanted, &step.slots);
+    decoder_watch(s->p.decoder, checked_row(f));
+    send_fed(s, f);
+    TRY(decoder_forward(s->p.decoder, &step, deadline(s)));
+    TRY(choose_queue(s->choose, index, s->batch, deadline(s)));
+    choose_keep_rows(s->choose, s->batch);
+    send_row(s, f);
     return status_ok();
 }
 
-static status open_slot(step *s, const open_seq *o) {
-    const sampling *p = &o->sampling;
-    for (int i = 0; i < p->bias_count; i++)
-        s->bias[i] = (kernels_bias){.id = p->bias[i].id, .bias = p->bias[i].bias};
-    s->slots[o->slot] = (slot_sampling){.params = *p, .draws = o->draws};
-    s->slots[o->slot].params.bias = NULL;
-    kernels_sampling to = {.temperature = p->temperature,
-                           .top_k = p->top_k,
-                           .top_p = p->top_p,
-                           .min_p = p->min_p,
-                           .repetition_penalty = p->repetition_penalty,
-                           .presence_penalty = p->presence_penalty,
-                           .frequency_penalty = p->frequency_penalty,
-                           .logprobs = p->logprobs,
-                           .bias_count = p->bias_count,
-                           .bias = s->bias,
-                           .history = o->history,
-                           .history_count = o->history_count,
-                           .prompt_tokens = o->prompt_tokens};
-    return kernels_sampler_open(s->sampler, o->slot, &to);
-}
-
-static batch_sampling sampling_kind(const sampling *p) {
-    bool plain =
-        p->temperature == 0 && p->logprobs < 0 && p->bias_count == 0 && !sampling_needs_history(p);
-    return plain ? BATCH_ARGMAX : BATCH_FULL;
-}
-
-static const open_seq *opened_here(const step_plan *plan, int32_t slot) {
-    for (int i = 0; i < plan->open_count; i++)
-        if (plan->open[i].slot == slot) return &plan->open[i];
-    return NULL;
-}
-
-// Results of entries that sample or report on their prompt, empty still.
-static int prepare_results(step *s) {
-    int count, n = 0;
-    const batch_rows *entries = batch_entries(s->batch, &count);
-    for (int i = 0; i < count; i++) {
-        const batch_rows *e = &entries[i];
-        s->result_of[i] = -1;
-        if (e->sampling == BATCH_NO_SAMPLE && e->prompt_rows == 0) continue;
-        s->result_of[i] = n;
-        size_t top = (size_t)n * SAMPLING_LOGPROBS_MAX;
-        s->results[n++] = (seq_result){.slot = e->slot,
-                                       .token = -1,
-                                       .logprob = NAN,
-                                       .top = s->tops + top,
-                                       .prompt = s->prompts + e->row,
-                                       .prompt_count = e->prompt_rows};
-        for (int j = 0; j < e->prompt_rows; j++) {
-            size_t place = (size_t)(s->p.limits.max_seqs + e->row + j) * SAMPLING_LOGPROBS_MAX;
-            s->prompts[e->row + j] = (prompt_logprob){.logprob = NAN, .top = s->tops + place};
-        }
+// Waits until the oldest step is done, and takes its outcome.
+static status land_flight(step *s) {
+    int index = oldest(s);
+    flight *f = &s->flight[index];
+    progress_enter(s->p.progress, CLUSTER_STEP);
+    if (f->tokens > 0) {
+        TRY(reduce_wait_mark(s->p.reduce, index, deadline(s)));
+        if (s->rank == 0)
+            TRY(choose_take(s->choose, index, s->batch, deadline(s), &f->results, &f->result_count,
+                            &f->bad_rank));
+        TRY(check_numbers(s, f));
     }
-    return n;
+    s->landed++;
+    if (s->landed == s->begun) progress_enter(s->p.progress, CLUSTER_IDLE);
+    return status_ok();
+}
+
+// What every rank does once the words are there. Slots that the step closes are closed for the
+// words that follow: the device comes to those later.
+static status begin_flight(step *s, int64_t began_ns) {
+    int index = newest(s), tokens;
+    flight *f = &s->flight[index];
+    batch_tokens(s->batch, &tokens);
+    f->step = batch_step(s->batch);
+    f->tokens = tokens;
+    f->began_ns = began_ns;
+    f->result_count = 0;
+    f->checked = checks_numbers(s, f);
+    f->words = f->checked ? numbers_hash(batch_words(s->batch),
+                                         batch_word_count(s->batch) * sizeof(int32_t))
+                          : 0;
+    progress_step(s->p.progress, f->step);
+    if (tokens > 0) TRY(compute(s, f, index));
+    kernels_mark(s->p.kernels, index);
+    s->begun++;
+    status st = runs_ahead(s) ? status_ok() : land_flight(s);
+    batch_finish(s->batch);
+    return st;
+}
+
+// ---- the leader
+
+static status check_open(const step *s, const open_seq *o) {
+    if (o->history_count < 0 || o->history_count > s->p.limits.max_context || o->prompt_tokens < 0)
+        return status_error(STATUS_INVALID_ARGUMENT,
+                            "slot %d opens with a history of %d tokens; at most %d fit", o->slot,
+                            o->history_count, s->p.limits.max_context);
+    TRY(sampling_check(&o->sampling, s->p.limits.vocab));
+    for (int j = 0; j < o->history_count; j++)
+        if (o->history[j] < 0 || o->history[j] >= s->p.limits.vocab)
+            return status_error(STATUS_INVALID_ARGUMENT, "slot %d opens with an unknown token",
+                                o->slot);
+    return status_ok();
 }
 
 static status check_counts(const step *s, const step_plan *plan) {
@@ -506,19 +293,7 @@ static status check_counts(const step *s, const step_plan *plan) {
     if (plan->rows_count > most || plan->open_count > most || plan->close_count > most)
         return status_error(STATUS_INVALID_ARGUMENT,
                             "the plan names more sequences than the %d slots", most);
-    for (int i = 0; i < plan->open_count; i++) {
-        const open_seq *o = &plan->open[i];
-        if (o->history_count < 0 || o->history_count > s->p.limits.max_context ||
-            o->prompt_tokens < 0)
-            return status_error(STATUS_INVALID_ARGUMENT,
-                                "slot %d opens with a history of %d tokens; at most %d fit",
-                                o->slot, o->history_count, s->p.limits.max_context);
-        TRY(sampling_check(&o->sampling, s->p.limits.vocab));
-        for (int j = 0; j < o->history_count; j++)
-            if (o->history[j] < 0 || o->history[j] >= s->p.limits.vocab)
-                return status_error(STATUS_INVALID_ARGUMENT, "slot %d opens with an unknown token",
-                                    o->slot);
-    }
+    for (int i = 0; i < plan->open_count; i++) TRY(check_open(s, &plan->open[i]));
     return status_ok();
 }
 
@@ -527,9 +302,7 @@ static status note_failure(step *s, status why) {
     if (why.code == STATUS_DATA_LOSS && s->failure != CLUSTER_FAILED) return why;
     bool late = why.code == STATUS_DEADLINE_EXCEEDED;
     s->failed_rank = late ? comm_missing(s->p.comm) : s->rank;
-    s->failure = late                           ? CLUSTER_FAILED_HUNG
-                 : kernels_stream(s->p.kernels) ? CLUSTER_FAILED_DEVICE
-                                                : CLUSTER_FAILED;
+    s->failure = late ? CLUSTER_FAILED_HUNG : on_device(s) ? CLUSTER_FAILED_DEVICE : CLUSTER_FAILED;
     return why;
 }
 
@@ -538,56 +311,96 @@ cluster_failure step_failure(const step *s, int *rank) {
     return s->failure;
 }
 
-status step_execute(step *s, const step_plan *plan, step_result *result) {
-    int64_t start = clock_now_ns();
-    assert(s->rank == 0);
-    TRY(check_counts(s, plan));
-    for (int i = 0; i < plan->rows_count; i++) {
-        int32_t slot = plan->rows[i].slot;
-        const open_seq *o = opened_here(plan, slot);
-        bool known = slot >= 0 && slot < s->p.limits.max_seqs; // else batch_write refuses it
-        const sampling *p = o ? &o->sampling : known ? &s->slots[slot].params : NULL;
-        s->sampling_of[i] = p && plan->rows[i].sample ? sampling_kind(p) : BATCH_NO_SAMPLE;
-    }
-    TRY(batch_write(s->batch, plan, s->sampling_of));
-    for (int i = 0; i < plan->open_count; i++) TRY(open_slot(s, &plan->open[i]));
-    TRY(share_words(s));
-    comm_take_time(s->p.comm);
-    batch_apply(s->batch);
-    s->result_count = prepare_results(s);
-    s->bad_logits_rank = -1;
+int step_under_way(const step *s) {
+    return (int)(s->begun - s->finished);
+}
+
+bool step_may_begin(const step *s) {
+    return step_under_way(s) < (runs_ahead(s) ? CHOOSE_FLIGHTS : 1);
+}
+
+status step_begin(step *s, const step_plan *plan) {
+    int64_t began_ns = clock_now_ns();
+    assert(s->rank == 0 && step_may_begin(s));
     s->failure = CLUSTER_FAILED;
-    status done = run(s);
-    if (!status_is_ok(&done)) return note_failure(s, done);
+    TRY(check_counts(s, plan));
+    for (int i = 0; i < plan->rows_count; i++)
+        s->sampling_of[i] = choose_kind(s->choose, plan, &plan->rows[i]);
+    TRY(batch_write(s->batch, plan, s->sampling_of));
+    for (int i = 0; i < plan->open_count; i++) TRY(choose_open(s->choose, &plan->open[i]));
+    if (step_under_way(s) == 0) comm_take_time(s->p.comm);
+    TRY(share_words(s));
+    batch_apply(s->batch);
+    status begun = begin_flight(s, began_ns);
+    return status_is_ok(&begun) ? begun : note_failure(s, begun);
+}
+
+bool step_is_done(const step *s) {
+    bool done = true;
+    status st = kernels_mark_poll(s->p.kernels, oldest(s), &done);
+    return done || !status_is_ok(&st); // an error is told by step_finish
+}
+
+// The oldest step lands, if it has not; the others are told, unless they heard of the next.
+static status land(step *s) {
+    if (s->landed > s->finished) return status_ok();
+    if (s->ranks > 1 && step_under_way(s) == 1) TRY(send_mark(s, BATCH_LAND));
+    return land_flight(s);
+}
+
+status step_finish(step *s, step_result *result) {
+    assert(s->rank == 0 && step_under_way(s) > 0);
+    const flight *f = &s->flight[runs_ahead(s) ? flight_of(s->finished) : 0];
+    status landed = land(s);
+    if (!status_is_ok(&landed)) return note_failure(s, landed);
+    s->finished++;
+    // A step that was queued behind another began when that was done.
+    int64_t now = clock_now_ns(), began = f->began_ns;
+    if (s->finished_ns > began) began = s->finished_ns;
+    s->finished_ns = now;
     *result = (step_result){
-        .step = plan->step,
-        .seqs = s->results,
-        .seq_count = s->result_count,
-        .compute_us = (uint32_t)((clock_now_ns() - start) / 1000),
+        .step = f->step,
+        .seqs = f->results,
+        .seq_count = f->result_count,
+        .compute_us = (uint32_t)((now - began) / 1000),
         .comm_us = (uint32_t)(comm_take_time(s->p.comm) / 1000),
     };
     return status_ok();
 }
 
-static status send_mark(step *s, batch_kind kind) {
-    batch_write_mark(s->batch, kind);
-    TRY(share_words(s));
-    batch_apply(s->batch);
+status step_execute(step *s, const step_plan *plan, step_result *result) {
+    TRY(step_begin(s, plan));
+    return step_finish(s, result);
+}
+
+static status drop_results(step *s) {
+    step_result dropped;
+    while (step_under_way(s) > 0) TRY(step_finish(s, &dropped));
     return status_ok();
 }
 
 status step_idle(step *s) {
+    TRY(drop_results(s));
     return send_mark(s, BATCH_IDLE);
 }
 
 status step_end(step *s) {
+    TRY(drop_results(s));
     return send_mark(s, BATCH_END);
 }
 
 status step_cut(step *s) {
+    TRY(drop_results(s));
     TRY(send_mark(s, BATCH_CUT));
     batch_clear(s->batch);
     return status_ok();
+}
+
+// ---- the others
+
+static status follow_step(step *s) {
+    TRY(begin_flight(s, clock_now_ns()));
+    return s->begun - s->landed == CHOOSE_FLIGHTS ? land_flight(s) : status_ok();
 }
 
 status step_follow(step *s, step_turn *turn) {
@@ -595,5 +408,6 @@ status step_follow(step *s, step_turn *turn) {
     batch_kind kind = batch_apply(s->batch);
     *turn = kind == BATCH_END ? STEP_ENDED : kind == BATCH_CUT ? STEP_IS_CUT : STEP_GOES_ON;
     if (kind == BATCH_CUT) batch_clear(s->batch);
-    return kind == BATCH_STEP ? run(s) : status_ok();
+    if (kind == BATCH_LAND) return land_flight(s);
+    return kind == BATCH_STEP ? follow_step(s) : status_ok();
 }

@@ -1,6 +1,10 @@
 // step: one step of the group, from plan to result: broadcast, forward, logits, sample. The leader
-// calls step_execute for a plan and step_idle while there is none; all other ranks call step_follow
-// in a loop and do what the leader says.
+// calls step_begin for a plan, step_finish for its result, and step_idle while there is neither;
+// all other ranks call step_follow in a loop and do what the leader says.
+//
+// Where devices hand their tokens on themselves (choose_fed), a step begins before the one before
+// it is finished: it is queued behind that one, and no device ever waits for a host. What went
+// wrong in a step is told when it is finished; the steps behind it are worthless then.
 //
 // Only the leader knows how a sequence is sampled; the others learn from the batch whether their
 // largest logit or the whole row is wanted.
@@ -12,6 +16,7 @@
 #include "common/base/status.h"
 #include "proto/cluster_msg.h"
 #include "worker/batch.h"
+#include "worker/choose.h"
 #include "worker/comm.h"
 #include "worker/decoder.h"
 #include "worker/progress.h"
@@ -34,13 +39,28 @@ typedef struct step step;
 status step_create(const step_parts *parts, step **out);
 void step_destroy(step *s); // NULL is allowed
 
-// Leader. Runs a plan. *result lies in memory of `s` (result->memory is NULL) and is valid until
-// the next call. INVALID_ARGUMENT: the plan is wrong, no rank has seen it. Other errors: the group
-// cannot go on.
+// Leader. Steps that have begun and are not finished, and whether one more may begin.
+int step_under_way(const step *s);
+bool step_may_begin(const step *s);
+
+// Leader, while step_may_begin. INVALID_ARGUMENT: the plan is wrong, no rank has seen it. Other
+// errors: the group cannot go on.
+status step_begin(step *s, const step_plan *plan);
+
+// Leader, while a step is under way: whether step_finish would not wait for the device any more.
+bool step_is_done(const step *s);
+
+// Leader. The oldest step's result. *result lies in memory of `s` (result->memory is NULL) and is
+// valid until step_begin was called CHOOSE_FLIGHTS times. Errors: the group cannot go on.
+status step_finish(step *s, step_result *result);
+
+// Both, for a leader that has no other step under way.
 status step_execute(step *s, const step_plan *plan, step_result *result);
 
-// After an error of step_execute: what kind it was, and the rank at fault (-1: not one).
+// After an error of these: what kind it was, and the rank at fault (-1: not one).
 cluster_failure step_failure(const step *s, int *rank);
+
+// The next three with no step under way, or its result is dropped.
 
 // Leader. Tells the others that it lives; at least each half timeout while no plan comes.
 status step_idle(step *s);
@@ -52,7 +72,7 @@ status step_end(step *s);
 // have closed all slots.
 status step_cut(step *s);
 
-// Others. Takes part in one of the four.
+// Others. Takes part in one of these.
 typedef enum step_turn { STEP_GOES_ON, STEP_ENDED, STEP_IS_CUT } step_turn;
 status step_follow(step *s, step_turn *turn);
 

@@ -8,7 +8,8 @@
 //
 // --prompts has one prompt per line, "\n" standing for a newline; --token-file has one prompt per
 // line as token ids. --batch runs so many prompts at once; --chunk prefills in pieces; --gaps
-// prints after each token the gap of the best two logits ("id:gap"), which tells a tie.
+// prints after each token the gap of the best two logits ("id:gap"), which tells a tie. Where the
+// engine can, a step begins before the one before it is finished; --ahead false waits.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +26,7 @@ static struct {
         *device, *sums, *reduce, *warm_shards;
     int64_t max_tokens, threads, batch, chunk, context, kv_memory, step_tokens, seed;
     double temperature;
-    bool gaps, full, pin, prompt_logprobs, text;
+    bool gaps, full, pin, prompt_logprobs, text, ahead;
 } o = {.max_tokens = 32,
        .threads = 1,
        .batch = 1,
@@ -38,7 +39,8 @@ static struct {
        .device = "cpu",
        .sums = "exact",
        .reduce = "auto",
-       .pin = true};
+       .pin = true,
+       .ahead = true};
 
 static const config_option options[] = {
     {"prompts", CONFIG_STRING, &o.prompts, 0, 0, NULL, "FILE", "one prompt per line"},
@@ -67,6 +69,7 @@ static const config_option options[] = {
     {"gaps", CONFIG_BOOL, &o.gaps, 0, 0, NULL, NULL,
      "print the gap of the best two log probabilities"},
     {"full", CONFIG_BOOL, &o.full, 0, 0, NULL, NULL, "gather whole rows of logits for greedy too"},
+    {"ahead", CONFIG_BOOL, &o.ahead, 0, 0, NULL, NULL, "begin a step before the last has ended"},
     {"pin", CONFIG_BOOL, &o.pin, 0, 0, NULL, NULL, "pin threads"},
     {"text", CONFIG_BOOL, &o.text, 0, 0, NULL, NULL, "print text, not ids"},
     {"prompt-logprobs", CONFIG_BOOL, &o.prompt_logprobs, 0, 0, NULL, NULL,
@@ -76,7 +79,9 @@ static const config_option options[] = {
 typedef struct sequence {
     int32_t *prompt, *answer, *blocks;
     float *gaps, *logprobs;
-    int prompt_count, done, answer_count, block_count; // done: prompt tokens that have run
+    int prompt_count, answer_count, block_count;
+    int done, planned; // prompt tokens, and tokens of the answer, of the steps that have begun
+    int heard;         // prompt tokens of the results that have come
     bool opened;
 } sequence;
 
@@ -223,7 +228,7 @@ static void add_rows(plan_buffers *b, sequence *q, int slot) {
     }
     seq_rows *w = &b->rows[b->plan.rows_count++];
     int left = q->prompt_count - q->done, count = left < o.chunk ? left : (int)o.chunk;
-    int position = left > 0 ? q->done : q->prompt_count + q->answer_count - 1;
+    int position = left > 0 ? q->done : q->prompt_count + q->planned - 1;
     *w = (seq_rows){.slot = slot,
                     .position = position,
                     .tokens = q->prompt + q->done,
@@ -236,14 +241,14 @@ static void add_rows(plan_buffers *b, sequence *q, int slot) {
         b->fresh[slot][w->new_block_count++] = b->next_block++;
     }
     q->done += left > 0 ? count : 0;
+    q->planned += w->sample;
 }
 
 static void take_result(run_state *r, const step_result *result, int first) {
     for (int i = 0; i < result->seq_count; i++) {
         const seq_result *x = &result->seqs[i];
         sequence *q = &r->seqs[first + x->slot];
-        int at = q->done - x->prompt_count;
-        for (int j = 0; j < x->prompt_count; j++) q->logprobs[at + j] = x->prompt[j].logprob;
+        for (int j = 0; j < x->prompt_count; j++) q->logprobs[q->heard++] = x->prompt[j].logprob;
         if (x->bad_numbers)
             die(r, status_error(STATUS_DATA_LOSS, "prompt %d: logits are not finite",
                                 first + x->slot));
@@ -253,34 +258,55 @@ static void take_result(run_state *r, const step_result *result, int first) {
     }
 }
 
-// Runs prompts [first, first + count) to their end. Adds to the times of prefill and decode steps.
-static void run_group(run_state *r, int first, int count, double *prefill, double *decode,
-                      int *decoded, double *comm_s) {
+typedef struct times {
+    double prefill, decode, comm_s;
+    int decoded;
+} times;
+
+// A plan that has begun: what its time counts for.
+typedef struct begun {
+    bool prompts;
+    int rows;
+} begun;
+
+static void finish_oldest(run_state *r, int first, const begun *of, times *t) {
+    step_result result;
+    die(r, step_finish(engine_step(r->engine), &result));
+    take_result(r, &result, first);
+    *(of->prompts ? &t->prefill : &t->decode) += result.compute_us * 1e-6;
+    if (of->prompts) return;
+    t->decoded += of->rows;
+    t->comm_s += result.comm_us * 1e-6;
+}
+
+// Runs prompts [first, first + count) to their end.
+static void run_group(run_state *r, int first, int count, times *t) {
     static plan_buffers b;
     static uint64_t step;
+    step_plan *plan = &b.plan;
+    begun under_way[2] = {0}; // oldest first
     b.next_block = 0;
     for (;;) {
-        b.plan = (step_plan){.step = ++step, .open = b.open, .rows = b.rows, .close = b.close};
+        *plan = (step_plan){.step = ++step, .open = b.open, .rows = b.rows, .close = b.close};
         bool prompts = false;
         for (int i = 0; i < count; i++) {
             sequence *q = &r->seqs[first + i];
-            if (q->answer_count >= o.max_tokens) continue;
+            if (q->planned >= o.max_tokens) continue;
             prompts |= q->done < q->prompt_count;
             // While prompts run, one at a time: the step's rows are bounded.
-            if (prompts && b.plan.rows_count > 0) break;
+            if (prompts && plan->rows_count > 0) break;
             add_rows(&b, q, i);
             if (prompts) break;
         }
-        bool last = b.plan.rows_count == 0;
-        for (int i = 0; last && i < count; i++) b.close[b.plan.close_count++] = i;
-        int64_t start = clock_now_ns();
-        step_result result;
-        die(r, step_execute(engine_step(r->engine), &b.plan, &result));
-        double seconds = (double)(clock_now_ns() - start) * 1e-9;
-        take_result(r, &result, first);
-        *(prompts ? prefill : decode) += seconds;
-        if (!prompts) *decoded += b.plan.rows_count;
-        if (!prompts) *comm_s += result.comm_us * 1e-6;
+        bool last = plan->rows_count == 0;
+        for (int i = 0; last && i < count; i++) b.close[plan->close_count++] = i;
+        die(r, step_begin(engine_step(r->engine), plan));
+        under_way[step_under_way(engine_step(r->engine)) - 1] = (begun){prompts, plan->rows_count};
+        while (step_under_way(engine_step(r->engine)) > 0 &&
+               (last || !o.ahead || !step_may_begin(engine_step(r->engine)))) {
+            finish_oldest(r, first, &under_way[0], t);
+            under_way[0] = under_way[1];
+        }
         if (last) return;
     }
 }
@@ -304,11 +330,11 @@ static void print_answer(const run_state *r, const sequence *q) {
 }
 
 static void lead(run_state *r) {
-    double prefill = 0, decode = 0, comm_s = 0;
-    int decoded = 0, prompt_tokens = 0;
+    times t = {0};
+    int prompt_tokens = 0;
     for (int at = 0; at < r->count; at += (int)o.batch) {
         int count = r->count - at < o.batch ? r->count - at : (int)o.batch;
-        run_group(r, at, count, &prefill, &decode, &decoded, &comm_s);
+        run_group(r, at, count, &t);
         for (int i = at; i < at + count; i++) prompt_tokens += r->seqs[i].prompt_count;
         for (int i = at; i < at + count; i++) print_answer(r, &r->seqs[i]);
         fflush(stdout);
@@ -318,7 +344,7 @@ static void lead(run_state *r) {
             "ranks=%d threads=%d backend=%s transport=%s prefill_tok_s=%.1f decode_tok_s=%.1f "
             "comm_share=%.3f\n",
             comm_size(r->comm), (int)o.threads, engine_backend(r->engine), comm_name(r->comm),
-            prompt_tokens / prefill, decoded / decode, comm_s / decode);
+            prompt_tokens / t.prefill, t.decoded / t.decode, t.comm_s / t.decode);
 }
 
 static void open_engine(run_state *r) {

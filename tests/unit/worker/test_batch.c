@@ -90,6 +90,31 @@ static void a_sequence_lives_from_open_to_close(void **state) {
     batch_destroy(b);
 }
 
+// The next step is written before the last one's token is known to anybody but the devices; a slot
+// that was opened anew has none.
+static void a_row_takes_the_token_that_the_devices_have(void **state) {
+    (void)state;
+    batch *b = make();
+    int count;
+    seq_rows rows = {
+        .slot = 2, .tokens = tokens, .token_count = 1, .new_blocks = blocks, .new_block_count = 1};
+    seq_rows next = {.slot = 2, .position = 1, .sample = true};
+    run(b, &open2, &rows, 1, NULL);
+    batch_finish(b);
+    status s = write_rows(b, NULL, &next, 1, NULL);
+    assert_non_null(strstr(s.message, "no token was sampled"));
+    batch_set_last_token(b, 2, BATCH_FED);
+    const int32_t slot = 2;
+    run(b, NULL, &next, 1, &slot);
+    assert_int_equal(batch_tokens(b, &count)[0], kernels_fed(2));
+    batch_finish(b);
+    run(b, &open2, &rows, 1, NULL);
+    batch_finish(b);
+    s = write_rows(b, NULL, &next, 1, NULL);
+    assert_non_null(strstr(s.message, "no token was sampled"));
+    batch_destroy(b);
+}
+
 static void words_survive_the_way_to_another_rank(void **state) {
     (void)state;
     batch *leader = make(), *other = make();
@@ -189,6 +214,7 @@ static void wrong_plans_are_refused_and_change_nothing(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sequence_lives_from_open_to_close),
+        cmocka_unit_test(a_row_takes_the_token_that_the_devices_have),
         cmocka_unit_test(words_survive_the_way_to_another_rank),
         cmocka_unit_test(prompt_rows_end_with_the_prompt),
         cmocka_unit_test(wrong_plans_are_refused_and_change_nothing),

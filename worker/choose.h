@@ -1,0 +1,74 @@
+// choose: from the hidden rows of a step to tokens: which rows' logits are wanted, whole or only
+// their largest, and who chooses. Two steps may be under way: each has a flight of its own.
+//
+// Only the leader knows how a sequence is sampled, and samples whole rows (kernels/sampling.h);
+// of greedy rows the ranks bring their largest logit each. Three ways, by where the logits are:
+// - by the host: on cpu, and where sums go by way of the host. One step at a time.
+// - one device: its sampler takes all rows.
+// - devices that reach each other (reduce_queues): the leader's sampler takes whole rows, and then
+//   all ranks take the tokens of all rows from one gathering of pairs of a value and a token, 16
+//   bytes for each row and rank.
+// In the last two no rank's host is needed between two steps: every device has the tokens last
+// chosen, by slot (choose_fed).
+#ifndef OCTANT_WORKER_CHOOSE_H
+#define OCTANT_WORKER_CHOOSE_H
+
+#include <assert.h>
+#include <stdbool.h>
+
+#include "common/base/status.h"
+#include "proto/cluster_msg.h"
+#include "worker/batch.h"
+#include "worker/comm.h"
+#include "worker/decoder.h"
+#include "worker/progress.h"
+#include "worker/reduce.h"
+
+enum { CHOOSE_FLIGHTS = 2 };
+static_assert((int)CHOOSE_FLIGHTS <= (int)KERNELS_MARKS, "each step that is under way has a mark");
+
+typedef struct choose_parts {
+    cluster_limits limits;
+    const shard *shards; // (ranks)
+    comm *comm;
+    decoder *decoder;
+    reduce *reduce;
+    kernels *kernels;
+    progress *progress;
+    int max_vocab; // see step_parts
+} choose_parts;
+
+typedef struct choose choose;
+
+// RESOURCE_EXHAUSTED when memory is short.
+status choose_create(const choose_parts *parts, choose **out);
+void choose_destroy(choose *c); // NULL is allowed
+
+// Device memory, (max_seqs): the token last chosen in each slot, the same on all ranks; NULL where
+// the host hands tokens on.
+const int32_t *choose_fed(const choose *c);
+
+// Leader. Puts a sequence in its slot.
+status choose_open(choose *c, const open_seq *o);
+
+// Leader. How a row of the plan is sampled.
+batch_sampling choose_kind(const choose *c, const step_plan *plan, const seq_rows *row);
+
+// Collects what is wanted of the batch's step, before decoder_forward: *rows (count) are rows of
+// hidden states, *slots (count) the slots that get their tokens; valid until the next call.
+int choose_begin(choose *c, int flight, const batch *b, const int32_t **rows,
+                 const int32_t **slots);
+
+// After decoder_forward: makes the logits and chooses. With choose_fed this only queues work.
+status choose_queue(choose *c, int flight, batch *b, int64_t deadline_ns);
+
+// After the step's kept rows are known: keeps them for the log probability of the next chunk.
+void choose_keep_rows(choose *c, const batch *b);
+
+// Leader, when what was queued is done: *out (count), valid until the flight begins again.
+// *bad_rank is the rank whose logits were NaN or infinite, -1: not known; of such a row's result
+// bad_numbers is set.
+status choose_take(choose *c, int flight, batch *b, int64_t deadline_ns, seq_result **out,
+                   int *count, int *bad_rank);
+
+#endif
