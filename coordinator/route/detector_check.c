@@ -51,6 +51,24 @@ static bool is_card(const symbols *s) {
     return (visa || mastercard || amex || diners || jcb || maestro || mir) && luhn(s);
 }
 
+// Lengths by country (the IBAN registry of ISO 13616).
+static int iban_length(const char *country) {
+    static const char lengths[][5] = {
+        "NO15", "BE16", "DK18", "FI18", "FK18", "FO18", "GL18", "NL18", "SD18", "MK19",
+        "SI19", "AT20", "BA20", "EE20", "KZ20", "LT20", "LU20", "MN20", "XK20", "CH21",
+        "HR21", "LI21", "LV21", "BG22", "BH22", "CR22", "DE22", "GB22", "GE22", "IE22",
+        "ME22", "RS22", "VA22", "AE23", "GI23", "IL23", "IQ23", "OM23", "SO23", "TL23",
+        "AD24", "CZ24", "ES24", "MD24", "PK24", "RO24", "SA24", "SE24", "SK24", "TN24",
+        "VG24", "LY25", "PT25", "ST25", "IS26", "TR26", "BI27", "DJ27", "FR27", "GR27",
+        "IT27", "MC27", "MR27", "SM27", "AL28", "AZ28", "BY28", "CY28", "DO28", "GT28",
+        "HN28", "HU28", "LB28", "NI28", "PL28", "SV28", "BR29", "EG29", "PS29", "QA29",
+        "UA29", "JO30", "KW30", "MU30", "YE30", "MT31", "SC31", "LC32", "RU33"};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
+        if (memcmp(lengths[i], country, 2) == 0)
+            return (lengths[i][2] - '0') * 10 + lengths[i][3] - '0';
+    return 0; // it may have joined since
+}
+
 // ISO 7064 mod 97-10 as IBANs use it: the first four symbols count last.
 static bool mod97(const symbols *s) {
     int rest = 0;
@@ -60,6 +78,12 @@ static bool mod97(const symbols *s) {
         rest = (rest * (value > 9 ? 100 : 10) + value) % 97;
     }
     return rest == 1;
+}
+
+static bool is_iban(const symbols *s) {
+    if (s->count < IBAN_MIN || s->count > IBAN_MAX) return false;
+    int length = iban_length(s->of);
+    return (!length || s->count == length) && mod97(s);
 }
 
 static bool is_ssn(const symbols *s) {
@@ -81,13 +105,21 @@ static bool passes(detector_check check, const symbols *s) {
     case CHECK_LUHN:
         return s->all_digits && luhn(s);
     case CHECK_MOD97:
-        return s->count >= IBAN_MIN && s->count <= IBAN_MAX && mod97(s);
+        return is_iban(s);
     case CHECK_US_SSN:
         return is_ssn(s);
     case CHECK_PHONE:
         return s->all_digits && s->count >= PHONE_MIN && s->count <= PHONE_MAX;
     }
     return true; // an unknown check leaves the match standing
+}
+
+// Whether the symbols so far can be all of it, with `next` behind them. Digits end where a letter
+// begins; a number whose length its first letters tell ends there, whatever stands behind it.
+static bool may_end(detector_check check, const symbols *s, unsigned char next) {
+    if (!isalnum(next)) return true;
+    if (check == CHECK_CARD || check == CHECK_LUHN) return !isdigit(next);
+    return check == CHECK_MOD97 && s->count >= IBAN_MIN && iban_length(s->of) == s->count;
 }
 
 size_t detector_check_run(detector_check check, const char *text, size_t matched, size_t rest) {
@@ -99,8 +131,8 @@ size_t detector_check_run(detector_check check, const char *text, size_t matched
         if (s.count == SYMBOLS_MAX) break;
         s.of[s.count++] = (char)toupper((unsigned char)text[i]);
         s.all_digits &= isdigit((unsigned char)text[i]) != 0;
-        bool word_ends = i + 1 == rest || !isalnum((unsigned char)text[i + 1]);
-        if (word_ends && passes(check, &s)) best = i + 1;
+        unsigned char next = i + 1 == rest ? ' ' : (unsigned char)text[i + 1];
+        if (may_end(check, &s, next) && passes(check, &s)) best = i + 1;
     }
     return best;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "coordinator/route/detector_check.h"
+#include "coordinator/route/fold.h"
 
 enum {
     MATCH_LIMIT = 1000000,  // steps of one match
@@ -34,6 +35,9 @@ struct detectors {
 
 // What may stand between the digits of one number: blank, dash, and their Unicode kin.
 #define GAP "[ \\-\\x{a0}\\x{2000}-\\x{200b}\\x{2010}-\\x{2015}\\x{202f}\\x{2060}]"
+#define GAPS GAP "{0,3}+"
+// Between groups of digits also these; not between any two, where they make fractions and dates.
+#define MARK "[._/]"
 
 static const struct {
     const char *name, *regex;
@@ -51,12 +55,15 @@ static const struct {
      "|(?:\\(\\d{3}\\)" GAP "?|\\d{3}(?:" GAP "|[./]))\\d{3}(?:" GAP "|[.])\\d{4}(?!\\d)"
      "|\\(?0[1-9]\\d{1,4}\\)?(?:" GAP "|[/.]){0,3}\\d{2,9}(?:" GAP "?\\d{2,5}){0,4}(?!\\d))",
      CHECK_PHONE, DETECTOR_REDACT},
-    {"card", "(?<!\\d)[2-6](?:" GAP "?\\d){11,18}", CHECK_CARD, DETECTOR_LOCAL_ONLY},
-    {"iban", "(?i)(?<![a-z0-9])[a-z]{2}" GAP "?\\d{2}(?:" GAP "?[a-z0-9]){11,30}", CHECK_MOD97,
-     DETECTOR_LOCAL_ONLY},
+    {"card",
+     "(?<!\\d)(?:[2-6](?:" GAPS "\\d){11,18}"
+     "|[2-6]\\d{3}(" MARK ")\\d{4}\\1\\d{4}\\1\\d{4}|3[47]\\d\\d(" MARK ")\\d{6}\\2\\d{5})",
+     CHECK_CARD, DETECTOR_LOCAL_ONLY},
+    {"iban", "(?i)(?<![a-z0-9])[a-z]{2}" GAPS "\\d{2}(?:(?:" GAPS "|" MARK ")[a-z0-9]){11,30}",
+     CHECK_MOD97, DETECTOR_LOCAL_ONLY},
     // With its dashes, or bare behind a word that says what it is.
     {"us-ssn",
-     "(?<![\\d\\-])\\d{3}" GAP "\\d{2}" GAP "\\d{4}(?![\\d\\-])"
+     "(?<![\\d\\-])\\d{3}(?:" GAP "{1,3}\\d{2}" GAP "{1,3}|(" MARK ")\\d{2}\\1)\\d{4}(?![\\d\\-])"
      "|(?i)\\b(?:ssn|social security)(?: number| no)?[ .:#=is]{0,6}\\d{9}(?!\\d)",
      CHECK_US_SSN, DETECTOR_REDACT},
 };
@@ -196,37 +203,34 @@ status detectors_add(detectors *d, const char *name, const char *regex, detector
 
 // ---- looking ----
 
-typedef struct span {
-    size_t begin, end;
-    int detector;
-} span;
-
+// One way to look at a text: as it is, or folded.
 typedef struct search {
     const detectors *d;
     const char *text;
     size_t size;
     pcre2_match_data *data;
-    span *spans; // NULL: only counted
-    size_t count, room;
     bool failed; // a limit, or no memory
 } search;
 
-static void add_span(search *s, span found) {
-    if (s->count == s->room) {
-        size_t room = s->room ? 2 * s->room : 64;
-        span *grown = room > SPANS_MAX ? NULL : realloc(s->spans, room * sizeof *grown);
-        if (!grown) {
-            s->failed = true;
-            return;
-        }
-        s->spans = grown;
-        s->room = room;
+typedef struct span_list {
+    detector_span *items;
+    size_t count, room;
+} span_list;
+
+static bool add_span(span_list *list, detector_span found) {
+    if (list->count == list->room) {
+        size_t room = list->room ? 2 * list->room : 64;
+        detector_span *grown = room > SPANS_MAX ? NULL : realloc(list->items, room * sizeof *grown);
+        if (!grown) return false;
+        list->items = grown;
+        list->room = room;
     }
-    s->spans[s->count++] = found;
+    list->items[list->count++] = found;
+    return true;
 }
 
 // The next finding of detector i at or after *at. False: there is none, or s->failed.
-static bool find_next(search *s, int i, size_t *at, int *candidates, span *out) {
+static bool find_next(search *s, int i, size_t *at, int *candidates, detector_span *out) {
     const detector *item = &s->d->items[i];
     while (*at < s->size) {
         int rc =
@@ -245,76 +249,118 @@ static bool find_next(search *s, int i, size_t *at, int *candidates, span *out) 
         // In the middle of a character PCRE2 would see invalid bytes and start behind them anyway.
         while (*at < s->size && ((unsigned char)s->text[*at] & 0xc0) == 0x80) (*at)++;
         if (!passed) continue;
-        *out = (span){begin, begin + passed, i};
+        *out = (detector_span){begin, begin + passed, i};
         return true;
     }
     return false;
 }
 
-// Findings of detector i; collected when `keep`.
-static uint32_t search_one(search *s, int i, bool keep) {
+// Findings of detector i; collected where there is a list.
+static uint32_t search_one(search *s, int i, span_list *list) {
     uint32_t found = 0;
     size_t at = 0;
     int candidates = 0;
-    span one;
+    detector_span one;
     while (!s->failed && find_next(s, i, &at, &candidates, &one)) {
         found++;
-        if (keep) add_span(s, one);
+        if (list && !add_span(list, one)) s->failed = true;
     }
     return found;
 }
 
 void detectors_scan(const detectors *d, const char *text, size_t size, detector_findings *f) {
-    search s = {.d = d, .text = text, .size = size, .data = pcre2_match_data_create(1, NULL)};
-    if (!s.data) {
+    folded read = {0};
+    search as_is = {.d = d, .text = text, .size = size, .data = pcre2_match_data_create(1, NULL)};
+    if (!as_is.data || !fold_text(text, size, &read)) {
         f->limits++;
+        pcre2_match_data_free(as_is.data);
+        fold_free(&read);
         return;
     }
+    search as_read = as_is;
+    as_read.text = buf_string(&read.text);
+    as_read.size = read.text.size;
     for (int i = 0; i < d->count; i++) {
         if (d->items[i].action == DETECTOR_OFF) continue;
-        s.failed = false;
-        f->found[i] += search_one(&s, i, false);
-        f->limits += s.failed;
+        as_is.failed = as_read.failed = false;
+        uint32_t found = search_one(&as_is, i, NULL);
+        uint32_t more = read.changed ? search_one(&as_read, i, NULL) : 0;
+        f->found[i] += found > more ? found : more;
+        f->limits += as_is.failed || as_read.failed;
     }
-    pcre2_match_data_free(s.data);
+    pcre2_match_data_free(as_is.data);
+    fold_free(&read);
 }
 
 static int by_place(const void *a, const void *b) {
-    const span *x = a, *y = b;
+    const detector_span *x = a, *y = b;
     if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
     if (x->end != y->end) return x->end > y->end ? -1 : 1; // the longer first: it gives the name
     return x->detector - y->detector;
 }
 
+static bool find_all(const detectors *d, const char *text, size_t size, span_list *list) {
+    search s = {.d = d, .text = text, .size = size, .data = pcre2_match_data_create(1, NULL)};
+    s.failed = s.data == NULL;
+    for (int i = 0; i < d->count && !s.failed; i++)
+        if (d->items[i].action != DETECTOR_OFF) search_one(&s, i, list);
+    pcre2_match_data_free(s.data);
+    return !s.failed;
+}
+
+// Findings in the folded text, at their places in the text.
+static bool find_folded(const detectors *d, const char *text, size_t size, span_list *list) {
+    folded read;
+    size_t first = list->count;
+    bool good = fold_text(text, size, &read);
+    if (good && read.changed) good = find_all(d, buf_string(&read.text), read.text.size, list);
+    for (size_t i = first; good && i < list->count; i++) {
+        detector_span *s = &list->items[i];
+        s->end = fold_end(&read, text, size, s->end - 1);
+        s->begin = read.origin[s->begin];
+    }
+    fold_free(&read);
+    return good;
+}
+
+bool detectors_find(const detectors *d, const char *text, size_t size, detector_span **out,
+                    size_t *count) {
+    span_list list = {0};
+    bool good = find_all(d, text, size, &list) && find_folded(d, text, size, &list);
+    if (good && list.count > 1) qsort(list.items, list.count, sizeof *list.items, by_place);
+    if (!good) free(list.items);
+    *out = good ? list.items : NULL;
+    *count = good ? list.count : 0;
+    return good;
+}
+
+// ---- replacing ----
+
 // Spans that touch one another's bytes become one, under the first's name.
-static void write_redacted(const search *s, buf *out) {
+static void write_redacted(const detectors *d, const char *text, size_t size,
+                           const detector_span *spans, size_t count, buf *out) {
     size_t done = 0;
-    for (size_t i = 0; i < s->count;) {
-        size_t end = s->spans[i].end, next = i + 1;
-        for (; next < s->count && s->spans[next].begin < end; next++)
-            if (s->spans[next].end > end) end = s->spans[next].end;
-        buf_append(out, s->text + done, s->spans[i].begin - done);
-        buf_printf(out, "[%s]", s->d->items[s->spans[i].detector].name);
+    for (size_t i = 0; i < count;) {
+        size_t end = spans[i].end, next = i + 1;
+        for (; next < count && spans[next].begin < end; next++)
+            if (spans[next].end > end) end = spans[next].end;
+        buf_append(out, text + done, spans[i].begin - done);
+        buf_printf(out, "[%s]", d->items[spans[i].detector].name);
         done = end;
         i = next;
     }
-    buf_append(out, s->text + done, s->size - done);
+    buf_append(out, text + done, size - done);
 }
 
 // One round. False: a limit, or no memory. *found: something was replaced.
 static bool redact_once(const detectors *d, const char *text, size_t size, buf *out, bool *found) {
-    search s = {.d = d, .text = text, .size = size, .data = pcre2_match_data_create(1, NULL)};
-    s.failed = s.data == NULL;
-    for (int i = 0; i < d->count && !s.failed; i++)
-        if (d->items[i].action != DETECTOR_OFF) search_one(&s, i, true);
-    *found = s.count > 0;
-    if (!s.failed) {
-        if (s.count > 1) qsort(s.spans, s.count, sizeof *s.spans, by_place);
-        write_redacted(&s, out);
-    }
-    pcre2_match_data_free(s.data);
-    free(s.spans);
-    return !s.failed && !out->failed;
+    detector_span *spans;
+    size_t count;
+    if (!detectors_find(d, text, size, &spans, &count)) return false;
+    *found = count > 0;
+    write_redacted(d, text, size, spans, count, out);
+    free(spans);
+    return !out->failed;
 }
 
 bool detectors_redact(const detectors *d, const char *text, size_t size, buf *out) {

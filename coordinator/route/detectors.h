@@ -1,6 +1,8 @@
 // detectors: finds what should not leave in a text: e-mail addresses, phone numbers, payment cards
 // (Luhn), IBANs (mod 97), national ids, and what the operator's own patterns say. PCRE2 with limits
 // on every match: a text that reaches one counts as found and cannot be redacted, so it stays here.
+// Patterns see the text as it is written, and once more as it is read (fold.h): full-width digits,
+// other scripts' digits, no-break blanks and zero-width characters hide nothing.
 //
 // What this cannot do: names, addresses, or data that was disguised on purpose ("jane at example").
 // A class of local-only is the safe way for those.
@@ -32,7 +34,7 @@ typedef enum detector_check {
     CHECK_NONE,
     CHECK_CARD,   // Luhn, and a prefix and length of a card network
     CHECK_LUHN,   // digits, ISO/IEC 7812-1
-    CHECK_MOD97,  // letters and digits, ISO 7064: IBAN
+    CHECK_MOD97,  // letters and digits, ISO 7064, and the country's length: IBAN (ISO 13616)
     CHECK_US_SSN, // no area 000, 666 or 9xx, no zero group or serial
     CHECK_PHONE,  // 8 to 15 digits (E.164 allows 15)
 } detector_check;
@@ -68,5 +70,16 @@ void detectors_scan(const detectors *d, const char *text, size_t size, detector_
 // Appends the text with every finding of a detector whose action is not OFF replaced by "[NAME]".
 // False: a limit was reached or memory is short; what was appended must not be used.
 bool detectors_redact(const detectors *d, const char *text, size_t size, buf *out);
+
+// Where a detector found something.
+typedef struct detector_span {
+    size_t begin, end;
+    int detector;
+} detector_span;
+
+// All findings of a text by place, the longer first; they may overlap. free(*out). False: a limit
+// was reached or memory is short, *out is NULL.
+bool detectors_find(const detectors *d, const char *text, size_t size, detector_span **out,
+                    size_t *count);
 
 #endif

@@ -36,7 +36,7 @@ ONLY_IN = {
     r"curl/.*": r"coordinator/upstream/.*|bench/serve\.c",
     r"sqlite3\.h": r"coordinator/(ledger|batch)/.*|common/ledger/.*",
     r"pcre2\.h": r"common/model/pretokenize\.c|coordinator/route/detectors\.c",
-    r"utf8proc\.h": r"common/model/(unicode_class|jinja_unicode)\.c",
+    r"utf8proc\.h": r"common/model/(unicode_class|jinja_unicode)\.c|coordinator/route/fold\.c",
     r"yaml\.h": r"common/base/config\w*\.[ch]|common/base/yaml\w*\.[ch]",
     r"cuda\w*\.h|cublas\w*\.h": r"kernels/cuda/.*|worker/reduce_(nccl|peer)\.[ch]|bench/.*",
     r"nccl\.h": r"worker/(reduce_nccl|nccl_library)\.[ch]",

@@ -70,17 +70,30 @@ static void phones(void **state) {
 static void cards(void **state) {
     (void)state;
     only(CARD,
-         (const char *const[]){"4111111111111111", "4111 1111 1111 1111", "5500-0000-0000-0004",
-                               "340000000000009", "order 12 4111 1111 1111 1111 12 pieces",
-                               "6011000000000004", "30000000000004", "3530111333300000",
-                               "2223003122003222", "6200000000000005",
-                               "4111\xc2\xa0"
-                               "1111\xc2\xa0"
-                               "1111\xc2\xa0"
-                               "1111",
-                               "5018000000000009", NULL},
+         (const char *const[]){
+             "4111111111111111", "4111 1111 1111 1111", "5500-0000-0000-0004", "340000000000009",
+             "order 12 4111 1111 1111 1111 12 pieces", "6011000000000004", "30000000000004",
+             "3530111333300000", "2223003122003222", "6200000000000005",
+             "4111\xc2\xa0"
+             "1111\xc2\xa0"
+             "1111\xc2\xa0"
+             "1111",
+             "5018000000000009", "4111.1111.1111.1111", "4111_1111_1111_1111",
+             "4111/1111/1111/1111", "3400.000000.00009", "4111 - 1111 - 1111 - 1111",
+             "4111111111111111EUR", "x4111111111111111",
+             // full-width, Arabic-Indic, Devanagari and mathematical digits
+             "\uff14\uff11\uff11\uff11\uff11\uff11\uff11\uff11\uff11\uff11"
+             "\uff11\uff11\uff11\uff11\uff11\uff11",
+             "\u0664\u0661\u0661\u0661 \u0661\u0661\u0661\u0661 "
+             "\u0661\u0661\u0661\u0661 \u0661\u0661\u0661\u0661",
+             "\u096a111111111111111", "\U0001d7d2111111111111111",
+             // zero-width space and joiners, a soft hyphen, a byte order mark
+             "4\u200b1\u200c1\u200d1\u2060 1111\ufeff1111\u00ad1111",
+             // every kind of blank and dash
+             "4111\u20021111\u30001111\u00a01111", "4111\u20121111\u22121111\uff0d1111", NULL},
          (const char *const[]){"4111111111111112", "1234567890123456", "41111111111111111111",
-                               "0000000000000000", "9999999999999995", "4111", NULL});
+                               "0000000000000000", "9999999999999995", "4111", "4.111111111111111",
+                               "4111.11.11.11111111", "411111111111111a1", NULL});
 }
 
 static void ibans(void **state) {
@@ -89,7 +102,10 @@ static void ibans(void **state) {
          (const char *const[]){"DE89370400440532013000", "DE89 3704 0044 0532 0130 00 PLEASE",
                                "gb82 west 1234 5698 7654 32 thanks a lot",
                                "FR14 2004 1010 0505 0001 3M02 606", "NO9386011117947",
-                               "IBAN:MT84MALT011000012345MTLCAST001S", NULL},
+                               "IBAN:MT84MALT011000012345MTLCAST001S",
+                               "DE89.3704.0044.0532.0130.00", "DE89-3704-0044-0532-0130-00",
+                               "DE89370400440532013000now", "\uff24\uff2589370400440532013000",
+                               "DE89\u200b3704 0044 0532 0130 \u0660\u0660", NULL},
          (const char *const[]){"DE88370400440532013000", "DE89", "AB12CD34EF56GH78IJ90",
                                "XDE89370400440532013000", NULL});
 }
@@ -98,9 +114,15 @@ static void social_security_numbers(void **state) {
     (void)state;
     only(SSN,
          (const char *const[]){"123-45-6789", "SSN 123 45 6789", "ssn: 123456789",
-                               "Social Security number is 123456789", NULL},
+                               "Social Security number is 123456789", "123.45.6789", "123/45/6789",
+                               "\uff11\uff12\uff13-45-6789",
+                               "123\u2011"
+                               "45\u2011"
+                               "6789",
+                               "1\u200b2\u200b3-45-6789", NULL},
          (const char *const[]){"000-12-3456", "666-12-3456", "900-12-3456", "123-00-4567",
-                               "123-45-0000", "123456789", "1123-45-6789", "123-45-67890", NULL});
+                               "123-45-0000", "123456789", "1123-45-6789", "123-45-67890",
+                               "123.45/6789", NULL});
 }
 
 static void findings_are_replaced(void **state) {
@@ -122,6 +144,18 @@ static void findings_are_replaced(void **state) {
     redacts(d, "4111111111111111+49 30 1234567", "[card][phone]");
     detectors_set(d, "email", DETECTOR_OFF);
     redacts(d, "jane@example.com", "jane@example.com");
+    detectors_destroy(d);
+}
+
+// What is found in the text as it is read is replaced in the text as it is written.
+static void written_otherwise(void **state) {
+    (void)state;
+    detectors *d = all_on();
+    redacts(d, "caf\u00e9 jane\uff20example\uff0ecom \u2014 bye", "caf\u00e9 [email] \u2014 bye");
+    redacts(d, "to jane\u200b@exam\u00adple.com\u200b!", "to [email]\u200b!");
+    redacts(d, "\u300c\uff14111 1111 1111 111\uff11\u300d", "\u300c[card]\u300d");
+    redacts(d, "\xff \u06f4111\u2009111\u06f1 1111 1111\xc3", "\xff [card]\xc3");
+    redacts(d, "nothing\u00a0here, \uff11\uff12\uff13", "nothing\u00a0here, \uff11\uff12\uff13");
     detectors_destroy(d);
 }
 
@@ -210,6 +244,7 @@ int main(void) {
         cmocka_unit_test(ibans),
         cmocka_unit_test(social_security_numbers),
         cmocka_unit_test(findings_are_replaced),
+        cmocka_unit_test(written_otherwise),
         cmocka_unit_test(redacted_text_has_no_findings),
         cmocka_unit_test(patterns_are_added),
         cmocka_unit_test(limits_close_the_door),
