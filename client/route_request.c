@@ -5,11 +5,12 @@
 
 #include "common/base/buf.h"
 #include "coordinator/route/contents.h"
+#include "coordinator/route/conversation.h"
 
 enum { CONTENT_MAX = 64 << 20 };
 
-// Content in parts becomes the text that the ingress makes of it.
-static status join_parts(json_t *message) {
+// Content in parts becomes the text that the ingress makes of it; `seams` gets where they join.
+static status join_parts(json_t *message, json_t *seams) {
     const json_t *content = json_object_get(message, "content");
     if (!json_is_object(message))
         return status_error(STATUS_INVALID_ARGUMENT, "messages must hold objects");
@@ -17,6 +18,7 @@ static status join_parts(json_t *message) {
     buf text = buf_make(CONTENT_MAX);
     for (size_t i = 0; i < json_array_size(content); i++) {
         const json_t *part = json_object_get(json_array_get(content, i), "text");
+        if (i) json_array_append_new(seams, json_integer((json_int_t)text.size));
         if (i) buf_append_char(&text, '\n');
         if (json_is_string(part))
             buf_append(&text, json_string_value(part), json_string_length(part));
@@ -27,13 +29,17 @@ static status join_parts(json_t *message) {
     return good ? status_ok() : status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a message");
 }
 
-static status read_messages(json_t *body, json_t **out) {
+static status read_messages(json_t *body, json_t **out, json_t *seams) {
     *out = json_object_get(body, "messages");
     if (!*out && json_object_get(body, "prompt")) return status_ok();
     if (!json_is_array(*out))
         return status_error(STATUS_INVALID_ARGUMENT,
                             "'messages' (an array) or 'prompt' is missing");
-    for (size_t i = 0; i < json_array_size(*out); i++) TRY(join_parts(json_array_get(*out, i)));
+    for (size_t i = 0; i < json_array_size(*out); i++) {
+        json_t *joined = json_array();
+        json_array_append_new(seams, joined);
+        TRY(join_parts(json_array_get(*out, i), joined));
+    }
     return status_ok();
 }
 
@@ -68,13 +74,21 @@ static int64_t answer_tokens(const json_t *body) {
     return json_is_integer(most) ? json_integer_value(most) : -1;
 }
 
-status route_request_read(json_t *body, const routing_policy *p, arena *memory, route_facts *out,
-                          complexity_score *score) {
+static void look_inside(const json_t *body, const json_t *seams, const routing_policy *p,
+                        detector_findings *f) {
+    static const char *const leaving[] = {"tools", "tool_choice", "response_format", "stop"};
+    conversation_scan(p->detectors, json_object_get(body, "messages"), seams, f);
+    for (size_t i = 0; i < sizeof leaving / sizeof *leaving; i++)
+        contents_scan(p->detectors, json_object_get(body, leaving[i]), f);
+}
+
+static status read_body(json_t *body, json_t *seams, const routing_policy *p, arena *memory,
+                        route_facts *out, complexity_score *score) {
     json_t *messages;
     const char *tools = NULL;
     if (!json_is_object(body))
         return status_error(STATUS_INVALID_ARGUMENT, "a request is a JSON object");
-    TRY(read_messages(body, &messages));
+    TRY(read_messages(body, &messages, seams));
     const char *model = json_string_value(json_object_get(body, "model"));
     out->model = model ? model : "";
     out->tools = asks(body, "tools", "");
@@ -87,10 +101,15 @@ status route_request_read(json_t *body, const routing_policy *p, arena *memory, 
     out->prompt_tokens = m.prompt_tokens;
     *score = complexity_of(&p->complexity, m.last, m.last_size, m.history_size, out->tools);
     out->complexity = score->level;
-    static const char *const leaving[] = {"messages", "tools", "tool_choice", "response_format",
-                                          "stop"};
-    for (size_t i = 0; i < sizeof leaving / sizeof *leaving; i++)
-        contents_scan(p->detectors, json_object_get(body, leaving[i]), &out->findings);
+    look_inside(body, seams, p, &out->findings);
     out->scanned = true;
     return status_ok();
+}
+
+status route_request_read(json_t *body, const routing_policy *p, arena *memory, route_facts *out,
+                          complexity_score *score) {
+    json_t *seams = json_array();
+    status s = read_body(body, seams, p, memory, out, score);
+    json_decref(seams);
+    return s;
 }

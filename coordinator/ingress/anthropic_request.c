@@ -91,7 +91,7 @@ static bool parse_numbers(const json_t *body, generate_request *g, refusal *why)
 static bool parse_conversation(const json_t *body, generate_request *g, refusal *why) {
     json_t *converted = NULL;
     if (!anthropic_messages_convert(body, &converted, why)) return false;
-    bool good = openai_messages_parse(converted, &g->messages, why) &&
+    bool good = openai_messages_parse(converted, &g->messages, &g->seams, why) &&
                 openai_tools_parse(converted, g, why);
     json_decref(converted);
     return good;

@@ -7,6 +7,7 @@
 #include "common/base/clock.h"
 #include "coordinator/ledger/usage_port.h"
 #include "coordinator/route/contents.h"
+#include "coordinator/route/conversation.h"
 #include "coordinator/route/router.h"
 #include "coordinator/upstream/upstream_prompt.h"
 
@@ -42,7 +43,7 @@ static void estimate_costs(const ingress *in, const generate_request *r, route_f
 
 static void look_inside(const ingress *in, const generate_request *r, route_facts *f) {
     const detectors *d = in->routing->detectors;
-    contents_scan(d, r->messages, &f->findings);
+    conversation_scan(d, r->messages, r->seams, &f->findings);
     contents_scan_text(d, r->tools, &f->findings);
     contents_scan_text(d, r->tool_choice, &f->findings);
     contents_scan_text(d, r->response_format, &f->findings);
@@ -178,9 +179,10 @@ static json_t *copy_of(const detectors *d, const json_t *value, bool redact) {
     return redact ? contents_redact(d, value) : json_deep_copy(value);
 }
 
-static const char *messages_text(const detectors *d, const json_t *messages, bool redact,
+static const char *messages_text(const detectors *d, const generate_request *r, bool redact,
                                  arena *memory) {
-    json_t *copy = copy_of(d, messages, redact);
+    json_t *copy =
+        redact ? conversation_redact(d, r->messages, r->seams) : json_deep_copy(r->messages);
     bool good = copy != NULL;
     for (size_t i = 0; good && i < json_array_size(copy); i++)
         good = arguments_to_text(json_array_get(copy, i));
@@ -225,7 +227,7 @@ upstream_prompt *leaving_prompt(const ingress *in, const generate_request *r,
     upstream_prompt *p = arena_alloc(memory, sizeof *p);
     if (!p) return NULL;
     *p =
-        (upstream_prompt){.messages = messages_text(d, r->messages, redact, memory),
+        (upstream_prompt){.messages = messages_text(d, r, redact, memory),
                           .single_tool = r->single_tool,
                           .max_tokens = r->max_tokens > 0 ? r->max_tokens : 0,
                           .temperature = unless_default(r->sampling.temperature, usual.temperature),

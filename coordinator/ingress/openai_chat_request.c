@@ -38,7 +38,7 @@ bool openai_chat_parse(const char *body, size_t size, openai_request *out, refus
     if (openai_parameters_parse(OPENAI_CHAT, body, size, out, why) &&
         parse_max_tokens(out->body, g, why) && parse_logprobs(out->body, g, why) &&
         openai_tools_parse(out->body, g, why) &&
-        openai_messages_parse(out->body, &g->messages, why))
+        openai_messages_parse(out->body, &g->messages, &g->seams, why))
         return true;
     openai_request_free(out);
     return false;

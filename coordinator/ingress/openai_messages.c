@@ -23,7 +23,8 @@ static bool is_one_of(const char *text, const char *const *list, size_t count) {
     return false;
 }
 
-static bool append_part(const json_t *part, const char *path, size_t i, buf *text, refusal *why) {
+static bool append_part(const json_t *part, const char *path, size_t i, buf *text, json_t *seams,
+                        refusal *why) {
     const json_t *type = json_object_get(part, "type");
     if (!json_is_object(part) || !json_is_string(type))
         return refuse(why, STATUS_INVALID_ARGUMENT, path, "invalid_type",
@@ -36,15 +37,17 @@ static bool append_part(const json_t *part, const char *path, size_t i, buf *tex
     if (!json_is_string(value))
         return refuse(why, STATUS_INVALID_ARGUMENT, path, "invalid_type",
                       "Invalid '%s': part %zu of type 'text' must have a string 'text'.", path, i);
+    if (i && json_array_append_new(seams, json_integer((json_int_t)text->size)) != 0)
+        text->failed = true;
     if (i) buf_append_char(text, '\n');
     buf_append(text, json_string_value(value), json_string_length(value));
     return true;
 }
 
 // The content as one JSON string; an assistant that only called tools has none, which becomes the
-// empty string.
+// empty string. `seams`: an array that gets the places where parts were joined.
 static bool parse_content(const json_t *message, const char *path, bool optional, json_t **out,
-                          refusal *why) {
+                          json_t *seams, refusal *why) {
     json_t *content = json_object_get(message, "content");
     if (json_is_string(content)) {
         *out = json_incref(content);
@@ -63,7 +66,7 @@ static bool parse_content(const json_t *message, const char *path, bool optional
     buf text = buf_make(CONTENT_MAX);
     bool good = true;
     for (size_t i = 0; good && i < json_array_size(content); i++)
-        good = append_part(json_array_get(content, i), path, i, &text, why);
+        good = append_part(json_array_get(content, i), path, i, &text, seams, why);
     *out = good && !text.failed ? json_stringn(buf_string(&text), text.size) : NULL;
     buf_free(&text);
     return good && (*out || refuse(why, STATUS_RESOURCE_EXHAUSTED, path, NULL,
@@ -128,7 +131,8 @@ static bool copy_name(const json_t *message, const char *key, json_t *out, const
     return true;
 }
 
-static bool parse_message(const json_t *message, const char *path, json_t *out, refusal *why) {
+static bool parse_message(const json_t *message, const char *path, json_t *out, json_t *seams,
+                          refusal *why) {
     if (!json_is_object(message)) return body_wrong_type(path, "an object", message, why);
     char field[PATH_MAX_BYTES + 16];
     if (!check_keys(message, path, why)) return false;
@@ -148,7 +152,7 @@ static bool parse_message(const json_t *message, const char *path, json_t *out, 
     snprintf(field, sizeof field, "%s.content", path);
     json_t *content = NULL;
     bool optional = !strcmp(role, "assistant") && body_field(message, "tool_calls");
-    if (!parse_content(message, field, optional, &content, why)) return false;
+    if (!parse_content(message, field, optional, &content, seams, why)) return false;
     json_object_set_new(out, "content", content);
     snprintf(field, sizeof field, "%s.tool_calls", path);
     return copy_name(message, "name", out, path, why) &&
@@ -156,8 +160,19 @@ static bool parse_message(const json_t *message, const char *path, json_t *out, 
            parse_tool_calls(message, field, out, why);
 }
 
-bool openai_messages_parse(const json_t *body, json_t **out, refusal *why) {
-    *out = NULL;
+// The message and its seams, each a new item of its list.
+static bool add_message(const json_t *message, size_t i, json_t *list, json_t *seams,
+                        refusal *why) {
+    char path[PATH_MAX_BYTES];
+    snprintf(path, sizeof path, "messages[%zu]", i);
+    json_t *copy = json_object(), *joined = json_array();
+    if (json_array_append_new(list, copy) != 0 || json_array_append_new(seams, joined) != 0)
+        return refuse(why, STATUS_RESOURCE_EXHAUSTED, NULL, NULL, "out of memory for messages");
+    return parse_message(message, path, copy, joined, why);
+}
+
+bool openai_messages_parse(const json_t *body, json_t **out, json_t **seams, refusal *why) {
+    *out = *seams = NULL;
     const json_t *messages = body_field(body, "messages");
     if (!messages)
         return refuse(why, STATUS_INVALID_ARGUMENT, "messages", "missing_required_parameter",
@@ -169,18 +184,14 @@ bool openai_messages_parse(const json_t *body, json_t **out, refusal *why) {
                       "Invalid 'messages': empty array. Expected an array with minimum length 1, "
                       "but got an empty "
                       "array instead.");
-    json_t *list = json_array();
-    bool good = list != NULL;
-    for (size_t i = 0; good && i < json_array_size(messages); i++) {
-        char path[PATH_MAX_BYTES];
-        snprintf(path, sizeof path, "messages[%zu]", i);
-        json_t *message = json_object();
-        good = parse_message(json_array_get(messages, i), path, message, why);
-        json_array_append_new(list, message);
-    }
-    if (good)
-        *out = list;
-    else
-        json_decref(list);
-    return good;
+    *out = json_array();
+    *seams = json_array();
+    bool good = true;
+    for (size_t i = 0; good && i < json_array_size(messages); i++)
+        good = add_message(json_array_get(messages, i), i, *out, *seams, why);
+    if (good) return true;
+    json_decref(*out);
+    json_decref(*seams);
+    *out = *seams = NULL;
+    return false;
 }

@@ -8,8 +8,9 @@
 
 #include "coordinator/ingress/refusal.h"
 
-// *out is a new array that the caller owns; it shares no mutable value with `body`. NULL on a
+// *out is a new array that the caller owns; it shares no mutable value with `body`. So is *seams:
+// for each message the places of the line breaks that join its content's parts. Both NULL on a
 // refusal.
-bool openai_messages_parse(const json_t *body, json_t **out, refusal *why);
+bool openai_messages_parse(const json_t *body, json_t **out, json_t **seams, refusal *why);
 
 #endif

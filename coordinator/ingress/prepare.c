@@ -33,6 +33,7 @@ bool generate_request_init(generate_request *r) {
 void generate_request_free(generate_request *r) {
     arena_destroy(r->memory);
     json_decref(r->messages);
+    json_decref(r->seams);
     *r = (generate_request){0};
 }
 

@@ -50,12 +50,13 @@ typedef struct prompt_input {
 } prompt_input;
 
 // One request as the client meant it. Pointers live in `memory`, which the request owns, as it owns
-// `messages`.
+// `messages` and `seams`.
 typedef struct generate_request {
     arena *memory;
     const char *model; // "" or NULL: the only one there is
     json_t *messages;  // a conversation (checked array of {role, content, ...}, content a string),
                        // or NULL
+    json_t *seams;     // where parts of contents were joined (route/conversation.h), or NULL
     const prompt_input *prompts; // texts to continue, when messages is NULL
     int prompt_count;
     sampling sampling;

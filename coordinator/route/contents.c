@@ -74,9 +74,8 @@ static bool any(const detectors *d, const detector_findings *f) {
     return f->limits > 0;
 }
 
-// The redacted text, safe also for who decodes it once more. False: there is none.
-static bool make_safe(const detectors *d, const char *text, size_t size, buf *out,
-                      detector_findings *hidden) {
+bool contents_redact_text(const detectors *d, const char *text, size_t size, buf *out,
+                          detector_findings *hidden) {
     if (!detectors_redact(d, text, size, out)) return false;
     if (out->size && memchr(out->data, '\\', out->size))
         scan_decoded(d, out->data, out->size, hidden);
@@ -88,7 +87,7 @@ static void scan_string(const detectors *d, const char *text, size_t size, detec
     if (!memchr(text, '\\', size)) return;
     detector_findings hidden = {0};
     buf safe = buf_make(TEXT_MAX);
-    if (!make_safe(d, text, size, &safe, &hidden)) f->limits++;
+    if (!contents_redact_text(d, text, size, &safe, &hidden)) f->limits++;
     for (int i = 0; i < detectors_count(d); i++) f->found[i] += hidden.found[i];
     buf_free(&safe);
 }
@@ -142,7 +141,8 @@ static json_t *redact_string(const detectors *d, const char *text, size_t size) 
     buf out = buf_make(TEXT_MAX);
     detector_findings hidden = {0};
     json_t *copy = NULL;
-    if (make_safe(d, text, size, &out, &hidden)) copy = json_stringn(buf_string(&out), out.size);
+    if (contents_redact_text(d, text, size, &out, &hidden))
+        copy = json_stringn(buf_string(&out), out.size);
     buf_free(&out);
     return copy;
 }

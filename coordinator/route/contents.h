@@ -29,6 +29,11 @@ void contents_scan_text(const detectors *d, const char *json, detector_findings 
 // safe, or memory is short.
 json_t *contents_redact(const detectors *d, const json_t *value);
 
+// Of one text: detectors_redact, and whether nothing is found in it either once its escapes are
+// undone. False: it cannot be made safe; `hidden` has what was found so.
+bool contents_redact_text(const detectors *d, const char *text, size_t size, buf *out,
+                          detector_findings *hidden);
+
 // Of a conversation (array of {role, content, ...}); sizes of what is no text count as they are
 // written in JSON.
 typedef struct contents_measure {

@@ -60,8 +60,9 @@ status detectors_add(detectors *d, const char *name, const char *regex, detector
 
 // What was found in all texts of a request so far. Start from zero.
 typedef struct detector_findings {
-    uint32_t found[DETECTORS_MAX]; // by detector
-    int limits;                    // matches that were given up: nobody knows what is there
+    uint32_t found[DETECTORS_MAX];  // by detector
+    uint32_t across[DETECTORS_MAX]; // of them, in no single text (conversation.h)
+    int limits;                     // matches that were given up: nobody knows what is there
 } detector_findings;
 
 // Adds up the findings of one text, any bytes. Detectors that are off do not look.

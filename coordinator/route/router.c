@@ -128,8 +128,11 @@ static void class_of_contents(routing_case *c) {
     for (int i = 0; i < detectors_count(d); i++) {
         if (!c->f->findings.found[i] || detectors_action(d, i) == DETECTOR_OFF) continue;
         bool stays = detectors_action(d, i) == DETECTOR_LOCAL_ONLY;
-        tighten(c, stays ? PRIVACY_LOCAL_ONLY : PRIVACY_REDACT, "detector %s (found %u)",
-                detectors_name(d, i), c->f->findings.found[i]);
+        uint32_t across = c->f->findings.across[i];
+        char seams[40] = "";
+        if (across) snprintf(seams, sizeof seams, ", %u of them across texts", across);
+        tighten(c, stays ? PRIVACY_LOCAL_ONLY : PRIVACY_REDACT, "detector %s (found %u%s)",
+                detectors_name(d, i), c->f->findings.found[i], seams);
     }
     if (c->f->findings.limits) tighten(c, PRIVACY_LOCAL_ONLY, "detectors (a limit was reached)");
 }

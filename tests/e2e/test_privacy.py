@@ -36,6 +36,7 @@ CASES = int(os.environ.get("OCTANT_PRIVACY_CASES", "400"))
 SEED = int(os.environ.get("OCTANT_PRIVACY_SEED", "1"))
 AT_ONCE = 24
 ENOUGH = 400  # cases of which some have everything
+PIECE = 10  # hex digits of a secret that tell whose it is
 LOCAL, REDACT, LEAVE = "local-only", "redact-then-leave", "may-leave"
 ORDER = [LOCAL, REDACT, LEAVE]  # the first of several holds
 
@@ -72,10 +73,21 @@ def finds(rng, secret):
         (f"project-{secret}-internal", LOCAL)])
 
 
+def disguise(rng, text):
+    """As it is read, but not as it is written."""
+    way = rng.choice(["full-width", "arabic", "invisible", "blanks"])
+    if way == "invisible":
+        return "".join(c + rng.choice("\u200b\u200d\u2060\u00ad\ufeff") if c.isdigit() and rng.random() < 0.3 else c for c in text)
+    if way == "blanks":
+        return text.translate({ord(" "): rng.choice("\u00a0\u2009\u3000"), ord("-"): rng.choice("\u2010\u2011\u2212")})
+    zero = 0xFF10 if way == "full-width" else 0x660
+    return "".join(chr(zero + int(c)) if c.isdigit() and rng.random() < 0.7 else c for c in text)
+
+
 # Where a marker stands: its last letter, after the twelve hex digits that make it one case's.
 PLACES = {"t": "text", "s": "system", "u": "a user's turn before", "w": "an answer before", "n": "a name", "d": "a tool's description",
           "p": "a tool's parameter", "f": "a function", "g": "arguments", "j": "arguments, escaped twice", "r": "a tool's result",
-          "y": "a second part", "z": "stop texts"}
+          "y": "a second part or turn", "z": "stop texts"}
 MARKER = re.compile(rb"(mk\d{6}[0-9a-f]{12})([a-z])")
 REPLACED = re.compile(rb"\[(email|ticket)\]")
 
@@ -132,9 +144,12 @@ def place(rng, body, marker, extra, tools):
                      {"role": "tool", "tool_call_id": "call_1", "content": "seen" + mark("r") + spots["result"]}]
     said = f"{marker}t say {rng.randint(1, 4)} words"
     last = said + spots["last"]
-    if rng.random() < 0.3:  # parts become lines; what is cut in the middle is no number any more
-        cut = rng.randint(len(marker) + 1, len(said))
+    cut, way = rng.randint(len(marker) + 1, len(last)), rng.random()
+    if way < 0.3:  # whatever is cut in two here
         last = [{"type": "text", "text": part} for part in (last[:cut], last[cut:] + mark("y"))]
+    elif way < 0.4:
+        messages.append({"role": "user", "content": last[:cut]})
+        last = last[cut:] + mark("y")
     body["messages"] = [*messages, {"role": "user", "content": last}]
     if stop := mark("z", 0.2):
         body["stop"] = [stop]
@@ -165,6 +180,8 @@ def make(rng, number):
     if rng.random() < 0.5:
         extra, found = finds(rng, secret)
         classes.append(found)
+        if found == LOCAL and rng.random() < 0.3:
+            extra = disguise(rng, extra)
     body = {"model": model, "max_tokens": rng.randint(1, 3), "stream": rng.random() < 0.4}
     path = "/v1/chat/completions"
     if rng.random() < 0.1:
@@ -203,7 +220,8 @@ class Run:
         self.cases = [make(rng, number) for number in range(cases)]
         self.statuses, self.paths, self.served_outside = collections.Counter(), collections.Counter(), []
         self.by_marker = {case.marker: case for case in self.cases}
-        self.by_secret = {case.secret: case for case in self.cases if case.redacted}
+        self.by_secret = {case.secret[i:i + PIECE]: case for case in self.cases if case.redacted and case.privacy != LEAVE
+                          for i in range(len(case.secret) - PIECE + 1)}
 
     def send(self, case):
         answer = self.site.ask(case.path, case.data(), case.key, case.headers)
@@ -250,9 +268,8 @@ class Run:
         found = {(marker.decode(), place.decode()) for marker, place in MARKER.findall(data)}
         for marker, _ in found:
             assert self.by_marker[marker].privacy != LOCAL, f"a local-only request left: {self.by_marker[marker]}\n{told}"
-        for word in set(re.findall(rb"(?<![0-9a-f])[0-9a-f]{16}(?![0-9a-f])", data)):
-            case = self.by_secret.get(word.decode())
-            assert not case or case.privacy == LEAVE, f"what had to be redacted left: {case}\n{told}"
+        for word in re.findall(rb"(?=([0-9a-f]{%d}))" % PIECE, MARKER.sub(b" ", data)):
+            assert word.decode() not in self.by_secret, f"what had to be redacted left: {self.by_secret[word.decode()]}\n{told}"
         return {(self.by_marker[marker], place) for marker, place in found}
 
     def check_what_left(self):

@@ -1,10 +1,12 @@
-// Any bytes as a text and as JSON: what was redacted holds no finding any more, decoded or not, and
-// what is said to hold none comes back as it was.
+// Any bytes as a text, as JSON, as a conversation (and, of an array of two, one with seams): what
+// was redacted holds no finding any more, decoded or not, in one text or across several, and what
+// is said to hold none comes back as it was.
 #include <assert.h>
 #include <string.h>
 
 #include "coordinator/route/complexity.h"
 #include "coordinator/route/contents.h"
+#include "coordinator/route/conversation.h"
 
 static bool clean(const detectors *d, const detector_findings *f) {
     for (int i = 0; i < detectors_count(d); i++)
@@ -27,6 +29,19 @@ static void as_text(const detectors *d, const char *text, size_t size) {
     assert(s.score >= 0 && s.score <= 1);
 }
 
+static void as_conversation(const detectors *d, const json_t *messages, const json_t *seams) {
+    detector_findings before = {0}, after = {0};
+    conversation_scan(d, messages, seams, &before);
+    json_t *copy = conversation_redact(d, messages, seams);
+    if (copy && !seams) {
+        conversation_scan(d, copy, NULL, &after);
+        assert(clean(d, &after));
+    }
+    assert(!clean(d, &before) || json_equal(copy, messages));
+    assert(copy || !clean(d, &before));
+    json_decref(copy);
+}
+
 static void as_json(const detectors *d, const char *text, size_t size) {
     json_t *value = json_loadb(text, size, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
     if (!value) return;
@@ -38,6 +53,9 @@ static void as_json(const detectors *d, const char *text, size_t size) {
         assert(clean(d, &after));
         assert(!clean(d, &before) || json_equal(copy, value));
     }
+    if (json_is_array(value)) as_conversation(d, value, NULL);
+    if (json_is_array(json_array_get(value, 0)))
+        as_conversation(d, json_array_get(value, 0), json_array_get(value, 1));
     contents_measure_of(value, NULL);
     json_decref(copy);
     json_decref(value);

@@ -96,6 +96,26 @@ static const core_request *made(fixture *f, const char *key, const char *privacy
 #define ASK                                                                                        \
     "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"I am jane@ex.org\"}]}"
 
+// An address that is cut in two leaves in neither half.
+static void what_parts_hold_together(void **state) {
+    fixture *f = *state;
+    const core_request *r =
+        made(f, "open-key-1", NULL,
+             "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":["
+             "{\"type\":\"text\",\"text\":\"I am jane@\"},{\"type\":\"text\",\"text\":\"ex.org. "
+             "And,\"}]},"
+             "{\"role\":\"user\",\"content\":\"joe@ex\"},{\"role\":\"user\",\"content\":\"ample."
+             "org\"}]}");
+    assert_int_equal(r->route.privacy, PRIVACY_REDACT);
+    assert_non_null(strstr(r->route.rule, "detector email (found 2, 2 of them across texts)"));
+    const char *left = r->route.prompt->messages;
+    assert_non_null(strstr(left, "I am [email]\\n[email]. And,"));
+    assert_null(strstr(left, "jane"));
+    assert_null(strstr(left, "joe"));
+    assert_null(strstr(left, "ample"));
+    prepared_free(&f->p);
+}
+
 static void the_key_and_the_header_decide(void **state) {
     fixture *f = *state;
     static const struct {
@@ -240,7 +260,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(the_key_and_the_header_decide),    TEST(what_leaves_is_all_that_was_asked),
         TEST(what_nobody_may_serve_is_refused), TEST(some_requests_never_leave),
-        TEST(nobody_passes_for_a_key),          TEST(without_a_policy_all_stays),
+        TEST(what_parts_hold_together),         TEST(nobody_passes_for_a_key),
+        TEST(without_a_policy_all_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

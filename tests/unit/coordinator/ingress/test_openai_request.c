@@ -267,6 +267,19 @@ static void expect_messages(const char *given, const char *wanted) {
     openai_request_free(&r);
 }
 
+static void test_seams(void **state) {
+    (void)state;
+    openai_request r = good(
+        OPENAI_CHAT,
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"a\\nb\"},{\"role\":\"user\",\"content\":["
+        "{\"type\":\"text\",\"text\":\"\"},{\"type\":\"text\",\"text\":\"c\\nd\"},"
+        "{\"type\":\"text\",\"text\":\"e\"}]}]}");
+    char *got = json_dumps(r.generate.seams, JSON_COMPACT);
+    assert_string_equal(got, "[[],[0,4]]"); // of "\nc\nd\ne"
+    free(got);
+    openai_request_free(&r);
+}
+
 static void test_messages(void **state) {
     (void)state;
     expect_messages("[{\"role\":\"developer\",\"content\":\"a\"}]",
@@ -336,7 +349,8 @@ int main(void) {
         cmocka_unit_test(test_bad_bodies), cmocka_unit_test(test_deep_json),
         cmocka_unit_test(test_defaults),   cmocka_unit_test(test_every_parameter),
         cmocka_unit_test(test_tools),      cmocka_unit_test(test_messages),
-        cmocka_unit_test(test_prompts),    cmocka_unit_test(test_error_body),
+        cmocka_unit_test(test_seams),      cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_error_body),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
