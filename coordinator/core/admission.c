@@ -83,9 +83,8 @@ void admission_take(core *c, core_request *asked) {
         return;
     }
     c->counters.prompt_tokens += (uint64_t)asked->prompt_count;
-    c->failover_due = c->failover_due || failover_is_possible(c, asked);
     if (asked->route.local)
-        lane_push(l, &r->sequences[0], false);
+        lane_push(c, l, &r->sequences[0], false);
     else
         failover_enter(c, r);
 }

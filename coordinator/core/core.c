@@ -16,7 +16,6 @@
 #include "coordinator/core/scheduler.h"
 
 enum {
-    EXPIRY_TICK_MS = 100,   // how often requests without a group are looked through
     STALL_MS = 200,         // a timer this late: the coordinator itself stood still
     HEAR_MS = 100,          // after no event at all for STALL_MS: time for what waits to be heard
     REQUEST_BUCKETS = 4096, // chains stay short: live requests are a few thousand
@@ -90,6 +89,7 @@ void core_destroy(core *c, core_effects *out) {
         lane_free(l);
     }
     deadlines_free(&c->deadlines);
+    deadlines_free(&c->spills);
     failover_close(c);
     free(c->buckets);
     free(c->tokens);
@@ -185,7 +185,8 @@ static status too_late(const core *c, const request *r) {
 }
 
 static void expire(core *c) {
-    for (request *r; (r = deadlines_first(&c->deadlines)) && r->asked->deadline_ns <= c->now_ns;) {
+    while (deadlines_next(&c->deadlines) <= c->now_ns) {
+        request *r = deadlines_first(&c->deadlines);
         request_fail(r, c, too_late(c, r));
     }
     for (lane *l = c->lanes; l; l = l->next) lane_expire(c, l);
@@ -197,11 +198,8 @@ static int64_t earlier(int64_t a, int64_t b) {
 
 static int64_t next_timer(const core *c) {
     int64_t next = earlier(membership_next(c), failover_next(c));
-    const request *first = deadlines_first(&c->deadlines);
-    if (first) next = earlier(next, first->asked->deadline_ns);
-    for (const lane *l = c->lanes; l; l = l->next)
-        if (lane_waiting(l) > 0 && !lane_has_hope(c, l))
-            next = earlier(next, c->now_ns + EXPIRY_TICK_MS * CLOCK_MS);
+    next = earlier(next, deadlines_next(&c->deadlines));
+    for (const lane *l = c->lanes; l; l = l->next) next = earlier(next, lane_expires(c, l));
     return next;
 }
 

@@ -4,12 +4,17 @@
 #include <stdlib.h>
 
 static int64_t key(const deadlines *d, int i) {
-    return d->items[i]->asked->deadline_ns;
+    const request *r = d->items[i];
+    return d->of_spill ? r->arrived_ns + r->asked->route.spill_ns : r->asked->deadline_ns;
+}
+
+static int *index_of(const deadlines *d, request *r) {
+    return d->of_spill ? &r->spill_index : &r->deadline_index;
 }
 
 static void put(deadlines *d, int i, request *r) {
     d->items[i] = r;
-    r->deadline_index = i;
+    *index_of(d, r) = i;
 }
 
 static void swap(deadlines *d, int i, int j) {
@@ -47,20 +52,25 @@ bool deadlines_add(deadlines *d, request *r) {
 }
 
 void deadlines_remove(deadlines *d, request *r) {
-    int i = r->deadline_index;
-    assert(i < d->count && d->items[i] == r);
+    int i = *index_of(d, r);
+    assert(i >= 0 && i < d->count && d->items[i] == r);
+    *index_of(d, r) = -1;
     request *last = d->items[--d->count];
     if (last == r) return;
     put(d, i, last);
     rise(d, i);
-    sink_down(d, last->deadline_index);
+    sink_down(d, *index_of(d, last));
 }
 
 request *deadlines_first(const deadlines *d) {
     return d->count ? d->items[0] : NULL;
 }
 
+int64_t deadlines_next(const deadlines *d) {
+    return d->count ? key(d, 0) : INT64_MAX;
+}
+
 void deadlines_free(deadlines *d) {
     free(d->items);
-    *d = (deadlines){0};
+    *d = (deadlines){.of_spill = d->of_spill};
 }

@@ -7,6 +7,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "coordinator/core/deadlines.h"
 #include "coordinator/core/effects.h"
 #include "coordinator/core/lane.h"
 #include "coordinator/core/outcalls.h"
@@ -20,6 +21,7 @@ bool failover_open(core *c) {
     int count = c->options.upstreams.count;
     assert(count >= 0 && count <= POLICY_UPSTREAMS_MAX);
     c->failover_at_ns = INT64_MAX;
+    c->spills.of_spill = true;
     c->next_call = 1;
     c->upstreams = calloc((size_t)count + 1, sizeof *c->upstreams);
     for (int i = 0; c->upstreams && i < count; i++) {
@@ -31,7 +33,6 @@ bool failover_open(core *c) {
 
 void failover_close(core *c) {
     outcalls_free(c);
-    free(c->leavers);
     free(c->upstreams);
 }
 
@@ -92,41 +93,43 @@ static bool is_broken_off(const request *r) {
 
 // ---- targets
 
-typedef enum choice { CHOICE_NOW, CHOICE_LATER, CHOICE_NONE } choice;
-
-static bool is_open_to(const core *c, const request *r, int upstream) {
-    const upstream_state *u = &c->upstreams[upstream];
-    int context = u->policy->context;
-    if (r->tried >> upstream & 1 || u->disabled) return false;
+// May be asked, now or when it opens; whether its account is refused is not the request's.
+static bool may_try(const core *c, const request *r, int upstream) {
+    int context = c->upstreams[upstream].policy->context;
+    if (r->tried >> upstream & 1) return false;
     return context <= 0 || r->asked->prompt_count < context;
+}
+
+static bool has_target(const core *c, const request *r) {
+    const core_route *route = &r->asked->route;
+    int most = c->options.upstreams.max_attempts;
+    if (most > 0 && r->attempts >= most) return false;
+    if (route->cost_limit > 0 && r->spent >= route->cost_limit) return false;
+    for (int i = 0; i < route->upstream_count; i++) {
+        int u = route->upstreams[i];
+        assert(u < c->options.upstreams.count);
+        if (may_try(c, r, u) && !c->upstreams[u].disabled) return true;
+    }
+    return false;
 }
 
 static int64_t open_at(core *c, int upstream) {
     upstream_state *u = &c->upstreams[upstream];
+    if (u->disabled) return INT64_MAX;
     int64_t limits = upstream_limits_open_at(&u->limits, u->policy, c->now_ns);
     if (breaker_allows(&u->breaker, u->policy, c->now_ns)) return limits;
     int64_t breaker = breaker_opens_at(&u->breaker, u->policy, c->now_ns);
     return limits > breaker ? limits : breaker;
 }
 
-// The first target that can be called now. LATER: *at is when one may be.
-static choice choose(core *c, const request *r, int *upstream, int64_t *at) {
+// The first of its targets that can be called now; -1: none.
+static int open_target(core *c, const request *r) {
     const core_route *route = &r->asked->route;
-    int most = c->options.upstreams.max_attempts;
-    if (most > 0 && r->attempts >= most) return CHOICE_NONE;
-    if (route->cost_limit > 0 && r->spent >= route->cost_limit) return CHOICE_NONE;
-    choice best = CHOICE_NONE;
-    *at = INT64_MAX;
     for (int i = 0; i < route->upstream_count; i++) {
-        *upstream = route->upstreams[i];
-        assert(*upstream < c->options.upstreams.count);
-        if (!is_open_to(c, r, *upstream)) continue;
-        int64_t when = open_at(c, *upstream);
-        if (when <= c->now_ns) return CHOICE_NOW;
-        best = CHOICE_LATER;
-        *at = earlier(*at, when);
+        int u = route->upstreams[i];
+        if (may_try(c, r, u) && open_at(c, u) <= c->now_ns) return u;
     }
-    return best;
+    return -1;
 }
 
 static upstream_mode mode_for(const core *c, const request *r, int upstream) {
@@ -158,13 +161,27 @@ static void note_left(core *c, const request *r) {
                 "no group is ready: requests that may leave go to upstreams");
 }
 
+static void enter_outbound(core *c, request *r) {
+    r->sequences[0].state = SEQUENCE_OUTBOUND;
+    r->waits++;
+    r->waiting_since_ns = c->now_ns;
+    waiters_append(&c->outbound, &r->patience, r);
+    failover_note(c, r);
+}
+
+static void leave_outbound(core *c, request *r) {
+    r->waits--;
+    waiters_remove(&c->outbound, &r->patience);
+    failover_forget(c, r);
+}
+
 // Out of wherever it waits.
 static void take_out(core *c, request *r) {
     sequence *s = &r->sequences[0];
     if (s->state == SEQUENCE_OUTBOUND)
-        sequence_list_remove(&c->outbound, s);
+        leave_outbound(c, r);
     else
-        lane_remove(r->lane, s);
+        lane_remove(c, r->lane, s);
     s->state = SEQUENCE_AWAY;
     c->away++;
     if (r->scheduled_ns >= 0) return;
@@ -185,21 +202,15 @@ static void wait_again(core *c, request *r) {
     sequence *s = &r->sequences[0];
     assert(s->state == SEQUENCE_AWAY && !r->call);
     c->away--;
-    r->waiting_since_ns = c->now_ns;
-    c->failover_due = true;
-    if (is_ours(r)) {
+    if (is_ours(r))
         lane_put_back(c, r->lane, s);
-        return;
-    }
-    s->state = SEQUENCE_OUTBOUND;
-    sequence_list_insert(&c->outbound, s);
+    else
+        enter_outbound(c, r);
 }
 
 void failover_enter(core *c, request *r) {
-    sequence *s = &r->sequences[0];
-    assert(s->state == SEQUENCE_HELD);
-    s->state = SEQUENCE_OUTBOUND;
-    sequence_list_insert(&c->outbound, s);
+    assert(r->sequences[0].state == SEQUENCE_HELD);
+    enter_outbound(c, r);
 }
 
 static status no_upstream(const request *r) {
@@ -213,93 +224,132 @@ static status no_upstream(const request *r) {
                         r->last_reason);
 }
 
-// What waits and wants out: goes, waits on, or learns that there is no way.
-static void try_out(core *c, request *r) {
-    int upstream = -1;
-    int64_t at = INT64_MAX;
+// ---- those who wait
+
+void failover_note(core *c, request *r) {
+    if (r->fresh.request || !failover_is_possible(c, r->asked)) return;
+    waiters_append(&c->fresh, &r->fresh, r);
+}
+
+static void leave_doors(core *c, request *r) {
+    const core_route *route = &r->asked->route;
+    for (int i = 0; i < route->upstream_count; i++)
+        waiters_remove(&c->upstreams[route->upstreams[i]].door, &r->doors[i]);
+}
+
+void failover_forget(core *c, request *r) {
+    waiters_remove(&c->fresh, &r->fresh);
+    leave_doors(c, r);
+    if (r->spill_index >= 0) deadlines_remove(&c->spills, r);
+}
+
+static void stand_at_doors(core *c, request *r) {
+    const core_route *route = &r->asked->route;
+    for (int i = 0; i < route->upstream_count; i++) {
+        int u = route->upstreams[i];
+        if (!r->doors[i].request && may_try(c, r, u))
+            waiters_insert(&c->upstreams[u].door, &r->doors[i], r);
+    }
+}
+
+static void await_spill(core *c, request *r) {
+    if (r->spill_index >= 0 || r->asked->route.spill_ns <= 0 || r->scheduled_ns >= 0) return;
+    if (may_leave(c, r)) effects_must(deadlines_add(&c->spills, r) ? r : NULL);
+}
+
+// It waits, and something has changed for it: it stands where it may go, stays, or learns that
+// there is no way.
+static void consider(core *c, request *r) {
     if (is_broken_off(r)) {
         request_fail(r, c,
                      status_error(STATUS_UNAVAILABLE,
                                   "the answer broke off when its worker group was lost, and its "
                                   "route does not continue it elsewhere: %s",
                                   r->lane->last_loss));
-        return;
-    }
-    switch (choose(c, r, &upstream, &at)) {
-    case CHOICE_NOW:
-        go(c, r, upstream);
-        return;
-    case CHOICE_LATER:
-        c->failover_at_ns = earlier(c->failover_at_ns, at);
-        break;
-    case CHOICE_NONE:
+    } else if (!wants_out(c, r)) {
+        leave_doors(c, r);
+        await_spill(c, r);
+    } else if (has_target(c, r)) {
+        stand_at_doors(c, r);
+    } else {
+        leave_doors(c, r);
         r->gave_up = true;
         if (!is_ours(r)) request_fail(r, c, no_upstream(r));
-        return;
     }
-    if (is_ours(r)) return; // lane_expire sees to it
-    int64_t end = r->waiting_since_ns + c->options.no_group_wait_ns;
-    if (c->now_ns >= end)
-        request_fail(r, c, no_upstream(r));
-    else
-        c->failover_at_ns = earlier(c->failover_at_ns, end);
 }
 
-// ---- all that waits
-
-static void gather(core *c, request *r, int *count) {
-    if (!wants_out(c, r) && !is_broken_off(r)) {
-        int64_t spill = r->asked->route.spill_ns;
-        if (spill > 0 && r->scheduled_ns < 0 && may_leave(c, r))
-            c->failover_at_ns = earlier(c->failover_at_ns, r->arrived_ns + spill);
-        return;
+// Of these each may be gone when it was considered, the others are not.
+static void consider_all(core *c, const waiters *list) {
+    for (waiter *w = list->first, *next; w; w = next) {
+        next = w->next;
+        consider(c, w->request);
     }
-    if (*count == c->leavers_room) {
-        int room = c->leavers_room ? 2 * c->leavers_room : 256;
-        c->leavers = effects_must(realloc(c->leavers, (size_t)room * sizeof(request *)));
-        c->leavers_room = room;
-    }
-    c->leavers[(*count)++] = r;
 }
 
 static void watch_lane(core *c, lane *l) {
-    bool ready = lane_groups(c, l, GROUP_READY) > 0;
-    if (ready != (l->ready_since_ns >= 0)) {
-        l->ready_since_ns = ready ? c->now_ns : -1;
-        c->failover_due = true;
+    bool ready = lane_groups(c, l, GROUP_READY) > 0, turned = ready != (l->ready_since_ns >= 0);
+    if (turned) l->ready_since_ns = ready ? c->now_ns : -1;
+    if (l->left && ready) {
+        int64_t back = l->ready_since_ns + c->options.upstreams.return_after_ns;
+        if (c->now_ns >= back) {
+            l->left = false;
+            turned = true;
+            notice_lane(c, l, NOTICE_TRAFFIC_BACK,
+                        "a group is ready again: requests come back to it");
+        } else {
+            c->failover_at_ns = earlier(c->failover_at_ns, back);
+        }
     }
-    if (!l->left || !ready) return;
-    int64_t back = l->ready_since_ns + c->options.upstreams.return_after_ns;
-    if (c->now_ns >= back) {
-        l->left = false;
-        notice_lane(c, l, NOTICE_TRAFFIC_BACK, "a group is ready again: requests come back to it");
-    } else {
-        c->failover_at_ns = earlier(c->failover_at_ns, back);
+    if (turned && c->options.upstreams.count > 0) consider_all(c, &l->patience);
+}
+
+// Who came first of those who stand at a door that is open; NULL: nobody.
+static request *first_at_a_door(core *c) {
+    request *first = NULL;
+    for (int u = 0; u < c->options.upstreams.count; u++) {
+        const waiter *w = c->upstreams[u].door.first;
+        if (!w || (first && first->order < w->request->order)) continue;
+        int64_t at = open_at(c, u);
+        if (at <= c->now_ns)
+            first = w->request;
+        else
+            c->failover_at_ns = earlier(c->failover_at_ns, at);
+    }
+    return first;
+}
+
+// What is not ours to serve waits for its targets only so long.
+static void expire_outbound(core *c) {
+    for (waiter *w; (w = c->outbound.first);) {
+        int64_t end = w->request->waiting_since_ns + c->options.no_group_wait_ns;
+        if (c->now_ns < end) {
+            c->failover_at_ns = earlier(c->failover_at_ns, end);
+            return;
+        }
+        request_fail(w->request, c, no_upstream(w->request));
     }
 }
 
 void failover_run(core *c) {
-    for (lane *l = c->lanes; l; l = l->next) watch_lane(c, l);
-    if (c->options.upstreams.count == 0) return;
-    if (!c->failover_due && c->now_ns < c->failover_at_ns) return;
-    c->failover_due = false;
     c->failover_at_ns = INT64_MAX;
-    int count = 0;
-    for (lane *l = c->lanes; l; l = l->next) {
-        watch_lane(c, l); // its time is asked for anew
-        for (sequence *s = l->put_back.first; s; s = s->next)
-            if (s->index == 0) gather(c, s->request, &count);
-        for (fair_item *i = fairness_each(l->fairness, NULL); i; i = fairness_each(l->fairness, i))
-            if (lane_sequence(i)->index == 0) gather(c, lane_sequence(i)->request, &count);
+    for (lane *l = c->lanes; l; l = l->next) watch_lane(c, l);
+    while (deadlines_next(&c->spills) <= c->now_ns) {
+        request *r = deadlines_first(&c->spills);
+        deadlines_remove(&c->spills, r);
+        consider(c, r);
     }
-    for (sequence *s = c->outbound.first; s; s = s->next) gather(c, s->request, &count);
-    for (int i = 0; i < count; i++) try_out(c, c->leavers[i]);
-    c->failover_due = false;
+    for (waiter *w; (w = c->fresh.first);) {
+        request *r = w->request;
+        waiters_remove(&c->fresh, w);
+        consider(c, r);
+    }
+    for (request *r; (r = first_at_a_door(c));) go(c, r, open_target(c, r));
+    expire_outbound(c);
+    c->failover_at_ns = earlier(c->failover_at_ns, deadlines_next(&c->spills));
 }
 
 int64_t failover_next(const core *c) {
-    if (c->options.upstreams.count == 0) return INT64_MAX;
-    return c->failover_due ? c->now_ns : c->failover_at_ns;
+    return c->fresh.first ? c->now_ns : c->failover_at_ns;
 }
 
 // ---- what comes back
@@ -371,13 +421,16 @@ void failover_end(core *c, const core_event *e) {
     outcall *call = outcall_find(c, e->upstream.call);
     if (!call) return;
     request *r = call->request;
-    const char *by = c->upstreams[call->upstream].policy->name;
+    int upstream = call->upstream;
+    const char *by = c->upstreams[upstream].policy->name;
     bool ok = end->outcome == UPSTREAM_OK;
     if (r && ok) outcall_flush(c, call);
     bool committed = call->committed;
-    if (r && !may_ask_again(call, end)) r->tried |= UINT32_C(1) << call->upstream;
+    if (r && !may_ask_again(call, end)) r->tried |= UINT32_C(1) << upstream;
+    bool had_account = !c->upstreams[upstream].disabled;
     outcall_finish(c, call, end);
-    c->failover_due = true; // its place is free
+    if (had_account && c->upstreams[upstream].disabled)
+        consider_all(c, &c->upstreams[upstream].door);
     if (!r) return;
     r->call = NULL;
     add_cost(r, end);
@@ -394,8 +447,8 @@ void failover_end(core *c, const core_event *e) {
 }
 
 void failover_let_go(core *c, request *r) {
-    sequence *s = &r->sequences[0];
-    if (s->state == SEQUENCE_OUTBOUND) sequence_list_remove(&c->outbound, s);
+    const sequence *s = &r->sequences[0];
+    if (s->state == SEQUENCE_OUTBOUND) leave_outbound(c, r);
     if (s->state != SEQUENCE_AWAY) return;
     c->away--;
     if (!r->call) return;
@@ -409,7 +462,6 @@ void failover_renew(core *c, int upstream) {
     if (!u->disabled) return;
     u->disabled = false;
     u->reason[0] = 0;
-    c->failover_due = true;
     effects_log(c->out, LOG_INFO, "upstream", "%s: has another key: enabled again",
                 u->policy->name);
 }

@@ -42,7 +42,14 @@ bool failover_is_possible(const core *c, const core_request *asked);
 // The request's only way is out: it waits for its first call.
 void failover_enter(core *c, request *r);
 
-// Lets go what is to go now. After every event, before plans are made.
+// A sequence of the request begins to wait: whether it is to leave is looked at by the next run.
+void failover_note(core *c, request *r);
+// None waits any more.
+void failover_forget(core *c, request *r);
+
+// Lets go what is to go now. After every event, before plans are made. What it costs depends on
+// what has changed, not on how many wait: who wants to leave stands at the doors of its targets,
+// and only the first there is looked at; the others of a model when its groups come or go.
 void failover_run(core *c);
 int64_t failover_next(const core *c);
 

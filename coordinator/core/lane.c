@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "coordinator/core/failover.h"
 #include "coordinator/core/request.h"
 
 sequence *lane_sequence(fair_item *item) {
@@ -42,23 +43,40 @@ void lane_free(lane *l) {
     free(l);
 }
 
-void lane_push(lane *l, sequence *s, bool front) {
+// A request is where the last of its sequences began to wait.
+static void begin_to_wait(core *c, lane *l, request *r) {
+    r->waits++;
+    r->waiting_since_ns = c->now_ns;
+    waiters_remove(&l->patience, &r->patience);
+    waiters_append(&l->patience, &r->patience, r);
+    failover_note(c, r);
+}
+
+void lane_push(core *c, lane *l, sequence *s, bool front) {
     assert(s->state == SEQUENCE_HELD);
     s->state = SEQUENCE_WAITING;
     fairness_push(l->fairness, s->request->client, &s->turn, front);
+    begin_to_wait(c, l, s->request);
 }
 
 void lane_put_back(core *c, lane *l, sequence *s) {
     assert((s->state == SEQUENCE_RUNNING && !s->group) || s->state == SEQUENCE_AWAY);
     s->state = SEQUENCE_PUT_BACK;
-    s->request->waiting_since_ns = c->now_ns;
-    c->failover_due = true;
     sequence_list_insert(&l->put_back, s);
+    begin_to_wait(c, l, s->request);
 }
 
-void lane_remove(lane *l, sequence *s) {
-    if (s->state == SEQUENCE_WAITING) fairness_remove(l->fairness, &s->turn);
-    if (s->state == SEQUENCE_PUT_BACK) sequence_list_remove(&l->put_back, s);
+void lane_remove(core *c, lane *l, sequence *s) {
+    request *r = s->request;
+    if (s->state == SEQUENCE_WAITING)
+        fairness_remove(l->fairness, &s->turn);
+    else if (s->state == SEQUENCE_PUT_BACK)
+        sequence_list_remove(&l->put_back, s);
+    else
+        return;
+    if (--r->waits > 0) return;
+    waiters_remove(&l->patience, &r->patience);
+    failover_forget(c, r);
 }
 
 sequence *lane_first(const lane *l) {
@@ -68,9 +86,8 @@ sequence *lane_first(const lane *l) {
 }
 
 void lane_release_held(core *c, request *r) {
-    (void)c;
     for (int i = r->asked->n - 1; i > 0; i--) // the last pushed to the front is the first
-        if (r->sequences[i].state == SEQUENCE_HELD) lane_push(r->lane, &r->sequences[i], true);
+        if (r->sequences[i].state == SEQUENCE_HELD) lane_push(c, r->lane, &r->sequences[i], true);
 }
 
 int lane_waiting(const lane *l) {
@@ -111,33 +128,21 @@ status lane_no_group(const lane *l, const request *r, int64_t waited_ns) {
                         r->last_reason[0] ? "; the last upstream: " : "", r->last_reason);
 }
 
-static bool is_over(const core *c, const lane *l, const request *r) {
-    int64_t since = r->waiting_since_ns;
+int64_t lane_expires(const core *c, const lane *l) {
+    const waiter *w = l->patience.first;
+    if (!w || lane_has_hope(c, l)) return INT64_MAX;
+    int64_t since = w->request->waiting_since_ns;
     if (l->no_group_since_ns > since) since = l->no_group_since_ns;
-    return c->now_ns - since >= c->options.no_group_wait_ns;
+    return since + c->options.no_group_wait_ns;
 }
 
 void lane_expire(core *c, lane *l) {
-    if (lane_has_hope(c, l)) return;
-    // A request's end takes all its sequences out of the lists: begin anew after each.
-    sequence *s = l->put_back.first;
-    while (s) {
-        bool over = is_over(c, l, s->request);
-        if (over)
-            request_fail(s->request, c, lane_no_group(l, s->request, c->options.no_group_wait_ns));
-        s = over ? l->put_back.first : s->next;
-    }
-    fair_item *item = fairness_each(l->fairness, NULL);
-    while (item) {
-        request *r = lane_sequence(item)->request;
-        bool over = is_over(c, l, r);
-        if (over) request_fail(r, c, lane_no_group(l, r, c->options.no_group_wait_ns));
-        item = fairness_each(l->fairness, over ? NULL : item);
+    while (lane_expires(c, l) <= c->now_ns) {
+        request *r = l->patience.first->request;
+        request_fail(r, c, lane_no_group(l, r, c->options.no_group_wait_ns));
     }
 }
 
 void lane_clear(core *c, lane *l, status why) {
-    while (l->put_back.first) request_fail(l->put_back.first->request, c, why);
-    for (fair_item *item; (item = fairness_each(l->fairness, NULL));)
-        request_fail(lane_sequence(item)->request, c, why);
+    while (l->patience.first) request_fail(l->patience.first->request, c, why);
 }

@@ -10,11 +10,11 @@ lane *lane_open(core *c, const char *model);       // finds or makes; NULL when 
 void lane_free(lane *l);
 
 // A sequence begins to wait: HELD to WAITING, behind or before its client's others.
-void lane_push(lane *l, sequence *s, bool front);
+void lane_push(core *c, lane *l, sequence *s, bool front);
 // It ran (detached before) or was away, and waits again.
 void lane_put_back(core *c, lane *l, sequence *s);
 // It is not to wait any more; no-op when it does not.
-void lane_remove(lane *l, sequence *s);
+void lane_remove(core *c, lane *l, sequence *s);
 
 // The sequence that a waiting item of the lane's queue belongs to.
 sequence *lane_sequence(fair_item *item);
@@ -40,6 +40,8 @@ status lane_no_group(const lane *l, const request *r, int64_t waited_ns);
 
 // Ends the requests that waited too long without a group.
 void lane_expire(core *c, lane *l);
+// When it has something to do next; INT64_MAX: nobody waits, or for a group that is there.
+int64_t lane_expires(const core *c, const lane *l);
 // Ends all requests that wait.
 void lane_clear(core *c, lane *l, status why);
 

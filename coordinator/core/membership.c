@@ -122,7 +122,6 @@ static void note_spare(core *c, const lane *l) {
 
 void membership_lose(core *c, group *g, loss_reason loss, int rank, const char *reason) {
     c->counters.groups_lost++;
-    c->failover_due = true;
     snprintf(g->lane->last_loss, sizeof g->lane->last_loss, "%s", reason);
     effects_log(c->out, LOG_ERROR, "group", "%s of %s LOST (%s): %s (%d sequences go on elsewhere)",
                 g->id, g->lane->model, loss_reason_name(loss), reason, g->running.count);

@@ -103,9 +103,7 @@ static void compare(core *c, outcall *call) {
 
 void outcall_take(core *c, outcall *call, const upstream_content *content) {
     if (!content->size && !content->tool) return;
-    upstream_limits *limits = &c->upstreams[call->upstream].limits;
-    c->failover_due = c->failover_due || limits->trying; // others may follow
-    upstream_limits_answered(limits);
+    upstream_limits_answered(&c->upstreams[call->upstream].limits); // others may follow
     if (content->tool) {
         if (is_held_back(call)) compare(c, call);
         commit(c, call);

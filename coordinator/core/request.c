@@ -38,6 +38,7 @@ request *request_open(core *c, core_request *asked, lane *l, fair_client *client
                    .waiting_since_ns = c->now_ns,
                    .scheduled_ns = -1,
                    .first_token_ns = -1,
+                   .spill_index = -1,
                    .lane_age = l->age,
                    .said = buf_make(SAID_BYTES_MAX)};
     for (int i = 0; i < asked->n; i++) {
@@ -101,7 +102,7 @@ static void retire(core *c, sequence *s) {
     else if (s->state == SEQUENCE_OUTBOUND || s->state == SEQUENCE_AWAY)
         failover_let_go(c, s->request);
     else
-        lane_remove(s->request->lane, s);
+        lane_remove(c, s->request->lane, s);
     s->state = SEQUENCE_DONE;
     detokenizer_free(&s->text);
     s->request->alive--;
@@ -307,8 +308,12 @@ bool sequence_is_before(const sequence *a, const sequence *b) {
 }
 
 void sequence_list_insert(sequence_list *list, sequence *s) {
-    sequence *after = list->last;
-    while (after && sequence_is_before(s, after)) after = after->prev;
+    sequence *after = list->last, *first = list->first; // looked for from both ends
+    while (after && sequence_is_before(s, after) && sequence_is_before(first, s)) {
+        after = after->prev;
+        first = first->next;
+    }
+    if (after && sequence_is_before(s, after)) after = first->prev;
     s->prev = after;
     s->next = after ? after->next : list->first;
     if (s->prev)

@@ -149,7 +149,7 @@ static bool admit(planner *p, sequence *s) {
     int margin = g->running.count;
     if (left < margin) return false;
     if (!s->suspected && is_anothers(c, g, tokens, known, most, shared)) return false;
-    lane_remove(g->lane, s);
+    lane_remove(c, g->lane, s);
     s->limit = least(s->limit, capacity - asked->prompt_count);
     group_attach(c, g, s, tokens, most);
     note_admission(c, s->request);

@@ -16,6 +16,7 @@
 #include "coordinator/core/fairness.h"
 #include "coordinator/core/kv_blocks.h"
 #include "coordinator/core/upstream_limits.h"
+#include "coordinator/core/waiters.h"
 
 enum {
     FINGERPRINT_MAX = 64,
@@ -42,8 +43,7 @@ typedef struct sequence {
     int index; // which answer
     sequence_state state;
     fair_item turn;               // WAITING
-    struct sequence *prev, *next; // PUT_BACK: of the lane's list; RUNNING: of the group's;
-                                  // OUTBOUND: of the core's
+    struct sequence *prev, *next; // PUT_BACK: of the lane's list; RUNNING: of the group's
 
     int32_t *answer; // sampled so far, without an end-of-answer token
     int answer_count, answer_room;
@@ -83,18 +83,22 @@ typedef struct request {
     int64_t arrived_ns, waiting_since_ns;
     int64_t scheduled_ns, first_token_ns; // -1: not yet
     int cached_tokens, completion_tokens;
-    int deadline_index; // in the core's heap
-    uint64_t lane_age;  // of the lane when it came: another model may have taken the name since
+    int deadline_index, spill_index; // in the core's heaps; -1: not there
+    int waits;                       // sequences that are WAITING, PUT_BACK or OUTBOUND
+    waiter patience;                 // of the lane's list, or of the core's, while one waits
+    uint64_t lane_age; // of the lane when it came: another model may have taken the name since
     int64_t compute_us;
     // Upstreams.
-    struct outcall *call;   // AWAY: the one that is wanted
-    buf said;               // what the client has; kept while it may be handed over
-    uint32_t tried;         // upstreams that will not be asked again
-    int attempts, switches; // switches: of the source, in the middle of the answer
-    int64_t spent;          // microdollars
-    bool gave_up;           // no upstream is left
-    bool diverged;          // the text is not our tokens' alone any more: no group can go on
-    bool used_tools;        // a tool call was streamed: nothing can go on from there
+    struct outcall *call;             // AWAY: the one that is wanted
+    buf said;                         // what the client has; kept while it may be handed over
+    waiter fresh;                     // began to wait and may leave: to be looked at
+    waiter doors[POLICY_TARGETS_MAX]; // wants to leave: at each upstream of its route that may do
+    uint32_t tried;                   // upstreams that will not be asked again
+    int attempts, switches;           // switches: of the source, in the middle of the answer
+    int64_t spent;                    // microdollars
+    bool gave_up;                     // no upstream is left
+    bool diverged;   // the text is not our tokens' alone any more: no group can go on
+    bool used_tools; // a tool call was streamed: nothing can go on from there
     bool estimated;
     int32_t upstream_prompt_tokens; // of a prompt that was never tokenised here
     char last_reason[200];          // why the last call ended
@@ -111,6 +115,7 @@ typedef struct lane {
     int vocab, context;
     fairness *fairness;        // WAITING
     sequence_list put_back;    // PUT_BACK
+    waiters patience;          // requests of these, longest waiting first
     int64_t no_group_since_ns; // when the last group that served or was to serve went
     char last_loss[CLUSTER_REASON_MAX];
     uint64_t age;           // how often its files changed
@@ -124,6 +129,7 @@ typedef struct upstream_state {
     const upstream_policy *policy;
     breaker breaker;
     upstream_limits limits;
+    waiters door;    // who would go there, by arrival
     bool disabled;   // its account was refused
     bool no_prefill; // it refused one: its policy is wrong about that
     uint64_t calls, faults, busy;
@@ -215,6 +221,7 @@ typedef struct drain {
 } drain;
 
 typedef struct deadlines { // a binary heap of requests by deadline
+    bool of_spill;         // by the time from which they may leave for having waited, instead
     request **items;
     int count, room;
 } deadlines;
@@ -234,7 +241,7 @@ struct core {
     request **buckets; // by id
     uint32_t bucket_mask;
     int request_count;
-    deadlines deadlines;
+    deadlines deadlines, spills;
     int queued;              // requests not yet scheduled
     double ns_per_admission; // smoothed: how fast the queue moves
     int64_t last_admission_ns;
@@ -248,12 +255,10 @@ struct core {
     outcall *calls[CALL_BUCKETS]; // by id
     int call_count;
     uint64_t next_call;
-    sequence_list outbound;
+    waiters outbound; // requests that are OUTBOUND, longest waiting first
+    waiters fresh;
     int away;
-    bool failover_due;      // something changed that may let a request leave
-    int64_t failover_at_ns; // when time alone may
-    request **leavers;      // scratch
-    int leavers_room;
+    int64_t failover_at_ns; // when time alone may let a request leave
 
     int32_t *tokens; // scratch: a sequence in one piece
     int tokens_room;

@@ -7,6 +7,7 @@
 #include "coordinator/core/admission.h"
 #include "coordinator/core/detokenizer.h"
 #include "coordinator/core/effects.h"
+#include "coordinator/core/failover.h"
 #include "coordinator/core/group.h"
 #include "coordinator/core/kv_blocks.h"
 #include "coordinator/core/overlap.h"
@@ -17,8 +18,9 @@ static const char *planted = "";
 static unsigned calls;
 
 bool canary_set(const char *name) {
-    static const char *const names[] = {"leak",  "stale",   "text",   "early",    "endless",
-                                        "epoch", "private", "double", "unbooked", "greedy"};
+    static const char *const names[] = {"leak",     "stale",  "text",    "early",
+                                        "endless",  "epoch",  "private", "double",
+                                        "unbooked", "greedy", "stuck"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i], name) == 0) planted = names[i];
     return *planted != '\0';
@@ -112,4 +114,11 @@ int64_t __wrap_upstream_limits_open_at(upstream_limits *l, const upstream_policy
                                        int64_t now_ns) {
     int64_t at = __real_upstream_limits_open_at(l, p, now_ns);
     return strikes("greedy", 1) ? now_ns : at;
+}
+
+void __real_failover_note(core *c, request *r);
+void __wrap_failover_note(core *c, request *r);
+void __wrap_failover_note(core *c, request *r) {
+    if (strikes("stuck", 20)) return;
+    __real_failover_note(c, r);
 }

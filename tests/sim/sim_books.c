@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "coordinator/core/failover.h"
 #include "coordinator/core/lane.h"
 #include "coordinator/core/state.h"
 #include "tests/sim/sim_check.h"
@@ -68,16 +69,43 @@ static bool could_call(const core *c, const request *r, int upstream) {
            upstream_limits_open_at(&u.limits, u.policy, c->now_ns) <= c->now_ns;
 }
 
-// Nobody waits for an upstream that could be called at once.
+static bool stands_at_a_door(const request *r) {
+    for (int i = 0; i < r->asked->route.upstream_count; i++)
+        if (r->doors[i].request) return true;
+    return false;
+}
+
+// Nobody waits for an upstream that could be called at once; who may leave, has nothing to lose and
+// no group to hope for stands where it goes out. (Who is fresh has just begun to wait.)
 static void check_outbound(const core *c, const request *r) {
     const core_route *route = &r->asked->route;
     int most = c->options.upstreams.max_attempts;
-    if (r->gave_up || (most > 0 && r->attempts >= most)) return;
+    if (r->fresh.request || r->gave_up || (most > 0 && r->attempts >= most)) return;
     if (route->cost_limit > 0 && r->spent >= route->cost_limit) return;
+    bool forsaken = r->lane->ready_since_ns < 0 && r->said.size == 0;
+    bool out = r->sequences[0].state == SEQUENCE_OUTBOUND ||
+               (forsaken && failover_is_possible(c, r->asked));
+    SIM_CHECK(!out || stands_at_a_door(r), "request %llu is to leave and stands nowhere",
+              (unsigned long long)r->asked->id);
+    if (!stands_at_a_door(r)) return;
     for (int i = 0; i < route->upstream_count; i++)
         SIM_CHECK(!could_call(c, r, route->upstreams[i]),
                   "request %llu waits, and upstream %d could be called",
                   (unsigned long long)r->asked->id, route->upstreams[i]);
+}
+
+// Who waits is in the list of those who do, and nobody else.
+static void check_waiting(const request *r) {
+    int waits = 0;
+    for (int i = 0; i < r->asked->n; i++) {
+        sequence_state s = r->sequences[i].state;
+        waits += s == SEQUENCE_WAITING || s == SEQUENCE_PUT_BACK || s == SEQUENCE_OUTBOUND;
+    }
+    bool listed = r->patience.request || stands_at_a_door(r) || r->fresh.request;
+    SIM_CHECK(waits == r->waits && (r->patience.request != NULL) == (waits > 0) &&
+                  (waits > 0 || !listed),
+              "request %llu: %d of it wait, %d counted", (unsigned long long)r->asked->id, waits,
+              r->waits);
 }
 
 // Who is away has one call, or none while it is between two; calls without a request are drained.
@@ -89,7 +117,8 @@ static void check_away(const core *c) {
         away += state == SEQUENCE_AWAY;
         outbound += state == SEQUENCE_OUTBOUND;
         wanted += r->call != NULL;
-        if (state == SEQUENCE_OUTBOUND) check_outbound(c, r);
+        check_waiting(r);
+        if (r->waits > 0) check_outbound(c, r);
         SIM_CHECK((r->call != NULL) == (state == SEQUENCE_AWAY),
                   "request %llu: a call, and not away", (unsigned long long)r->asked->id);
         SIM_CHECK(!r->call || r->call->request == r, "a call of another request");

@@ -24,7 +24,7 @@ MAY_INCLUDE = {
     "coordinator": {"common/base", "common/model", "common/ledger", "proto", "coordinator/policy", "coordinator/core", "coordinator/route"},
     # `octant route` explains decisions with the router itself, which is pure and stands alone.
     "client": {"common/base", "common/model", "common/ledger", "proto", "coordinator/policy", "coordinator/route"},
-    "bench": {"common/base", "common/model", "kernels", "worker", "client"},
+    "bench": {"common/base", "common/model", "kernels", "worker", "client", "coordinator/policy", "coordinator/core"},
     "tests": set(FOLDERS) | {"common/base", "common/model", "common/ledger"},
 }
 # Which files may name a third party's header.

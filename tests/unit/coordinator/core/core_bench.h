@@ -17,7 +17,7 @@
 enum { VOCAB = 100, CONTEXT = 64, BLOCKS = 24, STEPS_MAX = 64, CALLS_MAX = 256 };
 
 typedef struct seen_call {
-    uint64_t call;
+    uint64_t call, request;
     int upstream;
     upstream_mode mode;
     bool failover;
@@ -102,6 +102,7 @@ static inline void take(bench *b, core_effect *e) {
     case CORE_CALL_UPSTREAM:
         assert_true(b->call_count < CALLS_MAX);
         b->calls[b->call_count++] = (seen_call){.call = e->call.call,
+                                                .request = e->call.request->id,
                                                 .upstream = e->call.upstream,
                                                 .mode = e->call.mode,
                                                 .failover = e->call.failover};

@@ -193,6 +193,55 @@ static void test_after_a_wait_one_goes_first(void **state) {
     assert_int_equal(b->call_count, 6);
 }
 
+static uint64_t submit_for(bench *b, int count, int first) {
+    core_request *r = outside_only(b);
+    r->route.upstreams[0] = (uint8_t)first;
+    r->route.upstream_count = count;
+    submit(b, r);
+    return b->next_id;
+}
+
+// Whoever came first goes first, also when it was there already and has to ask again.
+static void test_who_came_first_goes_first(void **state) {
+    bench *b = *state;
+    targets[0].concurrency = 1;
+    uint64_t one = submit_for(b, 1, 0), two = submit_for(b, 1, 0), three = submit_for(b, 1, 0);
+    assert_int_equal(last(b)->request, one);
+    end_as(b, last(b)->call, (upstream_end){.outcome = UPSTREAM_BUSY, .retry_after_ms = 1000});
+    assert_int_equal(b->call_count, 1);
+    pass(b, 1100 * CLOCK_MS);
+    assert_int_equal(b->call_count, 2);
+    assert_int_equal(last(b)->request, one);
+    end_well(b, last(b)->call);
+    assert_int_equal(last(b)->request, two);
+    end_well(b, last(b)->call);
+    assert_int_equal(last(b)->request, three);
+    end_well(b, last(b)->call);
+    assert_int_equal(b->ends, 3);
+}
+
+// Those who wait at a target whose account is refused hear it at once, if they have no other.
+static void test_who_waits_for_a_refused_account(void **state) {
+    bench *b = *state;
+    targets[0].concurrency = targets[1].concurrency = 1;
+    submit_for(b, 1, 1);
+    uint64_t busy = last(b)->call;
+    submit_for(b, 1, 0);
+    uint64_t refused = last(b)->call;
+    submit_for(b, 1, 0);
+    uint64_t patient = submit_for(b, 2, 0); // may go to either
+    assert_int_equal(b->call_count, 2);
+    end_badly(b, refused, UPSTREAM_ACCOUNT);
+    assert_int_equal(b->ends, 2);
+    assert_says(&b->ended, STATUS_UNAVAILABLE, "no upstream could serve");
+    assert_int_equal(b->call_count, 2);
+    end_well(b, busy);
+    assert_int_equal(b->call_count, 3);
+    assert_int_equal(last(b)->request, patient);
+    assert_int_equal(last(b)->upstream, 1);
+    end_well(b, last(b)->call);
+}
+
 // Our tokens end where the upstream's words begin: no group can go on from there.
 static void test_no_group_goes_on_with_an_upstreams_words(void **state) {
     bench *b = *state;
@@ -280,6 +329,8 @@ int main(void) {
         CASE(test_the_attempts_of_a_request),
         CASE(test_upstream_first_falls_back_home),
         CASE(test_after_a_wait_one_goes_first),
+        CASE(test_who_came_first_goes_first),
+        CASE(test_who_waits_for_a_refused_account),
         CASE(test_no_group_goes_on_with_an_upstreams_words),
         CASE(test_the_deadline_ends_a_call),
         CASE(test_what_others_see),
