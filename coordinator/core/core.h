@@ -157,7 +157,7 @@ typedef enum core_notice_kind {
     NOTICE_GROUP_DRAINING,
     NOTICE_GROUP_DRAINED,
     NOTICE_GROUP_LOST,        // with `loss`
-    NOTICE_REQUEST_POISON,    // a request that killed two groups was quarantined
+    NOTICE_REQUEST_POISON,    // a request that groups died of was quarantined
     NOTICE_BREAKER_OPEN,      // upstream
     NOTICE_BREAKER_CLOSED,    // upstream
     NOTICE_UPSTREAM_DISABLED, // its account was refused; alarm

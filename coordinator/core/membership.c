@@ -6,6 +6,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "coordinator/core/blame.h"
 #include "coordinator/core/drains.h"
 #include "coordinator/core/effects.h"
 #include "coordinator/core/group.h"
@@ -45,29 +46,11 @@ static void remember(core *c, const group *g, loss_reason loss, const char *reas
     snprintf(l->reason, sizeof l->reason, "%s", reason);
 }
 
-// A group died of a step under way, as far as anybody can tell. What has sampled a token there has
-// shown that the group survives it; what has not is suspected and begins alone in its next group
-// (scheduler.c). Blamed is only who cannot be an innocent bystander: the one that alone was new. So
-// a request that kills what it runs in takes two groups with it, three if it first came with
-// others; and one that was near when somebody pulled a plug is blamed once at most before a token
-// of it comes.
-static void suspect(group *g) {
-    sequence *last = NULL;
-    int new = 0;
-    for (sequence *s = g->running.first; s; s = s->next) {
-        if (s->proven || s->planned == s->computed) continue;
-        s->suspected = true;
-        last = s;
-        new ++;
-    }
-    if (new == 1) last->kills++;
-}
-
 static void quarantine(core *c, group *g, sequence *s) {
     char text[STATUS_MESSAGE_MAX];
     snprintf(text, sizeof text,
-             "%d worker groups died of the step in which this request began; it is not tried "
-             "again; the last: %.300s",
+             "%d worker groups died of a step of this request; it is not tried again; the last: "
+             "%.300s",
              s->kills, g->lane->last_loss);
     membership_notice(c, g, NOTICE_REQUEST_POISON, LOSS_NONE, -1, s->request->asked->public_id);
     effects_log(c->out, LOG_ERROR, "group", "request %s is quarantined: %s",
@@ -163,7 +146,7 @@ void membership_closed(core *c, group *g, const char *reason) {
     else
         snprintf(text, sizeof text, "the leader's stream closed, %s%s%.100s", who,
                  *reason ? ": " : "", reason);
-    suspect(g);
+    blame_death(g);
     membership_lose(c, g, LOSS_STREAM_CLOSED, culprit ? rank : -1, text);
 }
 
@@ -177,7 +160,7 @@ void membership_failed(core *c, group *g, const group_failed *failed) {
     bool known = failed->rank >= 0 && failed->rank < g->ranks_count;
     if (known) name_rank(g, failed->rank, who, sizeof who);
     snprintf(text, sizeof text, "%.150s cannot go on: %.230s", who, failed->reason);
-    if (failed->code != CLUSTER_FAILED_CHECKSUM) suspect(g); // bits flip by themselves
+    if (failed->code != CLUSTER_FAILED_CHECKSUM) blame_death(g); // bits flip by themselves
     membership_lose(c, g, losses[failed->code], known ? failed->rank : -1, text);
 }
 
@@ -282,7 +265,7 @@ static bool lose_overdue(core *c, group *g) {
              (unsigned long long)g->ranks[behind].step,
              (unsigned long long)g->ranks[behind].collective,
              cluster_phase_name(g->ranks[behind].phase));
-    suspect(g);
+    blame_death(g);
     membership_lose(c, g, LOSS_OVERDUE, behind, text);
     return true;
 }

@@ -45,6 +45,7 @@ request *request_open(core *c, core_request *asked, lane *l, fair_client *client
         all[i].request = r;
         all[i].index = i;
         all[i].limit = asked->max_tokens;
+        all[i].cleared_at = asked->prompt_count;
         all[i].text = detokenizer_make(&asked->vocabulary, asked->stop, asked->stop_count);
     }
     if (!deadlines_add(&c->deadlines, r)) return NULL;

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 
+#include "coordinator/core/blame.h"
 #include "coordinator/core/group.h"
 #include "coordinator/core/lane.h"
 #include "coordinator/core/planner.h"
@@ -171,8 +172,17 @@ static void plan_admissions(planner *p) {
     }
 }
 
-// A suspected sequence begins alone: nothing else is under way, and nothing else is planned until
-// it is proven. True: the plan is its own, or empty because of it.
+// One step of its own at a time, whether prompt or answer.
+static void plan_trial(planner *p, sequence *s) {
+    if (p->group->under_way_count > 0 || s->planned >= sequence_known(s)) return;
+    if (!is_decoding(s))
+        plan_chunk(p, s);
+    else if (make_room(p->core, p->group, s))
+        planner_rows(p, s, 1, wants_token(s));
+}
+
+// A suspected sequence runs alone: nothing else is under way, and nothing else is planned until it
+// is cleared (blame.h). True: the plan is its own, or empty because of it.
 static bool plan_suspect(planner *p) {
     group *g = p->group;
     if (!g->suspect) {
@@ -183,8 +193,7 @@ static bool plan_suspect(planner *p) {
         if (s->state == SEQUENCE_RUNNING && s->group == g) g->suspect = s;
         return g->suspect != NULL || p->plan.rows_count > 0;
     }
-    sequence *s = g->suspect;
-    if (g->under_way_count == 0 && s->planned < sequence_known(s)) plan_chunk(p, s);
+    plan_trial(p, g->suspect);
     return true;
 }
 
@@ -253,18 +262,9 @@ static status index_result(group *g, const step_result *result) {
 // is the request's own.
 static status bad_numbers(group *g, sequence *s, uint64_t step) {
     for (int i = 0; i < s->block_count; i++) kv_blocks_forget(g->blocks, s->blocks[i]);
-    s->suspected = true;
-    s->kills++;
+    blame_numbers(s);
     return status_error(STATUS_DATA_LOSS, "step %llu computed NaN or infinite logits",
                         (unsigned long long)step);
-}
-
-// A token came of it here: whatever its group died of before was not this request.
-static void prove(group *g, sequence *s) {
-    s->proven = true;
-    s->suspected = false;
-    s->kills = 0;
-    if (g->suspect == s) g->suspect = NULL;
 }
 
 static status take_entry(core *c, group *g, const plan_entry *entry, uint64_t step) {
@@ -283,7 +283,7 @@ static status take_entry(core *c, group *g, const plan_entry *entry, uint64_t st
     if (r && r->prompt_count) sequence_take_prompt_logprobs(c, s, entry->position, r);
     int prompt = s->request->asked->prompt_count;
     if (s->index == 0 && s->computed >= prompt) lane_release_held(c, s->request);
-    if (entry->sampled || s->computed >= prompt) prove(g, s);
+    blame_computed(s);
     if (entry->sampled)
         sequence_take_token(c, s, r);
     else if (s->limit == 0 && s->computed >= prompt)

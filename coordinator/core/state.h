@@ -22,7 +22,7 @@ enum {
     FINGERPRINT_MAX = 64,
     BACKEND_MAX = 63,
     REPLAYS_MAX = 16,         // groups that may be lost under one sequence
-    KILLS_MAX = 2,            // of them, those that died of it: then it is not run again
+    KILLS_MAX = 2,            // of them, those that it is blamed for: then it is not run again
     SAID_BYTES_MAX = 4 << 20, // of an answer that may have to go on elsewhere
     CALL_BUCKETS = 1024,
     DRAINS_MAX = 16, // drains that somebody waits for
@@ -50,9 +50,9 @@ typedef struct sequence {
     int limit;       // most tokens of the answer
     int prompt_told; // prompt tokens whose logprobs the client has
     int replays;     // groups lost under it
-    int kills;       // of them, those that died in a step in which it alone was new
-    bool suspected;  // it was new in the step that its group died of: it begins alone
-    bool proven;     // RUNNING: a token was sampled in this group
+    int kills;       // of them, those that it is blamed for (blame.h), since it was cleared
+    int cleared_at;  // positions to be computed in a group before it is cleared there
+    bool suspected;  // it runs alone until then
     detokenizer text;
 
     // RUNNING. Positions: [0, computed) are in the KV store for sure, [computed, planned) are in
@@ -61,6 +61,7 @@ typedef struct sequence {
     int slot;
     uint64_t opened; // number of this opening: plans under way are matched by it
     int planned, computed, pending;
+    int began;       // tokens that were known when it was opened: the others were sampled here
     int32_t *blocks; // (block_count), the slot's table in the group
     int block_count;
     int blocks_told; // of them, in plans that were sent
@@ -195,7 +196,7 @@ typedef struct group {
     int table_room;
     sequence **slots; // (max_seqs); NULL: free, or to be closed
     sequence_list running;
-    sequence *suspect;             // running alone until it is proven; NULL: none
+    sequence *suspect;             // running alone until it is cleared; NULL: none
     int32_t *free_slots, *closing; // stacks (max_seqs): to open; to be closed by the next plan
     int free_count, closing_count;
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "coordinator/core/admission.h"
+#include "coordinator/core/blame.h"
 #include "coordinator/core/detokenizer.h"
 #include "coordinator/core/effects.h"
 #include "coordinator/core/failover.h"
@@ -18,9 +19,9 @@ static const char *planted = "";
 static unsigned calls;
 
 bool canary_set(const char *name) {
-    static const char *const names[] = {"leak",     "stale",  "text",    "early",
-                                        "endless",  "epoch",  "private", "double",
-                                        "unbooked", "greedy", "stuck"};
+    static const char *const names[] = {"leak",  "stale",   "text",   "early",    "endless",
+                                        "epoch", "private", "double", "unbooked", "greedy",
+                                        "stuck", "blind",   "unjust"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i], name) == 0) planted = names[i];
     return *planted != '\0';
@@ -121,4 +122,13 @@ void __wrap_failover_note(core *c, request *r);
 void __wrap_failover_note(core *c, request *r) {
     if (strikes("stuck", 20)) return;
     __real_failover_note(c, r);
+}
+
+void __real_blame_death(group *g);
+void __wrap_blame_death(group *g);
+void __wrap_blame_death(group *g) {
+    if (strikes("blind", 1)) return;
+    __real_blame_death(g);
+    if (strikes("unjust", 1)) // each is blamed, not only the one that is sure
+        for (sequence *s = g->running.first; s; s = s->next) s->kills += s->suspected;
 }

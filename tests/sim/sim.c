@@ -9,9 +9,10 @@
 //
 // Clients ask, leave and run out of time; groups load, answer, die, hang, fall silent, are cut off,
 // answer nonsense and come back; upstreams refuse, stall, break off; the coordinator stands still.
-// After every event the core's books are gone through; every piece is compared with the answer that
-// the request must get. Then the weather turns calm: everything that lives must end with a full
-// answer, all blocks must be free again and every call be in the books.
+// Some runs have no faults at all, some have requests that kill what computes them and nothing
+// else. After every event the core's books are gone through; every piece is compared with the
+// answer that the request must get. Then the weather turns calm: everything that lives must end
+// with a full answer, all blocks must be free again and every call be in the books.
 #include <inttypes.h>
 #include <string.h>
 
@@ -70,6 +71,9 @@ static void print_sums(const sim_sums *s) {
     printf("%" PRIu64 " calls, %" PRIu64 " with a fault, %" PRIu64
            " with a partial answer, %" PRIu64 " cancelled\n",
            s->calls.calls, s->calls.faults, s->calls.continued, s->calls.cancelled);
+    printf("%" PRIu64 " requests quarantined, %" PRIu64
+           " of them for nothing but two plugs that were pulled\n",
+           s->blames.quarantined, s->blames.unlucky);
 }
 
 int main(int argc, char **argv) {

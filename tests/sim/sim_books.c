@@ -4,6 +4,7 @@
 
 #include "coordinator/core/failover.h"
 #include "coordinator/core/lane.h"
+#include "coordinator/core/request.h"
 #include "coordinator/core/state.h"
 #include "tests/sim/sim_check.h"
 
@@ -147,4 +148,10 @@ void sim_books_check(const core *c, const sim_scope *scope) {
         check_slots(g);
         if (g->blocks && within(scope, g)) check_blocks(g);
     }
+}
+
+bool sim_books_runs(const core *c, uint64_t id, uint64_t epoch) {
+    const request *r = request_find(c, id);
+    const sequence *s = r ? &r->sequences[0] : NULL;
+    return s && s->state == SEQUENCE_RUNNING && s->group->epoch == epoch;
 }

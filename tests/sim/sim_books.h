@@ -13,4 +13,7 @@ typedef struct sim_scope { // whose blocks may have moved
 
 void sim_books_check(const core *c, const sim_scope *scope);
 
+// The request's first answer runs in the group of this epoch.
+bool sim_books_runs(const core *c, uint64_t id, uint64_t epoch);
+
 #endif

@@ -13,8 +13,7 @@
 enum {
     ALIVE_MAX = 4096,
     PROMPTS = 5,
-    KILLS_MAX =
-        6, // groups that one request may take with it: among others, alone, alone; and bad luck
+    KILLS_MAX = 4, // groups that one request may take with it: among others, twice, then alone
 };
 
 typedef struct heard {
@@ -45,6 +44,7 @@ struct sim_clients {
     const sim_site *site;
     asked *alive[ALIVE_MAX];
     int count;
+    sim_blames blames;
     int32_t prompts[PROMPTS][SIM_CONTEXT]; // beginnings that many requests share
 };
 
@@ -120,7 +120,7 @@ static void make_sampling(sim_clients *c, core_request *r, bool calm) {
     r->sampling.logprobs = one_in(c, 5) ? 2 : -1;
     r->prompt_logprobs = one_in(c, 20);
     r->n = one_in(c, 5) ? 1 + below(c, SIM_N_MAX) : 1;
-    if (!calm && !c->site->timid && one_in(c, 80)) {
+    if (!calm && c->site->mood != SIM_TIMID && one_in(c, c->site->mood == SIM_POISONED ? 12 : 60)) {
         r->sampling.seed = SIM_POISON + r->id;
         r->n = 1;
     }
@@ -394,18 +394,37 @@ void sim_clients_hear_end(sim_clients *c, core_request *request, const answer_en
     arena_destroy(request->memory);
 }
 
+uint64_t sim_clients_killer(uint64_t seed) {
+    return seed - SIM_POISON;
+}
+
 void sim_clients_killed(sim_clients *c, uint64_t seed) {
-    asked *a = look(c, seed - SIM_POISON, NULL);
+    asked *a = look(c, sim_clients_killer(seed), NULL);
     if (!a) return;
     a->kills++;
     SIM_CHECK(a->kills <= KILLS_MAX, "request %llu kills group after group: %d so far",
               (unsigned long long)a->request->id, a->kills);
 }
 
-void sim_clients_quarantined(sim_clients *c, const char *public_id) {
-    for (int i = 0; i < c->count; i++)
-        if (strcmp(c->alive[i]->request->public_id, public_id) == 0)
-            c->alive[i]->quarantined = true;
+// An innocent request may have been alone, twice, when a plug was pulled; never when a group died
+// of another.
+void sim_clients_quarantined(sim_clients *c, const char *public_id, bool killed) {
+    for (int i = 0; i < c->count; i++) {
+        asked *a = c->alive[i];
+        if (strcmp(a->request->public_id, public_id) != 0) continue;
+        bool innocent = a->request->sampling.seed < SIM_POISON;
+        SIM_CHECK(!innocent || (!killed && c->site->mood == SIM_ROUGH),
+                  "request %llu kills nothing, and is quarantined",
+                  (unsigned long long)a->request->id);
+        a->quarantined = true;
+        c->blames.quarantined++;
+        c->blames.unlucky += innocent;
+    }
+}
+
+void sim_clients_add(const sim_clients *c, sim_blames *sum) {
+    sum->quarantined += c->blames.quarantined;
+    sum->unlucky += c->blames.unlucky;
 }
 
 // What was to be served here leaves only when nobody could, or when it has waited for too long.

@@ -14,9 +14,16 @@ enum { SIM_N_MAX = 4, SIM_CLIENTS = 6, SIM_MODELS_MAX = 3 };
 
 typedef struct sim_clients sim_clients;
 
+// What goes wrong in a run.
+typedef enum sim_mood {
+    SIM_ROUGH,    // anything
+    SIM_TIMID,    // nothing
+    SIM_POISONED, // groups die of requests, and of nothing else
+} sim_mood;
+
 // What there is to ask for.
 typedef struct sim_site {
-    bool timid; // nothing goes wrong
+    sim_mood mood;
     int model_count;
     const char *models[SIM_MODELS_MAX];
     int versions[SIM_MODELS_MAX];       // of the files that its groups serve, or served last
@@ -46,11 +53,18 @@ void sim_clients_hear_piece(sim_clients *c, uint64_t id, const answer_piece *pie
 void sim_clients_hear_end(sim_clients *c, core_request *request, const answer_end *end,
                           int64_t now_ns, const sim_weather *weather);
 
-// A group died of the request whose sampling has this seed; 0 < seed < SIM_POISON: of none.
+// A group died of the request whose sampling has this seed; those below SIM_POISON kill nothing.
 enum { SIM_POISON = 1 << 20 };
 void sim_clients_killed(sim_clients *c, uint64_t seed);
-// CORE_NOTICE that the request with this public id is not tried again.
-void sim_clients_quarantined(sim_clients *c, const char *public_id);
+uint64_t sim_clients_killer(uint64_t seed); // its id
+// CORE_NOTICE that the request with this public id is not tried again; `killed`: the group that was
+// lost just now died of a request, whichever that was.
+void sim_clients_quarantined(sim_clients *c, const char *public_id, bool killed);
+
+typedef struct sim_blames {
+    uint64_t quarantined, unlucky; // unlucky: of them, those that kill nothing
+} sim_blames;
+void sim_clients_add(const sim_clients *c, sim_blames *sum);
 
 // Upstreams. A request may be gone already when its call is over.
 void sim_clients_called(sim_clients *c, const core_effect *e, const struct sim_traffic *traffic,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tests/sim/sim_check.h"
+#include "tests/sim/sim_clients.h"
 #include "tests/sim/sim_model.h"
 
 enum { TABLE_MAX = 256 };
@@ -116,6 +117,37 @@ static bool run_rows(sim_group *g, const seq_rows *r, arena *memory, seq_result 
     s->last = out->token;
     s->answer_hash = sim_answer_hash(s->answer_hash, out->token);
     return true;
+}
+
+static const open_seq *opening(const step_plan *plan, int slot) {
+    for (int i = 0; i < plan->open_count; i++)
+        if (plan->open[i].slot == slot) return &plan->open[i];
+    return NULL;
+}
+
+static bool kills(uint64_t seed, int prompt_tokens, const seq_rows *r, bool opens) {
+    if (seed < SIM_POISON) return false;
+    int rows = r->token_count ? r->token_count : 1, at = prompt_tokens + (int)(seed / 3 % 9);
+    bool reaches = r->position + rows > at;
+    switch (seed % 3) {
+    case 0:
+        return opens;
+    case 1:
+        return reaches;
+    default:
+        return reaches && rows == 1;
+    }
+}
+
+uint64_t sim_group_killer(const sim_group *g, const step_plan *plan) {
+    for (int i = 0; i < plan->rows_count; i++) {
+        const seq_rows *r = &plan->rows[i];
+        const open_seq *o = opening(plan, r->slot);
+        const slot *s = &g->slots[r->slot];
+        uint64_t seed = o ? o->sampling.seed : s->sampling.seed;
+        if (kills(seed, o ? o->prompt_tokens : s->prompt_tokens, r, o != NULL)) return seed;
+    }
+    return 0;
 }
 
 void sim_group_step(sim_group *g, const step_plan *plan, step_result *result) {

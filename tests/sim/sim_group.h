@@ -13,6 +13,11 @@ typedef struct sim_group sim_group;
 sim_group *sim_group_create(const cluster_limits *limits, int kv_blocks, uint64_t salt);
 void sim_group_destroy(sim_group *g); // NULL is allowed
 
+// The seed of a request that kills the group in this step, as such a one does again wherever it
+// runs: as it is opened, or at a later position, there in any step or only in one that computes it
+// alone. 0: none does.
+uint64_t sim_group_killer(const sim_group *g, const step_plan *plan);
+
 // Runs one step; result->memory is the caller's.
 void sim_group_step(sim_group *g, const step_plan *plan, step_result *result);
 

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "tests/sim/sim_books.h"
 #include "tests/sim/sim_model.h"
 #include "tests/sim/sim_world.h"
 
@@ -50,7 +51,8 @@ static void stop(world *w, place *p) {
     p->epoch = 0;
     p->ready = p->hangs = p->dead = false;
     p->slow_ms = 0;
-    if (!w->quiet && !w->timid && sim_below(&p->random, 12) == 0) p->version++; // new files
+    if (!w->quiet && w->mood == SIM_ROUGH && sim_below(&p->random, 12) == 0)
+        p->version++; // new files
     later(w, p, sim_later(&p->random, 20, 600), SIM_REGISTER);
 }
 
@@ -133,16 +135,18 @@ void sim_places_reply(world *w, core_effect *e) {
     p->begun = p->may_lose = 0;
     if (p->cut_until_ns > sim_here->now_ns) p->may_lose = 1u << LOSS_SILENT | 1u << LOSS_OVERDUE;
     p->lost_told = false;
+    p->killer = 0;
     p->arrived_ns = 0; // what an older stream still carries holds this one up no more
     later(w, p, sim_here->now_ns + BEAT_MS / 2 * CLOCK_MS, SIM_BEAT);
     later(w, p, sim_later(&p->random, 5, 150), SIM_LOADED);
-    if (!w->timid && !w->quiet) later(w, p, sim_later(&p->random, 50, 1500), SIM_FAULT);
+    if (w->mood == SIM_ROUGH && !w->quiet) later(w, p, sim_later(&p->random, 50, 1500), SIM_FAULT);
 }
 
 void sim_places_bye(world *w, const core_effect *e) {
     place *p = place_of(w, e->epoch);
     SIM_CHECK(p, "a group is closed twice");
-    SIM_CHECK(!w->timid || w->weather.shutting_down, "a group without a fault is closed");
+    SIM_CHECK(w->mood != SIM_TIMID || w->weather.shutting_down,
+              "a group without a fault is closed");
     int ghost = ghost_of(p, e->epoch);
     if (ghost >= 0)
         p->ghosts[ghost] = p->ghosts[--p->ghost_count];
@@ -153,6 +157,7 @@ void sim_places_bye(world *w, const core_effect *e) {
 // What an operator hears is what happened, and of the rank that it happened to.
 void sim_places_notice(world *w, const core_notice *n) {
     place *p = place_of(w, n->epoch);
+    if (n->kind == NOTICE_GROUP_LOST) w->killed = p && p->epoch == n->epoch && p->killer;
     if (!p || p->epoch != n->epoch) return; // a ghost is lost for any reason
     if (n->kind == NOTICE_GROUP_DRAINED) p->lost_told = true;
     if (n->kind != NOTICE_GROUP_LOST) return;
@@ -227,7 +232,7 @@ static void do_beat(world *w, place *p, uint64_t epoch) {
 }
 
 static void spoil(world *w, place *p, step_result *r) {
-    if (w->quiet || w->timid || r->seq_count == 0 || sim_below(&p->random, 150)) return;
+    if (w->quiet || w->mood != SIM_ROUGH || r->seq_count == 0 || sim_below(&p->random, 150)) return;
     int source = SIM_SOURCE_RESULT + number_of(w, p);
     int what = sim_below(&p->random, 4);
     seq_result *s = &r->seqs[sim_below(&p->random, r->seq_count)];
@@ -265,15 +270,11 @@ static void die(world *w, place *p) {
     say(w, p, &e);
 }
 
-// Some requests take the group with them that begins with them.
+// Some requests take the group with them that computes them.
 static bool dies_of(world *w, place *p, const step_plan *plan) {
-    for (int i = 0; i < plan->open_count; i++) {
-        if (plan->open[i].sampling.seed < SIM_POISON) continue;
-        sim_clients_killed(w->clients, plan->open[i].sampling.seed);
-        die(w, p);
-        return true;
-    }
-    return false;
+    p->killer = sim_group_killer(p->group, plan);
+    if (p->killer) die(w, p);
+    return p->killer != 0;
 }
 
 static void do_step(world *w, place *p) {
@@ -292,6 +293,10 @@ static void do_step(world *w, place *p) {
 static void do_said(world *w, place *p, const sim_item *item) {
     core_event *e = item->data;
     bool stale = p->epoch != item->epoch;
+    // Only a death that the core sees while the request runs can teach it anything.
+    if (!stale && p->killer && e->kind == CORE_GROUP_CLOSED &&
+        sim_books_runs(w->core, sim_clients_killer(p->killer), p->epoch))
+        sim_clients_killed(w->clients, p->killer);
     if (!stale || sim_below(&p->random, 2)) sim_handle(w, e);
     core_event_free(e);
     free(e);

@@ -31,6 +31,7 @@ typedef struct place {
     uint64_t begun;                  // steps entered
     uint32_t may_lose;               // bits of loss_reason: what may be said of its end
     bool lost_told;                  // and was
+    uint64_t killer;                 // seed of the request that it died of; 0: of none
     int slow_ms;                     // more per step
     int64_t cut_until_ns;            // the link carries nothing until then
     int64_t arrived_ns;              // of the last message from here: a stream keeps its order

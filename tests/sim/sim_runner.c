@@ -71,6 +71,8 @@ static void add(sim_sums *sum, const sim_sums *more) {
     sum->calls.faults += more->calls.faults;
     sum->calls.continued += more->calls.continued;
     sum->calls.cancelled += more->calls.cancelled;
+    sum->blames.quarantined += more->blames.quarantined;
+    sum->blames.unlucky += more->blames.unlucky;
 }
 
 // ---- shrinking ----

@@ -138,7 +138,7 @@ void sim_upstreams_call(world *w, const core_effect *e) {
     snprintf(c->client, sizeof c->client, "%s", e->call.request->client);
     target *t = &u->targets[c->upstream];
     int number = t->calls++;
-    bool fault = !w->timid && !w->quiet && sim_below(&t->random, 2);
+    bool fault = w->mood != SIM_TIMID && !w->quiet && sim_below(&t->random, 2);
     fault = fault && sim_fault(SIM_SOURCE_UPSTREAM + c->upstream, number);
     sim_script_draw(&c->script, &t->random, &u->policies[c->upstream], c->upstream, e, fault);
     t->open++;

@@ -52,7 +52,7 @@ static void carry_out(world *w, core_effect *e) {
         sim_places_notice(w, &e->notice);
         sim_upstreams_notice(w, &e->notice);
         if (e->notice.kind == NOTICE_REQUEST_POISON)
-            sim_clients_quarantined(w->clients, e->notice.text);
+            sim_clients_quarantined(w->clients, e->notice.text, w->killed);
         break;
     case CORE_DRAIN_REPLY:
         SIM_CHECK(e->drained.reply == &w->drains && w->drains-- > 0, "a drain is answered twice");
@@ -196,9 +196,11 @@ static void draw_site(world *w, uint64_t seed) {
 
 static void build(world *w, uint64_t seed) {
     *w = (world){.random = rng_make(seed), .effects = core_effects_create()};
-    w->timid = w->site.timid = sim_below(&w->random, 6) == 0;
+    int mood = sim_below(&w->random, 12);
+    w->mood = w->site.mood = mood < 2 ? SIM_TIMID : mood < 4 ? SIM_POISONED : SIM_ROUGH;
     w->pause_ms = 4 << sim_below(&w->random, 4);
-    w->upstreams = sim_upstreams_create(seed ^ UINT64_C(1) << 50, w->timid, &w->site.upstreams);
+    w->upstreams =
+        sim_upstreams_create(seed ^ UINT64_C(1) << 50, w->mood == SIM_TIMID, &w->site.upstreams);
     w->options = draw_options(w);
     w->core = core_create(&w->options);
     w->places.config = (model_config){.layers = 2,
@@ -212,7 +214,7 @@ static void build(world *w, uint64_t seed) {
     draw_site(w, seed);
     w->clients = sim_clients_create(seed + 1, &w->site);
     plan(w, sim_later(&w->random, 2, 30), SIM_ASK);
-    if (!w->timid) plan(w, sim_later(&w->random, 10, 2000), SIM_STALL);
+    if (w->mood == SIM_ROUGH) plan(w, sim_later(&w->random, 10, 2000), SIM_STALL);
 }
 
 // Instead of calm: the coordinator is told to end.
@@ -255,7 +257,8 @@ static void add_counters(core_counters *sum, const world *w) {
         SIM_CHECK(view.groups[i].kv_blocks_used == 0, "blocks are left");
     for (int i = 0; i < view.upstream_count; i++)
         SIM_CHECK(view.upstreams[i].calls_open == 0, "calls are left");
-    SIM_CHECK(!w->timid || view.counters.groups_lost == 0, "a group without a fault was lost");
+    SIM_CHECK(w->mood != SIM_TIMID || view.counters.groups_lost == 0,
+              "a group without a fault was lost");
     sum->requests += view.counters.requests;
     sum->ended_ok += view.counters.ended_ok;
     sum->cached_tokens += view.counters.cached_tokens;
@@ -297,6 +300,7 @@ void sim_world_run(uint64_t seed, uint64_t events, sim_sums *sums) {
     if (!abrupt) turn_calm(&w);
     if (!abrupt) add_counters(&sums->core, &w);
     sim_upstreams_add(w.upstreams, &sums->calls);
+    sim_clients_add(w.clients, &sums->blames);
     sums->events += sim_here->event;
     tear_down(&w);
 }

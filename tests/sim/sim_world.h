@@ -24,11 +24,12 @@ typedef struct world {
     sim_site site;
     sim_weather weather;
     sim_traffic traffic;
-    bool timid;   // no faults at all in this run
+    sim_mood mood;
     bool quiet;   // no new requests and no new faults
     int pause_ms; // between two requests
     int stalls;
     int64_t lost_ns; // when the last group was closed
+    bool killed;     // the last that was lost: by a request
     int busy_timers; // in a row, without time in between
     int drains;      // without a reply so far
 } world;
@@ -45,6 +46,7 @@ typedef struct sim_sums {
     uint64_t events;
     core_counters core;
     sim_call_counts calls;
+    sim_blames blames;
 } sim_sums;
 
 // A whole run. Returns when nothing is left; a violation ends the process.

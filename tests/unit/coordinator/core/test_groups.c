@@ -226,6 +226,85 @@ static void test_a_token_clears_it(void **state) {
     assert_int_equal(b->ended.code, STATUS_OK);
 }
 
+// The slot of the sequence whose prompt begins with this token, if the plan begins it.
+static int slot_of(const step_plan *p, int first, int otherwise) {
+    for (int i = 0; i < p->rows_count; i++) {
+        const seq_rows *r = &p->rows[i];
+        if (r->position == 0 && r->token_count && r->tokens[0] == first) return r->slot;
+    }
+    return otherwise;
+}
+
+static bool computes(const step_plan *p, int slot, int from) {
+    for (int i = 0; i < p->rows_count; i++)
+        if (p->rows[i].slot == slot && p->rows[i].token_count <= 1 && p->rows[i].position >= from)
+            return true;
+    return false;
+}
+
+// The one whose prompt begins with `first` is harmless as a prompt, however long, and kills when
+// a step computes one row of it at `from` or later. The groups that it took with it, 16 at most.
+static int let_it_kill(bench *b, int first, int from) {
+    int killed = 0;
+    while (killed < 16 && !b->poison[0]) {
+        uint64_t epoch = open_group(b, false);
+        bool dies = false;
+        for (int slot = -1; !dies && plans_of(b, epoch) > 0;) {
+            const step_plan *p = &b->plans[plan_of(b, epoch)];
+            slot = slot_of(p, first, slot);
+            dies = computes(p, slot, from);
+            if (!dies) answer_plan(b, plan_of(b, epoch));
+        }
+        if (!dies) break;
+        killed++;
+        lose(b, epoch);
+    }
+    return killed;
+}
+
+static void test_who_kills_later_is_quarantined(void **state) {
+    bench *b = *state;
+    lose(b, open_group(b, false)); // the model is known
+    ask_for(b, 20, 3, 9); // a bystander that ends before the killer strikes, another that does not
+    ask_for(b, 50, 3, 40);
+    uint64_t killer = ask_for(b, 0, 3, 40);
+    assert_int_equal(let_it_kill(b, 0, 13), 4); // with others, again, alone, alone
+    char id[16];
+    snprintf(id, sizeof id, "r%d", (int)killer);
+    assert_string_equal(b->poison, id);
+    assert_says(&b->ended, STATUS_INTERNAL, "not tried again");
+    open_group(b, false);
+    finish_all(b);
+    assert_int_equal(b->ends, 3);
+    assert_int_equal(b->ended.code, STATUS_OK);
+}
+
+// Nobody is suspected of the first death, as all had sampled there; the next time each of them that
+// has not got past its place yet is, and runs alone: also its answer, one token at a time.
+static void test_a_suspect_answers_alone_until_it_is_cleared(void **state) {
+    bench *b = *state;
+    uint64_t one = open_group(b, false);
+    ask_for(b, 0, 3, 30);
+    ask_for(b, 20, 3, 30);
+    for (int i = 0; i < 4; i++) answer(b);
+    lose(b, one);
+    uint64_t two = open_group(b, false);
+    assert_int_equal(plans_of(b, two), 2); // together
+    answer(b);
+    lose(b, two); // both under way
+    uint64_t three = open_group(b, false);
+    int alone = 0;
+    for (; plans_of(b, three) == 1; alone++) {
+        assert_int_equal(b->plans[plan_of(b, three)].rows_count, 1);
+        answer_plan(b, plan_of(b, three));
+    }
+    assert_true(alone > 8); // two prompts, and some tokens each
+    assert_int_equal(b->ends, 0);
+    finish_all(b);
+    assert_int_equal(b->ends, 2);
+    assert_int_equal(b->ended.code, STATUS_OK);
+}
+
 static void test_silence_blames_nobody(void **state) {
     bench *b = *state;
     for (int i = 0; i < 5; i++) {
@@ -308,6 +387,8 @@ int main(void) {
         CASE(test_who_kills_alone_kills_twice),
         CASE(test_bystanders_are_not_blamed),
         CASE(test_a_token_clears_it),
+        CASE(test_who_kills_later_is_quarantined),
+        CASE(test_a_suspect_answers_alone_until_it_is_cleared),
         CASE(test_silence_blames_nobody),
         CASE(test_wrong_numbers),
         CASE(test_codes_become_reasons),
