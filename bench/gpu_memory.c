@@ -93,6 +93,7 @@ static void fill_block(gpu *g, dtype type, uint8_t *p) {
     case DTYPE_I8:
         break;
     case DTYPE_I4:
+    case DTYPE_I4_32:
         memcpy(p, &half, 2);
         p[2] = 8, p[3] = 0;
         break;

@@ -11,9 +11,10 @@ static const struct {
     [DTYPE_BF16] = {"BF16", 1, 2},         [DTYPE_Q8_0] = {"Q8_0", 32, 34},
     [DTYPE_Q4_0] = {"Q4_0", 32, 18},       [DTYPE_Q4_1] = {"Q4_1", 32, 20},
     [DTYPE_Q5_0] = {"Q5_0", 32, 22},       [DTYPE_Q4_K] = {"Q4_K", 256, 144},
-    [DTYPE_Q6_K] = {"Q6_K", 256, 210},     [DTYPE_F8_E4M3] = {"F8_E4M3", 1, 1},
+    [DTYPE_Q6_K] = {"Q6_K", 256, 210},     [DTYPE_I4] = {"I4", 128, 68},
+    [DTYPE_I4_32] = {"I4_32", 32, 20},     [DTYPE_F8_E4M3] = {"F8_E4M3", 1, 1},
     [DTYPE_F8_BLOCK] = {"F8_BLOCK", 1, 1}, [DTYPE_I8] = {"I8", 1, 1},
-    [DTYPE_I4] = {"I4", 128, 68},
+    [DTYPE_I32] = {"I32", 1, 4},           [DTYPE_I64] = {"I64", 1, 8},
 };
 
 const char *dtype_name(dtype type) {
@@ -168,12 +169,28 @@ static void q6_k_block(const uint8_t *block, float *out) {
     }
 }
 
-static void i4_block(const uint8_t *block, float *out) {
+// I4 and I4_32: one head, then runs of 32 values.
+static void i4_block(const uint8_t *block, int runs, float *out) {
     float d = dtype_f16_to_f32(load_u16(block));
-    for (int i = 0; i < 128; i++) {
-        int nibble = block[4 + i / 2] >> (4 * (i % 2)) & 15;
-        out[i] = d * (float)(nibble - block[2]);
-    }
+    int zero = block[2];
+    const uint8_t *q = block + 4;
+    for (int run = 0; run < runs; run++, q += 16, out += 32)
+        for (int i = 0; i < 16; i++) {
+            out[i] = d * (float)((q[i] & 15) - zero);
+            out[i + 16] = d * (float)((q[i] >> 4) - zero);
+        }
+}
+
+static int64_t load_i64(const uint8_t *p) {
+    int64_t value;
+    memcpy(&value, p, sizeof value);
+    return value;
+}
+
+static int32_t load_i32(const uint8_t *p) {
+    int32_t value;
+    memcpy(&value, p, sizeof value);
+    return value;
 }
 
 void dtype_to_f32(dtype type, const void *data, size_t values, float *out) {
@@ -215,7 +232,16 @@ void dtype_to_f32(dtype type, const void *data, size_t values, float *out) {
         for (size_t i = 0; i < values; i++) out[i] = (float)(int8_t)bytes[i];
         return;
     case DTYPE_I4:
-        for (size_t i = 0; i < values / 128; i++) i4_block(bytes + 68 * i, out + 128 * i);
+        for (size_t i = 0; i < values / 128; i++) i4_block(bytes + 68 * i, 4, out + 128 * i);
+        return;
+    case DTYPE_I4_32:
+        for (size_t i = 0; i < values / 32; i++) i4_block(bytes + 20 * i, 1, out + 32 * i);
+        return;
+    case DTYPE_I32:
+        for (size_t i = 0; i < values; i++) out[i] = (float)load_i32(bytes + 4 * i);
+        return;
+    case DTYPE_I64:
+        for (size_t i = 0; i < values; i++) out[i] = (float)load_i64(bytes + 8 * i);
         return;
     case DTYPE_ALL:
         break;

@@ -20,16 +20,20 @@
 //     = i / 128 and r = i % 128, the low bits are in l[64n + r % 64], low nibble for r < 64; the
 //     high bits in h[32n + r % 32] >> 2 * (r / 32).
 //
-// Beyond what files hold and every backend computes with (up to DTYPE_COUNT) there are types that
-// weights are turned into, or come in, for a GPU:
+// What the 4-bit folders of Hugging Face (GPTQ, AWQ, compressed-tensors) are brought to, exactly:
+//   I4_32  20 bytes for 32 values: f16 d; uint8 z; uint8 0; uint8 q[16]   x = d * (nibble - z)
+//     nibbles as in Q4_0; z <= 16.
+//   I4     68 bytes for 128 values: f16 d; uint8 z; uint8 0; uint8 q[64]  x = d * (nibble - z)
+//     four runs of 32 values, each in 16 bytes as in Q4_0.
+//
+// Beyond what every backend computes with (up to DTYPE_COUNT) there are types that weights are
+// turned into, or come in, for a GPU:
 //   F8_E4M3 one byte: sign, 4 bits of exponent (bias 7), 3 of mantissa; up to 448, no infinity,
 //     0x7f and 0xff are NaN (Micikevicius et al. 2022). I8 one signed byte. Both with a scale for
 //     each row, which is kept beside them.
 //   F8_BLOCK the same numbers as F8_E4M3 with a scale for each DTYPE_SCALE_COLS columns of a row:
 //     what FP8 with scales for blocks of 128 x 128 is brought to.
-//   I4 68 bytes for 128 values: f16 d; uint8 z; uint8 0; uint8 q[64]   x = d * (nibble - z)
-//     value i is the low nibble of q[i / 2] for even i, else the high one; z <= 16. What AWQ and
-//     GPTQ with groups of 128 are brought to.
+// and I32 and I64, which files pack other numbers into, and nobody computes with.
 #ifndef OCTANT_BASE_DTYPE_H
 #define OCTANT_BASE_DTYPE_H
 
@@ -46,11 +50,15 @@ typedef enum dtype {
     DTYPE_Q5_0,
     DTYPE_Q4_K,
     DTYPE_Q6_K,
+    DTYPE_GGUF_COUNT, // the types above: what Octant reads of GGUF files
+    DTYPE_I4 = DTYPE_GGUF_COUNT,
+    DTYPE_I4_32,
     DTYPE_COUNT,                 // the types above: every backend takes them
     DTYPE_F8_E4M3 = DTYPE_COUNT, // device types
     DTYPE_F8_BLOCK,
     DTYPE_I8,
-    DTYPE_I4,
+    DTYPE_I32,
+    DTYPE_I64,
     DTYPE_ALL
 } dtype;
 

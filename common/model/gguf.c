@@ -213,14 +213,14 @@ static status tensor_type(const gguf_tensor *t, uint32_t number, dtype *out) {
     const char *name =
         number < sizeof tensor_types / sizeof *tensor_types ? tensor_types[number] : NULL;
     if (!name) return tensor_error(t, "unknown tensor type", number);
-    for (int i = 0; i < DTYPE_COUNT; i++) {
+    for (int i = 0; i < DTYPE_GGUF_COUNT; i++) {
         if (strcmp(name, dtype_name((dtype)i)) == 0) {
             *out = (dtype)i;
             return status_ok();
         }
     }
     char readable[128] = "";
-    for (int i = 0; i < DTYPE_COUNT; i++) {
+    for (int i = 0; i < DTYPE_GGUF_COUNT; i++) {
         size_t used = strlen(readable);
         snprintf(readable + used, sizeof readable - used, "%s%s", i ? ", " : "",
                  dtype_name((dtype)i));

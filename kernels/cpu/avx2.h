@@ -72,6 +72,18 @@ void avx2_gemm_q8_0(const isa_tile *tile, int blocks, const uint8_t *group, floa
 void avx2_gemm_q4_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out);
 void avx2_gemm_q4_1(const isa_tile *tile, int blocks, const uint8_t *group, float *out);
 
+// zero_point_avx2.c
+void avx2_gemv_i4(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
+                  float *out);
+void avx2_gemv_i4_32(const uint8_t *const *rows, int blocks, size_t ahead, const isa_q8 *x,
+                     float *out);
+void avx2_gemv_sums_i4(const uint8_t *const *rows, int blocks, int segment, size_t ahead,
+                       const isa_q8 *x, double *sums);
+void avx2_gemv_sums_i4_32(const uint8_t *const *rows, int blocks, int segment, size_t ahead,
+                          const isa_q8 *x, double *sums);
+void avx2_unpack_i4(const uint8_t *row, int blocks, int index, const isa_tile *tile);
+void avx2_unpack_i4_32(const uint8_t *row, int blocks, int index, const isa_tile *tile);
+
 // float_avx2.c
 void avx2_gemv_f32(const uint8_t *const *rows, int cols, size_t ahead, const float *x, float *out);
 void avx2_gemv_f16(const uint8_t *const *rows, int cols, size_t ahead, const float *x, float *out);

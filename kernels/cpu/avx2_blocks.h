@@ -1,5 +1,5 @@
-// avx2_blocks: integer pieces that the products of plain blocks (quantised_avx2.c) and of K blocks
-// (kquants_avx2.c) share.
+// avx2_blocks: integer pieces that the products of plain blocks (quantised_avx2.c), of K blocks
+// (kquants_avx2.c) and of those with a zero point (zero_point_avx2.c) share.
 #ifndef OCTANT_KERNELS_CPU_AVX2_BLOCKS_H
 #define OCTANT_KERNELS_CPU_AVX2_BLOCKS_H
 
@@ -71,6 +71,19 @@ AVX2_INLINE __m256i fold16_rows(const __m256i *p) {
     __m256i sums = _mm256_add_epi16(_mm256_permute2x128_si256(a, b, 0x20),
                                     _mm256_permute2x128_si256(a, b, 0x31));
     return _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+}
+
+AVX2_INLINE __m256i nibbles(const uint8_t *packed) {
+    __m128i q = _mm_loadu_si128((const __m128i *)packed);
+    __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1);
+    return _mm256_and_si256(both, _mm256_set1_epi8(15));
+}
+
+// Dots of eight blocks of nibbles with one activation block, dot of row r in lane r.
+AVX2_INLINE __m256i dots_nibbles(const uint8_t *const *at, size_t offset, __m256i x) {
+    __m256i p[8];
+    for (int r = 0; r < 8; r++) p[r] = _mm256_maddubs_epi16(nibbles(at[r] + offset), x);
+    return fold16_rows(p);
 }
 
 // (4 rows, 8 tokens) to out (8 tokens, 4 rows).

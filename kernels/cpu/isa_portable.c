@@ -166,6 +166,28 @@ static void unpack_q6_k(const uint8_t *row, int blocks, int index, const isa_til
     }
 }
 
+// I4 and I4_32: nibble - z, signed as in Q8_0.
+static void unpack_zero_point(dtype type, const uint8_t *row, int blocks, int index,
+                              const isa_tile *tile) {
+    int runs = (int)dtype_block_values(type) / ISA_BLOCK;
+    for (int b = 0; b < blocks; b++) {
+        const uint8_t *head = row + (size_t)(b / runs) * dtype_block_bytes(type);
+        int at = b * ISA_TILE_ROWS + index;
+        uint8_t *q = tile->q + at * ISA_BLOCK;
+        tile->d[at] = load_f16(head);
+        split_nibbles(head + 4 + b % runs * 16, q);
+        for (int i = 0; i < ISA_BLOCK; i++) q[i] = (uint8_t)(q[i] - head[2]);
+    }
+}
+
+static void unpack_i4(const uint8_t *row, int blocks, int index, const isa_tile *tile) {
+    unpack_zero_point(DTYPE_I4, row, blocks, index, tile);
+}
+
+static void unpack_i4_32(const uint8_t *row, int blocks, int index, const isa_tile *tile) {
+    unpack_zero_point(DTYPE_I4_32, row, blocks, index, tile);
+}
+
 // dots[t] of one unpacked weight block with a group's block.
 static void group_dots(const uint8_t *w, bool is_signed, const int8_t *q, int32_t *dots) {
     memset(dots, 0, LANES * sizeof *dots);
@@ -378,13 +400,17 @@ static const isa table = {
                [DTYPE_Q4_1] = unpack_q4_1,
                [DTYPE_Q5_0] = unpack_q5_0,
                [DTYPE_Q4_K] = unpack_q4_k,
-               [DTYPE_Q6_K] = unpack_q6_k},
+               [DTYPE_Q6_K] = unpack_q6_k,
+               [DTYPE_I4] = unpack_i4,
+               [DTYPE_I4_32] = unpack_i4_32},
     .gemm_q8 = {[DTYPE_Q8_0] = gemm_q8_0,
                 [DTYPE_Q4_0] = gemm_q4_0,
                 [DTYPE_Q4_1] = gemm_q4_1,
                 [DTYPE_Q5_0] = gemm_q5_0,
                 [DTYPE_Q4_K] = gemm_q4_1,
-                [DTYPE_Q6_K] = gemm_q6_k},
+                [DTYPE_Q6_K] = gemm_q6_k,
+                [DTYPE_I4] = gemm_q8_0,
+                [DTYPE_I4_32] = gemm_q8_0},
     .gemv_float = {[DTYPE_F32] = gemv_f32, [DTYPE_F16] = gemv_f16, [DTYPE_BF16] = gemv_bf16},
     .widen = widen,
     .dots = dots,

@@ -46,19 +46,6 @@ void avx2_quantise(const float *x, int blocks, isa_q8 *out) {
     }
 }
 
-AVX2_INLINE __m256i nibbles(const uint8_t *packed) {
-    __m128i q = _mm_loadu_si128((const __m128i *)packed);
-    __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1);
-    return _mm256_and_si256(both, _mm256_set1_epi8(15));
-}
-
-// Dots of eight blocks of nibbles with one activation block, dot of row r in lane r.
-AVX2_INLINE __m256i dots_nibbles(const uint8_t *const *at, size_t offset, __m256i x) {
-    __m256i p[8];
-    for (int r = 0; r < 8; r++) p[r] = _mm256_maddubs_epi16(nibbles(at[r] + offset), x);
-    return fold16_rows(p);
-}
-
 // f with block b's products added.
 AVX2_INLINE __m256 add_q4_1(const uint8_t *const *at, int b, size_t ahead, const isa_q8 *x,
                             __m256 f) {

@@ -116,11 +116,12 @@ static matmul_plan make_plan(const matmul_call *c, int first, int count) {
 }
 
 static matmul_start *const starts[DTYPE_ALL] = {
-    [DTYPE_BF16] = matmul_start_bf16, [DTYPE_F8_E4M3] = matmul_start_f8_e4m3,
-    [DTYPE_I8] = matmul_start_i8,     [DTYPE_Q8_0] = matmul_start_q8_0,
-    [DTYPE_Q6_K] = matmul_start_q6_k, [DTYPE_Q4_0] = matmul_start_q4_0,
-    [DTYPE_Q4_1] = matmul_start_q4_1, [DTYPE_Q4_K] = matmul_start_q4_k,
-    [DTYPE_I4] = matmul_start_i4,     [DTYPE_F8_BLOCK] = matmul_start_f8_block,
+    [DTYPE_BF16] = matmul_start_bf16,   [DTYPE_F8_E4M3] = matmul_start_f8_e4m3,
+    [DTYPE_I8] = matmul_start_i8,       [DTYPE_Q8_0] = matmul_start_q8_0,
+    [DTYPE_Q6_K] = matmul_start_q6_k,   [DTYPE_Q4_0] = matmul_start_q4_0,
+    [DTYPE_Q4_1] = matmul_start_q4_1,   [DTYPE_Q4_K] = matmul_start_q4_k,
+    [DTYPE_I4] = matmul_start_i4,       [DTYPE_F8_BLOCK] = matmul_start_f8_block,
+    [DTYPE_I4_32] = matmul_start_i4_32,
 };
 
 // A split call has at most half of the multiprocessors in blocks, each of which writes each of the

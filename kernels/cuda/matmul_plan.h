@@ -42,7 +42,7 @@ typedef struct matmul_plan {
 typedef cudaError_t matmul_start(cudaStream_t stream, const matmul_plan *p);
 matmul_start matmul_start_w8a8; // F8_E4M3 with x_scales
 matmul_start matmul_start_bf16, matmul_start_f8_e4m3, matmul_start_f8_block, matmul_start_i8,
-    matmul_start_i4;
+    matmul_start_i4, matmul_start_i4_32;
 matmul_start matmul_start_q8_0, matmul_start_q6_k, matmul_start_q4_0, matmul_start_q4_1,
     matmul_start_q4_k;
 

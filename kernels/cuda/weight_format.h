@@ -269,6 +269,33 @@ struct i4 : nibbles {
     __device__ static void minimums(const regs &, int, float (&)[2]) {}
 };
 
+// A scale and a zero point for each 32 columns.
+struct i4_32 : nibbles {
+    static constexpr int RECORD = 8, RECORD_TILES = 1, FLUSH = 32;
+    static constexpr bool MINIMUM = false;
+    struct regs {
+        uint4 v;
+        uint2 record[2];
+    };
+    __device__ static regs load(const uint8_t *tile, const uint8_t *records, int lane) {
+        regs r;
+        r.v = load_values(tile, lane);
+        load_records(records, lane, r.record);
+        return r;
+    }
+    __device__ static uint32_t of_step(const uint2 &record, int k) {
+        return k < 2 ? record.x : record.y;
+    }
+    __device__ static void fragment(const regs &r, const uint8_t *, int, int k, uint32_t (&a)[4]) {
+        values_fragment(r.v, k, i4::bias(of_step(r.record[0], k)),
+                        i4::bias(of_step(r.record[1], k)), a);
+    }
+    __device__ static void scales(const regs &r, int k, float (&s)[2]) {
+        for (int i = 0; i < 2; i++) s[i] = f16_low(of_step(r.record[i], k));
+    }
+    __device__ static void minimums(const regs &, int, float (&)[2]) {}
+};
+
 // With an offset: Q4_1 and Q4_K.
 struct offset_nibbles : nibbles {
     static constexpr int RECORD = 8, RECORD_TILES = 1, FLUSH = 32;

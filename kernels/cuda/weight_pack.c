@@ -22,6 +22,7 @@ static layout layout_of(dtype type) {
     case DTYPE_Q4_0:
         return (layout){512, 4, 1};
     case DTYPE_Q4_1:
+    case DTYPE_I4_32:
     case DTYPE_Q4_K:
         return (layout){512, 8, 1};
     case DTYPE_I4:

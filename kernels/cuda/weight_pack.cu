@@ -78,7 +78,9 @@ __device__ int raw_integer(dtype type, const uint8_t *row, int col) {
     case DTYPE_Q6_K:
         return q6_k_value(row + col / 256 * 210, col % 256);
     case DTYPE_I4:
-        return row[col / 128 * 68 + 4 + col % 128 / 2] >> (4 * (col % 2)) & 15;
+        return halves_value(row + col / 128 * 68 + 4 + col % 128 / 32 * 16, col % 32);
+    case DTYPE_I4_32:
+        return halves_value(row + col / 32 * 20 + 4, col % 32);
     default: // F8_E4M3, I8
         return row[col];
     }
@@ -116,6 +118,7 @@ __device__ uint2 raw_record(const raw_rows &raw, const uint8_t *row, int col) {
     case DTYPE_Q5_0:
         b = row + col / 32 * 22;
         return make_uint2(byte2(b) | (second ? byte2(b + 22) << 16 : 0), 0);
+    case DTYPE_I4_32: // d and z where Q4_1 has d and m
     case DTYPE_Q4_1:
         b = row + col / 32 * 20;
         return make_uint2(byte2(b) | byte2(b + 2) << 16,
@@ -169,13 +172,19 @@ __device__ float raw_float(const raw_rows &raw, const uint8_t *row, int col) {
         return f16_at(b + 208) * (float)(int8_t)b[192 + col % 256 / 16] *
                (float)raw_integer(raw.type, row, col);
     case DTYPE_I4:
-        b = row + col / 128 * 68;
+    case DTYPE_I4_32:
+        b = raw.type == DTYPE_I4 ? row + col / 128 * 68 : row + col / 32 * 20;
         return f16_at(b) * (float)(raw_integer(raw.type, row, col) - b[2]);
     case DTYPE_I8:
         return (float)(int8_t)row[col];
     default: // F8_E4M3
         return e4m3x2_to_float2((uint16_t)row[col]).x;
     }
+}
+
+__host__ __device__ bool has_nibbles(dtype packed) {
+    return packed == DTYPE_Q4_0 || packed == DTYPE_Q4_1 || packed == DTYPE_Q4_K ||
+           packed == DTYPE_I4 || packed == DTYPE_I4_32;
 }
 
 __device__ bool is_plain(dtype type) {
@@ -318,6 +327,8 @@ __device__ float unpack_scaled(const weight_pack &w, int byte, int row, int col)
         return f16_at((const uint8_t *)r4 + 2 * half) * (float)(integer - 8);
     case DTYPE_I4:
         return f16_at((const uint8_t *)r4) * (float)(integer - (int)(*r4 >> 16));
+    case DTYPE_I4_32:
+        return f16_at(bytes + 4 * half) * (float)(integer - bytes[4 * half + 2]);
     case DTYPE_F8_BLOCK:
         return e4m3x2_to_float2((uint16_t)(byte & 0xff)).x * __uint_as_float(*r4);
     case DTYPE_Q4_1:
@@ -341,8 +352,7 @@ __device__ float unpack(const weight_pack &w, int row, int col) {
     size_t tile = (size_t)(row / TILE_ROWS) * (w.stride / TILE_COLS) + col / TILE_COLS;
     int lane = row % 8 * 4 + col % 8 / 2, high_row = row % TILE_ROWS / 8;
     int half = col % TILE_COLS / 32, step = col % 32 / 16, high_col = col % 16 / 8, odd = col % 2;
-    if (w.type == DTYPE_Q4_0 || w.type == DTYPE_Q4_1 || w.type == DTYPE_Q4_K ||
-        w.type == DTYPE_I4) {
+    if (has_nibbles(w.type)) {
         int nibble = 2 * step + high_col + 4 * odd;
         uint8_t byte = values[tile * 512 + lane * 16 + (2 * half + high_row) * 4 + nibble / 2];
         return unpack_scaled(w, byte >> (4 * (nibble % 2)) & 15, row, col);
@@ -387,12 +397,14 @@ unsigned blocks_for(size_t threads) {
 
 cudaError_t pack_scales(cudaStream_t stream, const raw_rows &raw, const float *raw_scales,
                         const plane &p, int row_tiles) {
-    int bytes = p.type == DTYPE_Q4_1 || p.type == DTYPE_Q4_K || p.type == DTYPE_Q6_K ? 8 : 4;
+    bool long_records = p.type == DTYPE_Q4_1 || p.type == DTYPE_I4_32 || p.type == DTYPE_Q4_K ||
+                        p.type == DTYPE_Q6_K;
     int tiles = p.type == DTYPE_I4 || p.type == DTYPE_F8_BLOCK ? 2 : 1;
     int groups = (p.col_tiles + tiles - 1) / tiles;
     if (p.type != DTYPE_F8_E4M3 && p.type != DTYPE_I8)
         return launch(pack_records, blocks_for((size_t)row_tiles * groups * TILE_ROWS), THREADS, 0,
-                      stream, raw, raw_scales, p, row_tiles, groups, tiles * TILE_COLS, bytes);
+                      stream, raw, raw_scales, p, row_tiles, groups, tiles * TILE_COLS,
+                      long_records ? 8 : 4);
     float largest = p.type == DTYPE_I8 ? 127.0f : 448.0f;
     return launch(scale_rows, blocks_for((size_t)row_tiles * TILE_ROWS * 32), THREADS, 0, stream,
                   raw, largest, raw_scales, p, row_tiles * TILE_ROWS);
@@ -426,9 +438,7 @@ cudaError_t weight_pack_rows(cudaStream_t stream, const void *data, size_t raw_s
     cudaError_t e =
         pack_scales(stream, raw, raw_scales, p, row_tiles); // first: values may be divided by them
     if (e != cudaSuccess) return e;
-    bool nibbles = out->type == DTYPE_Q4_0 || out->type == DTYPE_Q4_1 || out->type == DTYPE_Q4_K ||
-                   out->type == DTYPE_I4;
-    int pieces = nibbles ? 32 : 64;
+    int pieces = has_nibbles(out->type) ? 32 : 64;
     return launch(pack_tiles, blocks_for((size_t)row_tiles * p.col_tiles * pieces), THREADS, 0,
                   stream, raw, p, row_tiles, pieces);
 }

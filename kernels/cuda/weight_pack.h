@@ -15,14 +15,15 @@
 //   bytes 16l .. 16l + 15 of the half of
 //     512 that holds columns 0 to 31, and of the next. Word 2k + r of these is step k of the half,
 //     row g + 8r: its bytes are columns 2t, 2t + 8, 2t + 1, 2t + 9.
-//   4 bits (Q4_0, Q4_1, Q4_K, I4): 512 bytes, 16 for each lane. Word 2h + r is half h, row g + 8r;
-//   its nibbles 2k and 2k + 1
+//   4 bits (Q4_0, Q4_1, Q4_K, I4, I4_32): 512 bytes, 16 for each lane. Word 2h + r is half h, row g
+//   + 8r; its nibbles 2k and 2k + 1
 //     are step k's columns 2t and 2t + 8, the nibbles 4 above them 2t + 1 and 2t + 9.
 //
 // Behind the values lies a second plane: for each tile (I4, F8_BLOCK: each two tiles, 128 columns)
 // 16 records, one of each row.
 //   Q8_0, Q4_0  4 bytes: f16 d of columns 0-31, of 32-63.
 //   Q4_1        8 bytes: f16 d, m of columns 0-31; d, m of 32-63.
+//   I4_32       8 bytes: f16 d; uint8 z; 0 of columns 0-31; the same of 32-63.
 //   Q4_K        8 bytes: f16 d, m; uint8 scale, minimum of columns 0-31; of 32-63.
 //   Q6_K        8 bytes: f16 d; two bytes of 0; int8 scale of columns 0-15, 16-31, 32-47, 48-63.
 //   I4          4 bytes: f16 d; uint8 z; 0.

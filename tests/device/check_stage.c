@@ -18,6 +18,7 @@ static const shape shapes[] = {
     {DTYPE_Q8_0, 150, 96},   {DTYPE_Q4_0, 48, 64},     {DTYPE_Q4_1, 47, 128},
     {DTYPE_Q5_0, 16, 32},    {DTYPE_Q4_K, 70, 256},    {DTYPE_Q6_K, 35, 512},
     {DTYPE_F8_E4M3, 99, 80}, {DTYPE_F8_E4M3, 257, 64}, {DTYPE_F8_BLOCK, 99, 200},
+    {DTYPE_I4, 33, 256},     {DTYPE_I4_32, 50, 96},
 };
 
 // Bytes below 60 make finite numbers of every type.

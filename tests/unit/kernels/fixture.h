@@ -127,6 +127,7 @@ static inline void random_block(rng *r, dtype type, uint8_t *p) {
         for (size_t i = 0; i < dtype_block_bytes(type); i++) p[i] = (uint8_t)rng_next(r);
         bool nested = type == DTYPE_Q4_K || type == DTYPE_Q6_K; // scales of scales
         put_f16(type == DTYPE_Q6_K ? p + 208 : p, x * (nested ? 0.002f : 0.05f));
+        if (type == DTYPE_I4 || type == DTYPE_I4_32) p[2] %= 17, p[3] = 0;
         if (type == DTYPE_Q4_1) put_f16(p + 2, normal(r) * 0.3f);
         if (type == DTYPE_Q4_K) put_f16(p + 2, fabsf(normal(r)) * 0.01f);
     }

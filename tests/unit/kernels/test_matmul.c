@@ -99,9 +99,9 @@ static void test_several(void **state) {
 // Activations that 8 bits do not hold: the error stays that of one rounding to 1/127 of the block's
 // largest.
 static void check_rounding(kernels *fast, kernels *reference) {
-    static const dtype types[] = {DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_1,
-                                  DTYPE_Q5_0, DTYPE_Q4_K, DTYPE_Q6_K};
-    for (int i = 0; i < 6; i++) {
+    static const dtype types[] = {DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_1, DTYPE_Q5_0,
+                                  DTYPE_Q4_K, DTYPE_Q6_K, DTYPE_I4,   DTYPE_I4_32};
+    for (int i = 0; i < 8; i++) {
         rng r = rng_make(11);
         test_weight w = random_weight(&r, types[i], 64, 512, 0);
         float *x = random_floats(&r, 5 * 512);

@@ -101,9 +101,13 @@ static void f8_patterns_and_rounding(void **state) {
 static void i4_by_hand(void **state) {
     (void)state;
     uint8_t block[68] = {0x00, 0x40, 3, 0, 0x9f}; // d = 2, z = 3
+    block[4 + 16 + 5] = 0x42;                     // values 37 and 53
     float out[128];
     dtype_to_f32(DTYPE_I4, block, 128, out);
-    assert_true(out[0] == 24 && out[1] == 12 && out[2] == -6 && out[127] == -6);
+    assert_true(out[0] == 24 && out[16] == 12 && out[1] == -6 && out[127] == -6);
+    assert_true(out[37] == -2 && out[53] == 2 && out[38] == -6);
+    dtype_to_f32(DTYPE_I4_32, block, 32, out);
+    assert_true(out[0] == 24 && out[16] == 12 && out[1] == -6);
 }
 
 static void sizes(void **state) {
