@@ -121,7 +121,7 @@ stage_device() {
 stage_golden() {
   release && python || return
   step "logits beside transformers'" .venv/bin/python tests/golden/logits_compare.py --generate build/tests/generate
-  step "FP8 folders beside BF16 ones" tests/golden/fp8.sh build .venv/bin/python
+  step "quantised folders beside plain ones" bash -c '.venv/bin/python tests/golden/quantised_compare.py --generate build/tests/generate --gguf "$(deploy/get-model.sh smollm2-135m)"'
   step "templates beside transformers'" tests/golden/templates.sh build .venv/bin/python
   step "tokenizer beside tokenizers, llama.cpp" tests/golden/tokenizer.sh build .venv/bin/python
   step "tokens beside llama.cpp's" env PROMPTS=4 tests/golden/llama_cpp.sh build .venv/bin/python

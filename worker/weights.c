@@ -13,6 +13,7 @@
 #include "kernels/stage.h"
 #include "worker/load_file.h"
 #include "worker/loader.h"
+#include "worker/slice.h"
 #include "worker/warm_shard.h"
 
 enum {
@@ -22,11 +23,11 @@ enum {
 };
 
 // A matrix that the first pass has found: what is loaded for it (items[i]), where its slice goes,
-// and, where a cut falls inside a block, what to unpack.
+// and, where no file has it as it is, what it is made from.
 typedef struct place {
     kernels_weight *out;
-    tensor whole;
-    size_t begin, end; // columns to unpack; end 0: nothing
+    bool made;
+    slice from;
 } place;
 
 typedef struct gathering {
@@ -64,7 +65,9 @@ static status find(const gathering *g, tensor_role role, int layer, const char *
 
 // ---- what is read by itself, past the mapping: a file that shrinks must not kill the rank
 
-static status read_range(const gathering *g, const void *mapped, size_t size, void *out) {
+// A tensor_read.
+static status read_range(void *context, const void *mapped, size_t size, void *out) {
+    const gathering *g = context;
     for (int i = 0; i < g->file_count; i++) {
         uintptr_t at = (uintptr_t)mapped - (uintptr_t)g->files[i].map.bytes;
         if ((uintptr_t)mapped < (uintptr_t)g->files[i].map.bytes || at >= g->files[i].map.size)
@@ -74,12 +77,17 @@ static status read_range(const gathering *g, const void *mapped, size_t size, vo
     return status_error(STATUS_INTERNAL, "a tensor lies outside of the model's files");
 }
 
-// Uploads host floats and frees them.
+// Uploads host memory and frees it.
+static status upload_bytes(gathering *g, void *host, size_t bytes, void **out) {
+    status s = own(g->w, bytes, out);
+    if (status_is_ok(&s)) s = kernels_upload(g->w->kernels, *out, host, bytes);
+    free(host);
+    return s;
+}
+
 static status upload(gathering *g, float *host, size_t count, float **out) {
     void *device = NULL;
-    status s = own(g->w, count * sizeof(float), &device);
-    if (status_is_ok(&s)) s = kernels_upload(g->w->kernels, device, host, count * sizeof(float));
-    free(host);
+    status s = upload_bytes(g, host, count * sizeof(float), &device);
     *out = device;
     return s;
 }
@@ -102,94 +110,60 @@ static status load_vector(gathering *g, const tensor *t, int begin, int end, flo
     return s;
 }
 
-// Columns [begin, end) of the whole matrix as floats, malloc'ed.
-static status unpack(const gathering *g, const place *p, float **out) {
-    const tensor *t = &p->whole;
-    size_t rows = (size_t)t->rows, cols = (size_t)t->cols, width = p->end - p->begin;
-    size_t stride = dtype_row_bytes(t->type, cols);
-    float *row = malloc(cols * sizeof *row), *host = malloc(rows * width * sizeof *host);
-    char *raw = malloc(stride);
-    status s = row && host && raw ? status_ok() : no_memory("a matrix that is unpacked to floats");
-    for (size_t r = 0; status_is_ok(&s) && r < rows; r++) {
-        s = read_range(g, (const char *)t->data + r * stride, stride, raw);
-        if (!status_is_ok(&s)) break;
-        dtype_to_f32(t->type, raw, cols, row);
-        memcpy(host + r * width, row + p->begin, width * sizeof *row);
-    }
-    free(raw);
-    free(row);
-    *out = host;
-    if (!status_is_ok(&s)) free(host);
-    return s;
-}
-
-// The scales of the item's rows, which begin at `row` of the tensor.
-static status load_scales(gathering *g, int item, const tensor *t, int64_t row) {
-    size_t count = (size_t)g->items[item].view.rows;
-    size_t each = dtype_block_bytes(t->scale_type), read = t->row_scales ? count : 1;
-    char *raw = malloc(read * each);
-    float *scales = malloc(count * sizeof *scales);
-    g->scales[item] = scales;
-    status s =
-        !raw || !scales
-            ? no_memory("a matrix's scales")
-            : read_range(g, (const char *)t->scales + (t->row_scales ? (size_t)row * each : 0),
-                         read * each, raw);
-    if (status_is_ok(&s)) {
-        tensor own = *t;
-        own.scales = raw;
-        own.rows = (int64_t)count;
-        tensor_scales(&own, 0, (int64_t)count, scales);
-        g->items[item].view.scales = scales;
-    }
-    free(raw);
-    return s;
-}
-
 // ---- first pass
 
-// *out = the view, until the third pass; an item for it. `row` is its first row in the tensor.
-static status add(gathering *g, const tensor *t, int64_t row, const kernels_weight *view, place p,
-                  const char *what, int layer) {
-    *p.out = *view;
+// *out = the view, until the third pass; an item for it. `part` is what it is of the tensor;
+// without data the view is made.
+static status add(gathering *g, const tensor *t, tensor_part part, const kernels_weight *view,
+                  kernels_weight *out, const char *what, int layer) {
+    *out = *view;
     if (view->rows == 0 || view->cols == 0) return status_ok(); // an empty share
     assert(g->count < g->room);
-    load_item *item = &g->items[g->count];
+    int at = g->count++;
+    load_item *item = &g->items[at];
     *item = (load_item){.view = *view, .what = what, .layer = layer};
-    g->places[g->count++] = p;
-    if (t->scales) TRY(load_scales(g, g->count - 1, t, row));
+    g->places[at] = (place){
+        .out = out, .made = !view->data, .from = {.whole = *t, .part = part, .type = view->type}};
+    if (dtype_row_scales(view->type, 1) > 0) {
+        TRY(tensor_part_scales(t, part, read_range, g, &g->scales[at], &item->view.scale_rows));
+        item->view.scales = g->scales[at];
+    }
     size_t bytes = kernels_weight_bytes(g->w->kernels, &item->view);
     g->w->bytes += (int64_t)((size_t)view->rows * dtype_row_bytes(view->type, (size_t)view->cols));
     return bytes > 0 ? own(g->w, bytes, &item->device) : status_ok();
 }
 
+// A part of a tensor, as the file has it, or to be made from packed integers or as floats.
+static status add_part(gathering *g, const tensor *t, tensor_part p, kernels_weight *out,
+                       const char *what, int layer) {
+    int64_t unit = tensor_column_unit(t), end = p.first_col + p.cols;
+    bool whole = p.first_col % unit == 0 && (end % unit == 0 || end == t->cols);
+    kernels_weight view = {
+        .rows = (int)p.rows, .cols = (int)p.cols, .type = whole ? t->type : DTYPE_F32};
+    if (whole && t->packing == TENSOR_ROWS) {
+        view.row_stride = dtype_row_bytes(t->type, (size_t)t->cols);
+        view.data = (const char *)t->data + (size_t)p.first_row * view.row_stride +
+                    dtype_row_bytes(t->type, (size_t)p.first_col);
+    } else {
+        view.row_stride = dtype_row_bytes(view.type, (size_t)p.cols);
+    }
+    return add(g, t, p, &view, out, what, layer);
+}
+
 static status add_rows(gathering *g, const tensor *t, shard_range rows, int unit,
                        kernels_weight *out, const char *what, int layer) {
-    size_t stride = dtype_row_bytes(t->type, (size_t)t->cols);
-    kernels_weight view = {
-        .data = (const char *)t->data + (size_t)rows.begin * (size_t)unit * stride,
-        .row_stride = stride,
-        .rows = length(rows) * unit,
-        .cols = (int)t->cols,
-        .type = t->type,
-    };
-    return add(g, t, (int64_t)rows.begin * unit, &view, (place){.out = out}, what, layer);
+    tensor_part part = {.first_row = (int64_t)rows.begin * unit,
+                        .rows = (int64_t)length(rows) * unit,
+                        .cols = t->cols};
+    return add_part(g, t, part, out, what, layer);
 }
 
 static status add_columns(gathering *g, const tensor *t, shard_range cols, int unit,
                           kernels_weight *out, const char *what, int layer) {
-    size_t begin = (size_t)cols.begin * (size_t)unit, end = (size_t)cols.end * (size_t)unit;
-    size_t block = dtype_block_values(t->type);
-    kernels_weight view = {.rows = (int)t->rows, .cols = (int)(end - begin), .type = t->type};
-    if (begin % block == 0 && end % block == 0) {
-        view.data = (const char *)t->data + dtype_row_bytes(t->type, begin);
-        view.row_stride = dtype_row_bytes(t->type, (size_t)t->cols);
-        return add(g, t, 0, &view, (place){.out = out}, what, layer);
-    }
-    view.type = DTYPE_F32;
-    view.row_stride = (end - begin) * sizeof(float);
-    place unpacked = {.out = out, .whole = *t, .begin = begin, .end = end};
-    return add(g, t, 0, &view, unpacked, what, layer);
+    tensor_part part = {.rows = t->rows,
+                        .first_col = (int64_t)cols.begin * unit,
+                        .cols = (int64_t)length(cols) * unit};
+    return add_part(g, t, part, out, what, layer);
 }
 
 static status add_biases(gathering *g, int layer, layer_weights *out) {
@@ -281,26 +255,52 @@ static bool on_device(const gathering *g) {
     return g->count > 0;
 }
 
-// The matrices that no file has as they are.
-static status place_unpacked(gathering *g) {
-    for (int i = 0; i < g->count; i++) {
-        place *p = &g->places[i];
-        load_item *item = &g->items[i];
-        if (p->end == 0) continue;
-        char name[NAME_BYTES];
-        float *host = NULL;
-        TRY(status_context(unpack(g, p, &host), "%s", load_item_name(item, name, sizeof name)));
-        kernels_weight view = item->view, ignored;
-        view.data = host;
-        if (item->device) {
-            status s = kernels_weight_place(g->w->kernels, &view, item->device, &ignored);
-            free(host);
-            TRY(s);
-            continue;
+// Brings what was made to where it is multiplied.
+static status place_one(gathering *g, int i, void *host) {
+    const load_item *item = &g->items[i];
+    kernels_weight view = item->view, ignored;
+    size_t bytes = (size_t)view.rows * view.row_stride;
+    view.data = host;
+    if (item->device) {
+        status s = kernels_weight_place(g->w->kernels, &view, item->device, &ignored);
+        free(host);
+        return s;
+    }
+    void *kept = NULL; // multiplied from plain memory, which must stay
+    TRY(upload_bytes(g, host, bytes, &kept));
+    g->places[i].out->data = kept;
+    return status_ok();
+}
+
+// The matrices that no file has as they are, some at a time, which bounds the memory that it takes.
+static status place_made(gathering *g) {
+    int all = 0, done = 0, at[SLICE_THREADS];
+    for (int i = 0; i < g->count; i++) all += g->places[i].made;
+    for (int i = 0; i < g->count;) {
+        slice slices[SLICE_THREADS];
+        void *made[SLICE_THREADS];
+        int count = 0;
+        for (; i < g->count && count < SLICE_THREADS; i++) {
+            if (!g->places[i].made) continue;
+            at[count] = i;
+            slices[count++] = g->places[i].from;
         }
-        float *kept = NULL; // multiplied from plain memory, which must stay
-        TRY(upload(g, host, (size_t)view.rows * (size_t)view.cols, &kept));
-        p->out->data = kept;
+        if (count == 0) break;
+        int failed = 0;
+        char name[NAME_BYTES];
+        status s = slices_make(slices, count, read_range, g, made, &failed);
+        if (!status_is_ok(&s))
+            return status_context(s, "%s",
+                                  load_item_name(&g->items[at[failed]], name, sizeof name));
+        for (int k = 0; k < count; k++) {
+            if (status_is_ok(&s))
+                s = place_one(g, at[k], made[k]);
+            else
+                free(made[k]);
+        }
+        TRY(s);
+        done += count;
+        progress_load(g->o->progress, (double)done / all);
     }
     return status_ok();
 }
@@ -317,7 +317,7 @@ static status load_from_files(gathering *g, load_report *report) {
                                      .progress = g->o->progress,
                                      .deadline_ns = g->o->deadline_ns},
                    report));
-    TRY(place_unpacked(g));
+    TRY(place_made(g));
     return model_check_files(g->o->model);
 }
 

@@ -6,8 +6,9 @@
 // for the disk. On a device they are read past the mapping, copied and repacked, all at the same
 // time (loader.h), or come from a warm shard (warm_shard.h).
 //
-// One exception: where a cut falls inside a quantisation block (odd head sizes), that matrix's
-// slice is unpacked to float.
+// Two exceptions: where a cut falls inside a quantisation block (odd head sizes), that matrix's
+// slice is unpacked to float; and integers that a folder packs into words, transposed (GPTQ, AWQ),
+// are made into rows of blocks (slice.h). On cpu these have memory of their own.
 #ifndef OCTANT_WORKER_WEIGHTS_H
 #define OCTANT_WORKER_WEIGHTS_H
 

@@ -40,19 +40,25 @@ typedef enum tensor_role {
     TENSOR_ROLE_COUNT
 } tensor_role;
 
-// A tensor inside the mapping: rows x cols, row-major, rows contiguous. A vector has rows 1.
+// How the numbers of a tensor lie. ROWS: as its type says, row-major, rows contiguous. Else as
+// 32-bit words of packed integers, from which packed_matrix.h makes rows of its type.
+typedef enum tensor_packing { TENSOR_ROWS, TENSOR_GPTQ, TENSOR_AWQ, TENSOR_PACKED } tensor_packing;
+
+// A tensor inside the mapping: rows x cols. A vector has rows 1.
 typedef struct tensor {
     const void *data;
     dtype type;
     int64_t rows, cols;
-    // F8_E4M3 alone: what the stored numbers are multiplied by; one for each row, or one for all.
-    const void *scales; // also inside the mapping; NULL for other types
-    dtype scale_type;   // F32, F16 or BF16
-    bool row_scales;
+    // F8_E4M3, F8_BLOCK, I8, and packed ones: what the stored numbers are multiplied by. NULL for
+    // other types. (ceil(rows / scale_rows), ceil(cols / scale_cols)), but for GPTQ and AWQ
+    // transposed.
+    const void *scales;             // also inside the mapping
+    dtype scale_type;               // F32, F16 or BF16
+    int64_t scale_rows, scale_cols; // that share one
+    tensor_packing packing;
+    const void *zeros; // of packed ones: their words; NULL: all in the middle
+    int bits, zero_added;
 } tensor;
-
-// The scales of rows [begin, begin + count) of an F8_E4M3 tensor, as floats.
-void tensor_scales(const tensor *t, int64_t begin, int64_t count, float *out);
 
 // The describing bytes of a model: what travels to the coordinator. Parts of a GGUF: one, named
 // "gguf" (the file up to its tensor data). Parts of a folder: "config.json", "tokenizer.json",

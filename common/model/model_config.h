@@ -10,6 +10,7 @@
 
 #include "common/base/status.h"
 #include "common/model/gguf.h"
+#include "common/model/quantisation.h"
 
 typedef enum model_family { MODEL_LLAMA, MODEL_QWEN2, MODEL_FAMILY_COUNT } model_family;
 
@@ -56,7 +57,7 @@ typedef struct model_config {
     int ffn_block; // values per block of the down matrices where these are quantised, else 0; the
                    // shard plan keeps them whole
     bool tied_embeddings; // the output matrix is the embedding table
-    bool fp8;             // F8_E4M3 matrices are expected, each with its scales
+    quantisation quant; // how a folder's matrices are stored; of a GGUF file NONE: each tensor says
     bool qkv_bias;
 } model_config;
 

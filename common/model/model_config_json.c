@@ -100,30 +100,6 @@ static status refuse_features(const json_t *config) {
     return status_ok();
 }
 
-// FP8 weights with one scale for each matrix or each of its rows, as llm-compressor and FBGEMM
-// write them. How they would quantise activations does not matter here: Octant multiplies 16-bit
-// ones.
-static status read_quantisation(const json_t *config, model_config *c) {
-    const json_t *q = field(config, "quantization_config");
-    if (!q) return status_ok();
-    const char *method = json_string_value(json_object_get(q, "quant_method"));
-    const char *format = json_string_value(json_object_get(q, "format"));
-    if (!method) return wrong("quantization_config", "an object with a quant_method");
-    bool blocks = field(q, "weight_block_size") != NULL;
-    c->fp8 = !strcmp(method, "fbgemm_fp8") || (!strcmp(method, "fp8") && !blocks) ||
-             (!strcmp(method, "compressed-tensors") && format &&
-              (!strcmp(format, "float-quantized") || !strcmp(format, "naive-quantized")));
-    if (c->fp8) return status_ok();
-    return status_error(
-        STATUS_UNIMPLEMENTED,
-        "config.json: quantization_config '%.40s'%s%.40s%s is not supported; FP8 with a scale for "
-        "each matrix or row is (fbgemm_fp8, compressed-tensors float-quantized), so is a GGUF file",
-        method, format ? ", format '" : "", format ? format : "",
-        format   ? "'"
-        : blocks ? " in blocks"
-                 : "");
-}
-
 static status read_sizes(const json_t *config, model_config *c) {
     TRY(need_int(config, "num_hidden_layers", &c->layers));
     TRY(need_int(config, "hidden_size", &c->width));
@@ -188,8 +164,10 @@ status model_config_from_json(const json_t *config, model_config *out) {
     bool window_off = false;
     TRY(read_architecture(config, out, &window_off));
     TRY(refuse_features(config));
-    TRY(read_quantisation(config, out));
+    TRY(quantisation_from_json(config, &out->quant));
     TRY(read_sizes(config, out));
+    int unit = quantisation_unit(&out->quant, out->ffn_width);
+    out->ffn_block = unit > 1 ? unit : 0;
     TRY(read_rope(config, out));
     int window = 0;
     TRY(optional_int(config, "sliding_window", &window));

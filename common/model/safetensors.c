@@ -24,7 +24,8 @@ static status bad(const char *name, const char *problem) {
 static status read_type(const char *name, const json_t *value, dtype *out) {
     const char *text = json_string_value(value);
     if (!text) return bad(name, "'dtype' must be a string");
-    static const dtype known[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_F8_E4M3};
+    static const dtype known[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_F8_E4M3,
+                                  DTYPE_I8,  DTYPE_I32, DTYPE_I64};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (strcmp(text, dtype_name(known[i])) == 0) {
             *out = known[i];
@@ -32,8 +33,8 @@ static status read_type(const char *name, const json_t *value, dtype *out) {
         }
     }
     return status_error(STATUS_UNIMPLEMENTED,
-                        "safetensors: tensor '%.100s' is of type %.20s; Octant reads F32, F16 and "
-                        "BF16: get the model in one of these",
+                        "safetensors: tensor '%.100s' is of type %.20s; Octant reads F32, F16, "
+                        "BF16, F8_E4M3, I8, I32 and I64: get the model in one of these",
                         name, text);
 }
 

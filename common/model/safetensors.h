@@ -22,7 +22,7 @@ enum {
 
 typedef struct safetensors_tensor {
     const char *name;                     // NUL-terminated
-    dtype type;                           // F32, F16, BF16 or F8_E4M3
+    dtype type;                           // F32, F16, BF16, F8_E4M3, I8, I32 or I64
     int dims;                             // 0 (a scalar) to SAFETENSORS_DIMS_MAX
     uint64_t shape[SAFETENSORS_DIMS_MAX]; // the last runs fastest
     uint64_t bytes;

@@ -128,31 +128,166 @@ static status wrong_shape(const char *name, const named_tensor *t, shape want) {
                         (long long)t->value.cols, wanted);
 }
 
-// An F8_E4M3 matrix has its scales beside it, under its name: one, or one for each row.
-static status find_scales(const tensor_list *list, const char *name, tensor *t, size_t *used) {
-    char scale_name[NAME_BYTES_MAX + 8];
-    snprintf(scale_name, sizeof scale_name, "%s_scale", name);
-    const named_tensor *found = find(list, scale_name);
-    if (!found)
-        return status_error(STATUS_INVALID_ARGUMENT,
-                            "tensor '%s' is missing, '%s' needs it: the files are incomplete",
-                            scale_name, name);
+static status missing(const char *name, const char *needs) {
+    return status_error(STATUS_INVALID_ARGUMENT,
+                        "tensor '%s' is missing, %s needs it: the files are incomplete", name,
+                        needs);
+}
+
+static int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
+// ---- scales
+
+// The tensor NAME_scale or, as DeepSeek calls what is multiplied with, too, NAME_scale_inv.
+static const named_tensor *find_scale(const tensor_list *list, const char *name,
+                                      char found[NAME_BYTES_MAX + 16]) {
+    static const char *const ends[] = {"_scale_inv", "_scale"};
+    const named_tensor *t = NULL;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends && !t; i++) {
+        snprintf(found, NAME_BYTES_MAX + 16, "%s%s", name, ends[i]);
+        t = find(list, found);
+    }
+    return t;
+}
+
+// What one scale covers: the matrix, a row, or a block that the config speaks of. False: nothing
+// that fits.
+static bool set_scale_shape(const quantisation *q, const named_tensor *scales, tensor *t) {
+    const tensor *s = &scales->value;
+    t->scale_rows = t->rows;
+    t->scale_cols = t->cols;
+    if (scales->dims > 2 || s->type > DTYPE_BF16) return false;
+    if (s->rows * s->cols == 1) return true;
+    t->scale_rows = 1;
+    if (q->block_rows == 0)
+        return scales->dims == 1 ? s->cols == t->rows : s->rows == t->rows && s->cols == 1;
+    t->scale_rows = q->block_rows;
+    t->scale_cols = q->block_cols;
+    t->type = DTYPE_F8_BLOCK;
+    return scales->dims == 2 && s->rows == ceil_div(t->rows, q->block_rows) &&
+           s->cols == ceil_div(t->cols, q->block_cols);
+}
+
+// An F8_E4M3 or I8 matrix has its scales beside it, under its name.
+static status find_scales(const model_config *c, const tensor_list *list, const char *name,
+                          tensor *t, size_t *used) {
+    char scale_name[NAME_BYTES_MAX + 16];
+    const named_tensor *found = find_scale(list, name, scale_name);
+    if (!found) return missing(scale_name, name);
     const tensor *s = &found->value;
-    int64_t count = s->rows * s->cols;
-    bool column = found->dims == 2 && s->cols == 1;
-    if (found->dims > 2 || (count != 1 && (count != t->rows || (found->dims == 2 && !column))) ||
-        s->type >= DTYPE_COUNT)
+    if (!set_scale_shape(&c->quant, found, t))
         return status_error(STATUS_UNIMPLEMENTED,
-                            "tensor '%s' has %lld x %lld scales of type %s; one for the matrix or "
-                            "one for each of its %lld rows, in F32, F16 or BF16, is supported",
+                            "tensor '%s' has %lld x %lld scales of type %s for %lld x %lld "
+                            "weights; one for the matrix, for each row, or for each block of "
+                            "config.json's size, in F32, F16 or BF16, is supported",
                             scale_name, (long long)s->rows, (long long)s->cols, dtype_name(s->type),
-                            (long long)t->rows);
+                            (long long)t->rows, (long long)t->cols);
     t->scales = s->data;
     t->scale_type = s->type;
-    t->row_scales = count > 1;
     (*used)++;
     return status_ok();
 }
+
+// ---- packed integers
+
+// One of the tensors that a packed matrix consists of: what it must be.
+typedef struct piece {
+    const char *end; // of its name
+    bool integers;   // I32, else scales
+    int64_t rows, cols;
+} piece;
+
+static status find_piece(const tensor_list *list, const char *base, const piece *p, tensor *out,
+                         size_t *used) {
+    char name[NAME_BYTES_MAX + 32];
+    snprintf(name, sizeof name, "%s%s", base, p->end);
+    const named_tensor *found = find(list, name);
+    if (!found) return missing(name, "a matrix that is stored in packed integers");
+    const tensor *t = &found->value;
+    bool type = p->integers ? t->type == DTYPE_I32 : t->type <= DTYPE_BF16;
+    if (!type || found->dims != 2 || t->rows != p->rows || t->cols != p->cols)
+        return status_error(STATUS_INVALID_ARGUMENT,
+                            "tensor '%s' is %lld x %lld of type %s, but config.json's sizes, bits "
+                            "and group_size need %lld x %lld of %s",
+                            name, (long long)t->rows, (long long)t->cols, dtype_name(t->type),
+                            (long long)p->rows, (long long)p->cols,
+                            p->integers ? "I32" : "F16, BF16 or F32");
+    *out = *t;
+    (*used)++;
+    return status_ok();
+}
+
+// Which group each column belongs to: those who quantise in another order than that of the columns
+// (desc_act, act-order) may scatter a group's columns, which blocks cannot hold.
+static status check_order(const tensor_list *list, const char *base, const char *end,
+                          const tensor *t, size_t *used) {
+    char name[NAME_BYTES_MAX + 32];
+    snprintf(name, sizeof name, "%s%s", base, end);
+    const named_tensor *found = find(list, name);
+    if (!found) return status_ok();
+    bool fits = found->dims == 1 && found->value.type == DTYPE_I32 && found->value.cols == t->cols;
+    if (!fits)
+        return status_error(STATUS_INVALID_ARGUMENT, "tensor '%s' is not I32 of %lld values", name,
+                            (long long)t->cols);
+    for (int64_t i = 0; i < t->cols && found->value.data; i++) {
+        int32_t group;
+        memcpy(&group, (const char *)found->value.data + 4 * i, sizeof group);
+        if (group != i / t->scale_cols)
+            return status_error(STATUS_UNIMPLEMENTED,
+                                "tensor '%s' scatters a group's columns (desc_act, act-order), "
+                                "which is not supported: quantise without it, or take a GGUF file",
+                                name);
+    }
+    (*used)++;
+    return status_ok();
+}
+
+static status find_packed(const model_config *c, const tensor_list *list, const char *base,
+                          tensor_role role, tensor *t, size_t *used) {
+    const quantisation *q = &c->quant;
+    int64_t per = 32 / q->bits, rows = t->rows, cols = t->cols;
+    int64_t group = q->group > 0 ? q->group : cols, groups = ceil_div(cols, group);
+    int64_t words = ceil_div(rows, per);
+    bool packed = q->method == QUANTISATION_PACKED, gptq = q->method == QUANTISATION_GPTQ;
+    if (cols % 32 || (!packed && rows % per))
+        return status_error(STATUS_UNIMPLEMENTED,
+                            "matrix '%s' is %lld x %lld; packed ones of multiples of %lld x 32 "
+                            "are supported",
+                            base, (long long)rows, (long long)cols, (long long)(packed ? 1 : per));
+    const piece values = packed ? (piece){".weight_packed", true, rows, cols / per}
+                         : gptq ? (piece){".qweight", true, cols / per, rows}
+                                : (piece){".qweight", true, cols, words};
+    const piece scales = packed ? (piece){".weight_scale", false, rows, groups}
+                                : (piece){".scales", false, groups, rows};
+    const piece zeros = packed ? (piece){".weight_zero_point", true, words, groups}
+                               : (piece){".qzeros", true, groups, words};
+    tensor found;
+    TRY(find_piece(list, base, &values, &found, used));
+    t->data = found.data;
+    TRY(find_piece(list, base, &scales, &found, used));
+    t->scales = found.data;
+    t->scale_type = found.type;
+    t->scale_rows = 1;
+    t->scale_cols = group;
+    if (q->zero_stored) TRY(find_piece(list, base, &zeros, &found, used));
+    t->zeros = q->zero_stored ? found.data : NULL;
+    t->bits = q->bits;
+    t->zero_added = q->zero_added;
+    t->packing = packed ? TENSOR_PACKED : gptq ? TENSOR_GPTQ : TENSOR_AWQ;
+    int64_t unit = role == TENSOR_O ? c->head_dim : 0; // rows are cut, or columns by ffn_block
+    t->type = quantisation_row_type(q, cols, unit);
+    return check_order(list, base, packed ? ".weight_g_idx" : ".g_idx", t, used);
+}
+
+// "X.weight" to "X".
+static void strip_weight(char *name) {
+    size_t size = strlen(name), end = strlen(".weight");
+    if (size > end && strcmp(name + size - end, ".weight") == 0) name[size - end] = 0;
+}
+
+// ---- roles
 
 // Puts the tensor of one role into its place.
 static status place(tensor_table *t, const model_config *c, tensor_naming naming,
@@ -165,24 +300,29 @@ static status place(tensor_table *t, const model_config *c, tensor_naming naming
                  role_names[naming][role]);
     shape want = shape_of(c, role);
     if (!want.wanted) return status_ok();
+    tensor *placed = &t->tensors[slot_of(role, layer)];
     const named_tensor *found = find(list, name);
-    if (!found)
-        return status_error(
-            STATUS_INVALID_ARGUMENT,
-            "tensor '%s' is missing, the model's config needs it: the files are incomplete", name);
+    if (!found && !want.vector && role != TENSOR_EMBEDDING && quantisation_packs(&c->quant)) {
+        *placed = (tensor){.rows = want.rows, .cols = want.cols};
+        strip_weight(name);
+        return find_packed(c, list, name, role, placed, used);
+    }
+    if (!found) return missing(name, "the model's config");
     if (found->dims != (want.vector ? 1 : 2) || found->value.rows != want.rows ||
         found->value.cols != want.cols)
         return wrong_shape(name, found, want);
-    tensor *placed = &t->tensors[slot_of(role, layer)];
     *placed = found->value;
     (*used)++;
     if (placed->type < DTYPE_COUNT) return status_ok();
-    if (want.vector || !c->fp8)
+    dtype scaled = c->quant.method == QUANTISATION_FP8    ? DTYPE_F8_E4M3
+                   : c->quant.method == QUANTISATION_INT8 ? DTYPE_I8
+                                                          : DTYPE_ALL;
+    if (want.vector || placed->type != scaled)
         return status_error(STATUS_INVALID_ARGUMENT,
                             "tensor '%s' is %s, which only matrices of a model whose "
                             "quantization_config says so may be",
                             name, dtype_name(placed->type));
-    return find_scales(list, name, placed, used);
+    return find_scales(c, list, name, placed, used);
 }
 
 static bool ends_with(const named_tensor *t, const char *end) {
@@ -190,22 +330,50 @@ static bool ends_with(const named_tensor *t, const char *end) {
     return t->name_size >= size && memcmp(t->name + t->name_size - size, end, size) == 0;
 }
 
+static bool ends_with_any(const named_tensor *t, const char *const ends[]) {
+    for (; *ends; ends++)
+        if (ends_with(t, *ends)) return true;
+    return false;
+}
+
+// AutoGPTQ gave every matrix a bias, of zeros where the model has none.
+static bool is_zero_bias(const named_tensor *t) {
+    if (!ends_with(t, ".bias") || !t->value.data) return false;
+    for (int64_t i = 0; i < t->bytes; i++)
+        if (((const char *)t->value.data)[i] != 0) return false;
+    return true;
+}
+
 // Tensors that a model may carry and that add nothing: frequencies (the config has them), a second
-// copy of a tied output, and beside FP8 weights the scales of activations. The weights' own scales
-// have been found with their matrix.
+// copy of a tied output, and what quantised folders have beside their matrices. The weights' own
+// scales, zero points and groups have been found with their matrix.
 static bool is_redundant(const named_tensor *t, const model_config *c) {
+    static const char *const scaled[] = {".weight_scale",
+                                         ".weight_scale_inv",
+                                         ".input_scale",
+                                         ".input_scale_ub",
+                                         ".k_scale",
+                                         ".v_scale",
+                                         NULL};
+    static const char *const packed[] = {".qzeros",       ".scales",
+                                         ".g_idx",        ".weight_scale",
+                                         ".weight_shape", ".weight_zero_point",
+                                         ".weight_g_idx", NULL};
+    bool packs = quantisation_packs(&c->quant);
     return ends_with(t, "rotary_emb.inv_freq") || ends_with(t, "rope_freqs.weight") ||
            (c->tied_embeddings && ends_with(t, "lm_head.weight")) ||
-           (c->fp8 && (ends_with(t, ".weight_scale") || ends_with(t, ".input_scale") ||
-                       ends_with(t, ".input_scale_ub")));
+           (c->quant.method != QUANTISATION_NONE && !packs && ends_with_any(t, scaled)) ||
+           (packs && (ends_with_any(t, packed) || is_zero_bias(t)));
 }
 
 // Is it the name of a role that was placed?
 static bool is_placed(const named_tensor *t, const model_config *c, tensor_naming naming) {
     char name[NAME_BYTES_MAX];
-    if (t->name_size >= sizeof name) return false;
+    if (t->name_size + sizeof ".weight" >= sizeof name) return false;
     memcpy(name, t->name, t->name_size);
     name[t->name_size] = 0;
+    bool packed = ends_with(t, ".qweight") || ends_with(t, ".weight_packed");
+    if (packed && quantisation_packs(&c->quant)) strcpy(strrchr(name, '.'), ".weight");
     const char *rest = name;
     size_t prefix = strlen(layer_prefix[naming]);
     int first = 0, last = FIRST_LAYER_ROLE;
@@ -269,19 +437,6 @@ status tensor_table_build(const model_config *c, tensor_naming naming, const ten
 
 void tensor_table_free(tensor_table *t) {
     free(t);
-}
-
-void tensor_scales(const tensor *t, int64_t begin, int64_t count, float *out) {
-    assert(t->scales && begin >= 0 && begin + count <= t->rows);
-    size_t each = dtype_block_bytes(t->scale_type);
-    const char *from = (const char *)t->scales + (t->row_scales ? (size_t)begin * each : 0);
-    if (t->row_scales) {
-        dtype_to_f32(t->scale_type, from, (size_t)count, out);
-        return;
-    }
-    float one;
-    dtype_to_f32(t->scale_type, from, 1, &one);
-    for (int64_t i = 0; i < count; i++) out[i] = one;
 }
 
 bool tensor_table_get(const tensor_table *t, tensor_role role, int layer, tensor *out) {

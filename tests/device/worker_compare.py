@@ -31,7 +31,17 @@ MODELS = [  # preset, dtype; the KV cache is F16 on both sides
     ("twin-qwen2", "q4_1"),
     ("twin6", "f32"),
     ("twin6", "fp8"),
+    ("square", "fp8-block"),  # F8_BLOCK
+    ("square", "awq"),        # I4; the o matrix, whose heads are 32 wide, and the others of twin-qwen2 I4_32
+    ("twin-qwen2", "gptq"),
 ]
+QUANTISED = {
+    "fp8": [],
+    "fp8-block": ["--scales", "block"],
+    "awq": ["--method", "awq", "--asymmetric"],
+    "gptq": ["--method", "gptq", "--group", "64", "--asymmetric"],
+}
+SQUARE = ["--width", 128, "--heads", 4, "--kv-heads", 2, "--head-dim", 32, "--ffn", 384]  # sides that blocks of 128 divide
 
 
 def run(command):
@@ -83,12 +93,13 @@ class Check:
 
     def make(self, preset, dtype):
         path = self.folder / f"{preset}-{dtype}"
-        if dtype != "fp8":
-            run([sys.executable, MAKE, "--preset", preset, "--gguf", path, "--dtype", dtype])
+        shape = SQUARE if preset == "square" else ["--preset", preset]
+        if dtype not in QUANTISED:
+            run([sys.executable, MAKE, *shape, "--gguf", path, "--dtype", dtype])
             return path
-        source, twin = self.folder / "source", self.folder / "twin"
-        run([sys.executable, MAKE, "--preset", preset, "--folder", source, "--dtype", "f32"])
-        run([sys.executable, MAKE.parent / "quantise_folder.py", source, path, twin])
+        source, twin = self.folder / f"{preset}-source", self.folder / f"{preset}-twin"
+        run([sys.executable, MAKE, *shape, "--folder", source, "--dtype", "f32"])
+        run([sys.executable, MAKE.parent / "quantise_folder.py", source, path, twin, *QUANTISED[dtype]])
         return path
 
     def model(self, preset, dtype):
@@ -146,7 +157,7 @@ def main():
     parser.add_argument("--generate", required=True)
     parser.add_argument("--emulated", required=True)
     parser.add_argument("--ranks", default="1,2,3")
-    parser.add_argument("--models", default="0,1,2,3,4", help="numbers in MODELS")
+    parser.add_argument("--models", default="0,1,2,3,4,5,6,7", help="numbers in MODELS")
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--max-tokens", type=int, default=8)
     parser.add_argument("--no-variants", action="store_true")

@@ -244,6 +244,62 @@ def test_configs_that_lie(tiny_folder, tmp_path, standing):
         assert str(paths[case]) in line, line
 
 
+QUERY = "model.layers.1.self_attn.q_proj."
+
+
+def one_group(header):
+    entry = header[QUERY + "qzeros"]
+    begin, _ = entry["data_offsets"]
+    entry.update(shape=[1, entry["shape"][1]], data_offsets=[begin, begin + 4 * entry["shape"][1]])
+
+
+def scattered(data):
+    header = json.loads(data[8:8 + (size := struct.unpack_from("<Q", data)[0])])
+    begin, end = (8 + size + offset for offset in header[QUERY + "g_idx"]["data_offsets"])
+    return data[:begin] + data[begin:end][::-1] + data[end:]
+
+
+GPTQ_WEIGHTS = {  # what is done to model.safetensors, words of the line
+    "no zero points": (entry(QUERY + "qzeros", None, None), "'model.layers.1.self_attn.q_proj.qzeros' is missing"),
+    "no scales": (entry(QUERY + "scales", None, None), "q_proj.scales' is missing"),
+    "no integers": (entry(QUERY + "qweight", None, None), "q_proj.qweight' is missing"),
+    "zero points of one group": (lambda d: safetensors_header(d, one_group), "is 1 x 8 of type I32"),
+    "integers turned": (entry(QUERY + "qweight", "shape", [64, 8]), "is 64 x 8 of type I32"),
+    "integers as scales": (lambda d: d.replace((QUERY + "qzeros").encode(), (QUERY + "qz????").encode()).replace(
+        (QUERY + "scales").encode(), (QUERY + "qzeros").encode()).replace((QUERY + "qz????").encode(), (QUERY + "scales").encode()), "of type"),
+    "groups in another order": (scattered, "act-order"),
+    "cut": (lambda d: d[:-100], "cut short"),
+}
+GPTQ_CONFIG = {  # quantization_config, words of the line
+    "3 bits": ({"bits": 3}, "3 bits are not supported"),
+    "8 bits": ({"bits": 8}, "config.json's sizes, bits and group_size need"),
+    "another group": ({"group_size": 64}, "config.json's sizes, bits and group_size need"),
+    "a group of 48": ({"group_size": 48}, "group_size 48"),
+    "groups in words": ({"group_size": "many"}, "'group_size' must be an integer"),
+    "another method": ({"quant_method": "squeeze"}, "'squeeze' is not supported"),
+    "awq's words": ({"quant_method": "awq"}, "config.json's sizes, bits and group_size need"),
+    "fp8 that is none": ({"quant_method": "fp8"}, "is missing"),
+    "another format": ({"checkpoint_format": "marlin"}, "'marlin' is not supported"),
+    "no method": ({"quant_method": None}, "quant_method"),
+}
+
+
+def test_quantised_folders_that_lie(tmp_path, standing):
+    make("--preset", "tiny", "--folder", tmp_path / "source", "--dtype", "f32")
+    whole = tmp_path / "gptq"
+    subprocess.run([sys.executable, ROOT / "tests/golden/quantise_folder.py", tmp_path / "source", whole, tmp_path / "twin",
+                    "--method", "gptq", "--group", "32"], check=True)
+    weights, config = (whole / "model.safetensors").read_bytes(), json.loads((whole / "config.json").read_text())
+    cases = {case: (damaged_folder(whole, tmp_path / f"w{i}", "model.safetensors", change(weights)), words)
+             for i, (case, (change, words)) in enumerate(GPTQ_WEIGHTS.items())}
+    for i, (case, (change, words)) in enumerate(GPTQ_CONFIG.items()):
+        lie = {**config, "quantization_config": {**config["quantization_config"], **change}}
+        cases[case] = damaged_folder(whole, tmp_path / f"c{i}", "config.json", lie), words
+    for case, line in refuse_all({case: path for case, (path, _) in cases.items()}, "--coordinator", standing.grpc).items():
+        path, words = cases[case]
+        assert str(path) in line and words in line, f"{case}: {line}"
+
+
 def test_paths_without_a_model(tiny_model, tiny_folder, tmp_path, standing):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")

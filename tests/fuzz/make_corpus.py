@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Makes the seed inputs of fuzz_gguf, fuzz_safetensors and fuzz_model_config: small valid files to mutate.
+"""Makes the seed inputs of fuzz_gguf, fuzz_safetensors, fuzz_model_config and fuzz_quantised: small valid files to mutate.
 
     python3 tests/fuzz/make_corpus.py
 """
 import json
 import os
 import struct
+import subprocess
 import sys
+import tempfile
 
 import numpy as np
 
@@ -60,7 +62,27 @@ def make_configs():
         json.dump(new, out)
 
 
+def make_quantised():
+    """config.json, a NUL, model.safetensors: each method, its smallest model."""
+    with tempfile.TemporaryDirectory() as work:
+        source = os.path.join(work, "source")
+        m = model_arguments(tied=True)
+        os.makedirs(source)
+        random_llama.write_safetensors(os.path.join(source, "model.safetensors"), random_llama.make_tensors(m), "f32")
+        with open(os.path.join(source, "config.json"), "w", encoding="utf-8") as out:
+            json.dump(random_llama.config_json(m, "f32"), out)
+        for method, more in (("fp8", ["--scales", "block"]), ("int8", []), ("gptq", []), ("awq", []), ("packed", ["--asymmetric"])):
+            out = os.path.join(work, method)
+            subprocess.run([sys.executable, os.path.join(HERE, "..", "golden", "quantise_folder.py"), source, out,
+                            os.path.join(work, "twin"), "--method", method, "--group", "32", *more], check=True)
+            with open(os.path.join(out, "config.json"), "rb") as config, open(os.path.join(out, "model.safetensors"), "rb") as weights:
+                bytes_ = config.read() + b"\0" + weights.read()
+            with open(corpus("quantised", method), "wb") as seed:
+                seed.write(bytes_)
+
+
 if __name__ == "__main__":
     make_gguf()
     make_safetensors()
     make_configs()
+    make_quantised()

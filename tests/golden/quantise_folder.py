@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Turns the matrices of a folder's layers into FP8 as llm-compressor stores it, beside the same numbers in BF16.
+"""Quantises the matrices of a folder's layers as one of the published formats stores them, beside the same numbers as floats.
 
-    tests/golden/quantise_folder.py FOLDER FP8_FOLDER TWIN_FOLDER [--scales row|matrix]
+    tests/golden/quantise_folder.py FOLDER QUANTISED_FOLDER TWIN_FOLDER [--method fp8|int8|gptq|awq|packed] ...
 
-The scales are powers of two, so that stored number times scale is exact in BF16: both folders are the same model, and
-must give the same logits, bit by bit, wherever FP8 is multiplied exactly. Needs numpy only."""
+FOLDER is in F32. Both results are the same model, and must give the same logits, bit by bit, wherever quantised weights are
+multiplied exactly. fp8 and int8 have scales that are powers of two, so that stored number times scale is exact in BF16, which
+the twin is in; the others' twin is in F32. Rounding is to nearest: numbers are compared, not quality. The formats: AutoGPTQ's
+and GPTQModel's QuantLinear.pack, AutoAWQ's WQLinear_GEMM.from_linear, compressed-tensors' pack_to_int32. Needs numpy only."""
 import argparse
 import json
 import pathlib
@@ -12,6 +14,8 @@ import shutil
 
 import gguf_writer
 import numpy as np
+
+AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
 
 
 def read(path):
@@ -47,32 +51,142 @@ def write(folder, tensors):
     (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + body)
 
 
+# ---- a scale for each row, matrix or block
+
+def peaks(t, args):
+    """The largest magnitude of what shares a scale, and the scales' shape."""
+    rows, cols = t.shape
+    if args.scales == "matrix":
+        return np.abs(t).max(keepdims=True), (1,)
+    if args.scales == "row":
+        return np.abs(t).max(axis=1, keepdims=True), (rows, 1)
+    padded = np.zeros((-(-rows // 128) * 128, -(-cols // 128) * 128), np.float32)
+    padded[:rows, :cols] = np.abs(t)
+    blocks = padded.reshape(padded.shape[0] // 128, 128, padded.shape[1] // 128, 128).max(axis=(1, 3))
+    return blocks, blocks.shape
+
+
+def scaled(name, t, args):
+    peak, shape = peaks(t, args)
+    scale = 2.0 ** np.ceil(np.log2(np.maximum(peak, 1e-12) / (448 if args.method == "fp8" else 127)))
+    wide = scale if args.scales != "block" else scale.repeat(128, 0).repeat(128, 1)[: t.shape[0], : t.shape[1]]
+    if args.method == "fp8":
+        codes, values = e4m3(t / wide)
+    else:
+        values = np.rint(t / wide)
+        codes = values.astype(np.int8)
+    end = "_scale_inv" if args.scales == "block" else "_scale"
+    stored = {name: ("F8_E4M3" if args.method == "fp8" else "I8", t.shape, codes.tobytes()),
+              name + end: ("F32", shape, scale.astype("<f4").tobytes())}
+    return stored, ("BF16", t.shape, gguf_writer.encode((values * wide).astype(np.float32), "bf16"))
+
+
+# ---- integers in 32-bit words
+
+def pack(integers, bits, axis, order=None):
+    """Words of 32 / bits integers that follow each other along an axis, the first in the lowest bits."""
+    q = np.moveaxis(integers, axis, -1).astype(np.uint32)
+    per = 32 // bits
+    q = np.pad(q, ((0, 0), (0, -q.shape[-1] % per))).reshape(q.shape[0], -1, per)
+    q = q[..., order or list(range(per))]
+    words = np.bitwise_or.reduce(q << (bits * np.arange(per, dtype=np.uint32)), axis=-1)
+    return np.ascontiguousarray(np.moveaxis(words, -1, axis)).view("<i4")
+
+
+def words(t):
+    return ("I32", t.shape, t.tobytes())
+
+
+def integers(t, args):
+    """(rows, cols) integers, (rows, groups) scales and zero points, and the numbers that they stand for."""
+    rows, cols = t.shape
+    group = args.group if args.group > 0 else cols
+    padded = np.pad(t, ((0, 0), (0, -cols % group))).reshape(rows, -1, group)
+    top, middle = 2**args.bits - 1, 2 ** (args.bits - 1)
+    if args.asymmetric:
+        low, high = np.minimum(padded.min(2), 0), np.maximum(padded.max(2), 0)
+        scale = (high - low) / top
+    else:
+        scale = np.abs(padded).max(2) / (middle - 0.5)
+    scale = np.maximum(scale, 1e-5)
+    stored = gguf_writer.encode(scale, args.scale_type)
+    scale = scale.astype(np.float16).astype(np.float32)
+    if args.scale_type == "bf16":
+        scale = (np.frombuffer(stored, "<u2").astype(np.uint32) << 16).view("<f4").reshape(scale.shape)
+    zero = np.clip(np.rint(-low / scale), 0, top) if args.asymmetric else np.full(scale.shape, middle)
+    q = np.clip(np.rint(padded / scale[..., None]) + zero[..., None], 0, top)
+    numbers = ((q - zero[..., None]) * scale[..., None]).astype(np.float32).reshape(rows, -1)[:, :cols]
+    return q.reshape(rows, -1)[:, :cols].astype(np.uint32), scale, zero.astype(np.uint32), numbers
+
+
+def packed(name, t, args):
+    base, (rows, cols) = name.removesuffix(".weight"), t.shape
+    q, scale, zero, numbers = integers(t, args)
+    twin = ("F32", t.shape, numbers.tobytes())
+    kind = args.scale_type.upper()
+    if args.method == "packed":
+        stored = {base + ".weight_packed": words(pack(q, args.bits, 1)),
+                  base + ".weight_scale": (kind, scale.shape, gguf_writer.encode(scale, args.scale_type)),
+                  base + ".weight_shape": ("I64", (2,), np.array([rows, cols], "<i8").tobytes())}
+        if args.asymmetric:
+            stored[base + ".weight_zero_point"] = words(pack(zero, args.bits, 0))
+        return stored, twin
+    scales = (kind, scale.T.shape, gguf_writer.encode(np.ascontiguousarray(scale.T), args.scale_type))
+    if args.method == "awq":
+        return {base + ".qweight": words(pack(q.T, 4, 1, AWQ_ORDER)),
+                base + ".qzeros": words(pack(zero.T, 4, 1, AWQ_ORDER)), base + ".scales": scales}, twin
+    group = args.group if args.group > 0 else cols
+    less = 0 if args.v2 else 1
+    return {base + ".qweight": words(pack(q.T, args.bits, 0)),
+            base + ".qzeros": words(pack((zero.T - np.uint32(less)) & np.uint32(2**args.bits - 1), args.bits, 1)),
+            base + ".scales": scales,
+            base + ".g_idx": words((np.arange(cols) // group).astype("<i4"))}, twin
+
+
+def config_of(args):
+    if args.method == "fp8" and args.scales == "block":
+        return {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3", "weight_block_size": [128, 128]}
+    if args.method in ("fp8", "int8"):
+        return {"quant_method": "compressed-tensors", "format": "float-quantized" if args.method == "fp8" else "int-quantized"}
+    if args.method == "gptq":
+        return {"quant_method": "gptq", "bits": args.bits, "group_size": args.group, "sym": not args.asymmetric, "desc_act": False,
+                "checkpoint_format": "gptq_v2" if args.v2 else "gptq"}
+    if args.method == "awq":
+        return {"quant_method": "awq", "bits": 4, "group_size": args.group, "zero_point": True, "version": "gemm",
+                "modules_to_not_convert": None}
+    weights = {"num_bits": args.bits, "type": "int", "symmetric": not args.asymmetric, "actorder": None,
+               "strategy": "group" if args.group > 0 else "channel", "group_size": args.group if args.group > 0 else None}
+    return {"quant_method": "compressed-tensors", "format": "pack-quantized", "ignore": ["lm_head"],
+            "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("fp8", type=pathlib.Path)
+    parser.add_argument("quantised", type=pathlib.Path)
     parser.add_argument("twin", type=pathlib.Path)
-    parser.add_argument("--scales", choices=["row", "matrix"], default="row")
+    parser.add_argument("--method", choices=["fp8", "int8", "gptq", "awq", "packed"], default="fp8")
+    parser.add_argument("--scales", choices=["row", "matrix", "block"], default="row", help="fp8 and int8: what shares a scale")
+    parser.add_argument("--bits", type=int, choices=[4, 8], default=4)
+    parser.add_argument("--group", type=int, default=128, help="columns that share a scale; -1: the whole row")
+    parser.add_argument("--asymmetric", action="store_true", help="zero points of their own")
+    parser.add_argument("--v2", action="store_true", help="gptq: zero points are stored as they are")
+    parser.add_argument("--scale-type", choices=["f16", "bf16"], default="f16")
     args = parser.parse_args()
-    for folder in (args.fp8, args.twin):
+    for folder in (args.quantised, args.twin):
         shutil.copytree(args.folder, folder, dirs_exist_ok=True)
-    fp8, twin = {}, {}
+    quantised, twin = {}, {}
     for name, t in read(args.folder / "model.safetensors"):
         if t.ndim < 2 or ".layers." not in name:
-            fp8[name] = twin[name] = ("BF16", t.shape, gguf_writer.encode(t, "bf16"))
+            quantised[name] = twin[name] = ("BF16", t.shape, gguf_writer.encode(t, "bf16"))
             continue
-        peak = np.abs(t).max(axis=1, keepdims=True) if args.scales == "row" else np.abs(t).max(keepdims=True)
-        scale = 2.0 ** np.ceil(np.log2(peak / 448))
-        codes, values = e4m3(t / scale)
-        shape = scale.shape if args.scales == "row" else (1,)
-        fp8[name] = ("F8_E4M3", t.shape, codes.tobytes())
-        fp8[name + "_scale"] = ("F32", shape, scale.astype("<f4").tobytes())
-        twin[name] = ("BF16", t.shape, gguf_writer.encode((values * scale).astype(np.float32), "bf16"))
-    write(args.fp8, fp8)
+        stored, twin[name] = (scaled if args.method in ("fp8", "int8") else packed)(name, t, args)
+        quantised.update(stored)
+    write(args.quantised, quantised)
     write(args.twin, twin)
-    config = json.loads((args.fp8 / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": "compressed-tensors", "format": "float-quantized"}
-    (args.fp8 / "config.json").write_text(json.dumps(config))
+    config = json.loads((args.quantised / "config.json").read_text())
+    config["quantization_config"] = config_of(args)
+    (args.quantised / "config.json").write_text(json.dumps(config))
 
 
 if __name__ == "__main__":

@@ -77,13 +77,23 @@ static void a_window_shortens_the_context(void **state) {
         512);
 }
 
-static void fp8_is_read(void **state) {
+// What config.json says of its weights, and how far the shard plan must keep columns together.
+static void quantisation_is_read(void **state) {
     (void)state;
-    assert_false(good("{" LLAMA "}").fp8);
-    assert_true(good("{" LLAMA ",\"quantization_config\":{\"quant_method\":\"fbgemm_fp8\"}}").fp8);
-    assert_true(good("{" LLAMA ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\","
-                     "\"format\":\"float-quantized\"}}")
-                    .fp8);
+    model_config c = good("{" LLAMA "}");
+    assert_int_equal(c.quant.method, QUANTISATION_NONE);
+    assert_int_equal(c.ffn_block, 0);
+    c = good("{" LLAMA ",\"quantization_config\":{\"quant_method\":\"fbgemm_fp8\"}}");
+    assert_int_equal(c.quant.method, QUANTISATION_FP8);
+    assert_int_equal(c.ffn_block, 0);
+    c = good("{" LLAMA ",\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":"
+             "[128,128]}}");
+    assert_int_equal(c.quant.method, QUANTISATION_FP8);
+    assert_int_equal(c.quant.block_cols, 128);
+    assert_int_equal(c.ffn_block, 128);
+    c = good("{" LLAMA ",\"quantization_config\":{\"quant_method\":\"gptq\",\"group_size\":-1}}");
+    assert_int_equal(c.quant.method, QUANTISATION_GPTQ);
+    assert_int_equal(c.ffn_block, 32); // 416 columns are no multiple of 128
 }
 
 static void what_cannot_be_followed_is_refused(void **state) {
@@ -91,15 +101,8 @@ static void what_cannot_be_followed_is_refused(void **state) {
     bad("{\"architectures\":[\"GPT2LMHeadModel\"]," SIZES "}", STATUS_UNIMPLEMENTED,
         "'GPT2LMHeadModel' is not supported; Octant runs");
     bad("{" SIZES "}", STATUS_INVALID_ARGUMENT, "'architectures'");
-    bad("{" LLAMA ",\"quantization_config\":{\"quant_method\":\"gptq\"}}", STATUS_UNIMPLEMENTED,
-        "quantization_config");
-    bad("{" LLAMA ",\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[128,"
-        "128]}}",
-        STATUS_UNIMPLEMENTED, "in blocks");
-    bad("{" LLAMA
-        ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-"
-        "quantized\"}}",
-        STATUS_UNIMPLEMENTED, "'pack-quantized'");
+    bad("{" LLAMA ",\"quantization_config\":{\"quant_method\":\"bitsandbytes\"}}",
+        STATUS_UNIMPLEMENTED, "'bitsandbytes' is not supported; gptq, awq");
     bad("{" LLAMA ",\"quantization_config\":8}", STATUS_INVALID_ARGUMENT, "quant_method");
     bad("{" LLAMA ",\"hidden_act\":\"gelu\"}", STATUS_UNIMPLEMENTED, "'gelu'");
     bad("{" LLAMA ",\"attention_bias\":true}", STATUS_UNIMPLEMENTED, "attention_bias");
@@ -199,7 +202,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_those_of_transformers),
         cmocka_unit_test(a_window_shortens_the_context),
-        cmocka_unit_test(fp8_is_read),
+        cmocka_unit_test(quantisation_is_read),
         cmocka_unit_test(what_cannot_be_followed_is_refused),
         cmocka_unit_test(lies_are_named),
         cmocka_unit_test(frequencies_are_those_of_transformers),

@@ -71,9 +71,9 @@ static void wrong_headers(void **state) {
     expect_header_error("[]", STATUS_INVALID_ARGUMENT, "must be a JSON object");
     expect_header_error("{\"t\":1}", STATUS_INVALID_ARGUMENT, "'t': its entry must be an object");
     expect_header_error("{\"t\":{}}", STATUS_INVALID_ARGUMENT, "'dtype' must be a string");
-    expect_header_error("{\"t\":{\"dtype\":\"I32\"}}", STATUS_UNIMPLEMENTED, "'t' is of type I32");
+    expect_header_error("{\"t\":{\"dtype\":\"U16\"}}", STATUS_UNIMPLEMENTED, "'t' is of type U16");
     expect_header_error("{\"t\":{\"dtype\":\"Q8_0\"}}", STATUS_UNIMPLEMENTED,
-                        "Octant reads F32, F16 and BF16");
+                        "Octant reads F32, F16, BF16");
     expect_header_error("{\"t\":{\"dtype\":\"F32\",\"shape\":4}}", STATUS_INVALID_ARGUMENT,
                         "'shape' must be an array");
     expect_header_error("{\"t\":{\"dtype\":\"F32\",\"shape\":[-1]}}", STATUS_INVALID_ARGUMENT,

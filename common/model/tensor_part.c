@@ -1,0 +1,232 @@
+#include "common/model/tensor_part.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TILE_ROWS = 8, RUN = 32, HEAD_BYTES = 4, RUN_BYTES = 16 };
+
+// A rectangle of a file's row-major array, read into memory of its own.
+typedef struct grid {
+    char *data;
+    int64_t row, col, cols; // the first of the array's rows and columns, and how many of these
+} grid;
+
+static status no_memory(void) {
+    return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a slice of weights");
+}
+
+// Rows [begin, end) and columns [left, right) of the array at `mapped`, whose rows are `width`
+// long.
+static status read_grid(const void *mapped, size_t element, int64_t width, int64_t begin,
+                        int64_t end, int64_t left, int64_t right, tensor_read *read, void *context,
+                        grid *out) {
+    size_t row = (size_t)(right - left) * element, stride = (size_t)width * element;
+    *out = (grid){.row = begin, .col = left, .cols = right - left};
+    out->data = malloc((size_t)(end - begin) * row + 1);
+    if (!out->data) return no_memory();
+    const char *from = (const char *)mapped + (size_t)begin * stride + (size_t)left * element;
+    if (row == stride) return read(context, from, (size_t)(end - begin) * row, out->data);
+    for (int64_t r = 0; r < end - begin; r++)
+        TRY(read(context, from + (size_t)r * stride, row, out->data + (size_t)r * row));
+    return status_ok();
+}
+
+static size_t place_in(const grid *g, int64_t row, int64_t col) {
+    return (size_t)((row - g->row) * g->cols + (col - g->col));
+}
+
+static uint32_t word_at(const grid *g, int64_t row, int64_t col) {
+    uint32_t word;
+    memcpy(&word, g->data + 4 * place_in(g, row, col), sizeof word);
+    return word;
+}
+
+static float float_at(const grid *g, dtype type, int64_t row, int64_t col) {
+    float value;
+    dtype_to_f32(type, g->data + dtype_block_bytes(type) * place_in(g, row, col), 1, &value);
+    return value;
+}
+
+static int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
+// ---- scales of rows
+
+int64_t tensor_column_unit(const tensor *t) {
+    return t->type == DTYPE_F8_BLOCK ? DTYPE_SCALE_COLS : (int64_t)dtype_block_values(t->type);
+}
+
+static int64_t common_divisor(int64_t a, int64_t b) {
+    return b == 0 ? a : common_divisor(b, a % b);
+}
+
+status tensor_part_scales(const tensor *t, tensor_part p, tensor_read *read, void *context,
+                          float **out, int *scale_rows) {
+    int64_t shared = p.first_row == 0 && p.rows <= t->scale_rows
+                         ? p.rows
+                         : common_divisor(t->scale_rows, p.first_row % t->scale_rows);
+    int64_t first = p.first_row / t->scale_rows, last = (p.first_row + p.rows - 1) / t->scale_rows;
+    int64_t left = p.first_col / t->scale_cols, right = (p.first_col + p.cols - 1) / t->scale_cols;
+    int64_t lines = ceil_div(p.rows, shared),
+            each = (int64_t)dtype_row_scales(t->type, (size_t)p.cols);
+    assert(t->packing == TENSOR_ROWS && t->scales && p.rows >= 1 && p.cols >= 1);
+    grid g = {0};
+    float *scales = malloc((size_t)(lines * each) * sizeof *scales);
+    status s = scales ? read_grid(t->scales, dtype_block_bytes(t->scale_type),
+                                  ceil_div(t->cols, t->scale_cols), first, last + 1, left,
+                                  right + 1, read, context, &g)
+                      : no_memory();
+    for (int64_t i = 0; status_is_ok(&s) && i < lines * each; i++) {
+        int64_t row = p.first_row + i / each * shared;
+        int64_t col = p.first_col + i % each * DTYPE_SCALE_COLS;
+        scales[i] = float_at(&g, t->scale_type, row / t->scale_rows, col / t->scale_cols);
+    }
+    free(g.data);
+    *scale_rows = (int)shared;
+    *out = scales;
+    if (!status_is_ok(&s)) {
+        free(scales);
+        *out = NULL;
+    }
+    return s;
+}
+
+// ---- rows of packed integers
+
+typedef struct source {
+    const tensor *t;
+    tensor_part p;
+    int per; // integers in a word
+    grid values, scales, zeros;
+} source;
+
+// In AWQ's words the columns 0, 2, 4, 6, 1, 3, 5, 7 of eight follow each other; where each one is.
+static const int awq_place[TILE_ROWS] = {0, 4, 1, 5, 2, 6, 3, 7};
+
+static status read_source(source *s, tensor_read *read, void *context) {
+    const tensor *t = s->t;
+    int64_t per = s->per, top = s->p.first_row, bottom = top + s->p.rows;
+    int64_t left = s->p.first_col, right = left + s->p.cols;
+    int64_t group = t->scale_cols, groups = ceil_div(t->cols, group);
+    int64_t words = ceil_div(t->rows, per), first_word = top / per,
+            last_word = ceil_div(bottom, per);
+    int64_t first = left / group, last = ceil_div(right, group);
+    size_t scale = dtype_block_bytes(t->scale_type);
+    if (t->packing == TENSOR_GPTQ)
+        TRY(read_grid(t->data, 4, t->rows, left / per, right / per, top, bottom, read, context,
+                      &s->values));
+    if (t->packing == TENSOR_AWQ)
+        TRY(read_grid(t->data, 4, words, left, right, first_word, last_word, read, context,
+                      &s->values));
+    if (t->packing == TENSOR_PACKED) {
+        TRY(read_grid(t->data, 4, t->cols / per, top, bottom, left / per, right / per, read,
+                      context, &s->values));
+        TRY(read_grid(t->scales, scale, groups, top, bottom, first, last, read, context,
+                      &s->scales));
+        if (!t->zeros) return status_ok();
+        return read_grid(t->zeros, 4, groups, first_word, last_word, first, last, read, context,
+                         &s->zeros);
+    }
+    TRY(read_grid(t->scales, scale, t->rows, first, last, top, bottom, read, context, &s->scales));
+    if (!t->zeros) return status_ok();
+    return read_grid(t->zeros, 4, words, first, last, first_word, last_word, read, context,
+                     &s->zeros);
+}
+
+static uint32_t integer_of(const source *s, uint32_t word, int place) {
+    return word >> (place * s->t->bits) & ((1u << s->t->bits) - 1);
+}
+
+// Where in its word a row's integer is, of those that pack rows.
+static int row_place(const source *s, int64_t row) {
+    int place = (int)(row % s->per);
+    return s->t->packing == TENSOR_AWQ ? awq_place[place] : place;
+}
+
+static float scale_at(const source *s, int64_t row, int64_t group) {
+    bool by_row = s->t->packing == TENSOR_PACKED;
+    return float_at(&s->scales, s->t->scale_type, by_row ? row : group, by_row ? group : row);
+}
+
+static int zero_at(const source *s, int64_t row, int64_t group) {
+    if (!s->t->zeros) return 1 << (s->t->bits - 1);
+    bool by_row = s->t->packing == TENSOR_PACKED;
+    int64_t word = row / s->per;
+    uint32_t bits = word_at(&s->zeros, by_row ? word : group, by_row ? group : word);
+    uint32_t stored = integer_of(s, bits, row_place(s, row));
+    return (int)((stored + (uint32_t)s->t->zero_added) & ((1u << s->t->bits) - 1));
+}
+
+// The integers of RUN columns from `col` on, of row `row`.
+static void take_run(const source *s, int64_t row, int64_t col, uint8_t *out) {
+    int64_t word = row / s->per;
+    int place = row_place(s, row);
+    if (s->t->packing == TENSOR_AWQ) {
+        for (int i = 0; i < RUN; i++)
+            out[i] = (uint8_t)integer_of(s, word_at(&s->values, col + i, word), place);
+        return;
+    }
+    bool by_row = s->t->packing == TENSOR_PACKED;
+    for (int i = 0; i < RUN; i += s->per) {
+        int64_t at = (col + i) / s->per;
+        uint32_t bits = word_at(&s->values, by_row ? row : at, by_row ? at : row);
+        for (int j = 0; j < s->per; j++) out[i + j] = (uint8_t)integer_of(s, bits, j);
+    }
+}
+
+static status put_run(const source *s, int64_t row, int64_t col, uint8_t *line) {
+    dtype type = s->t->type;
+    size_t values = dtype_block_values(type), at = (size_t)(col - s->p.first_col);
+    uint8_t *block = line + at / values * dtype_block_bytes(type), run[RUN];
+    int64_t group = col / s->t->scale_cols;
+    int zero = zero_at(s, row, group);
+    uint16_t d = dtype_f32_to_f16(scale_at(s, row, group));
+    take_run(s, row, col, run);
+    memcpy(block, &d, sizeof d);
+    if (type == DTYPE_Q8_0) {
+        if (zero != 128)
+            return status_error(STATUS_UNIMPLEMENTED,
+                                "8-bit integers with a zero point of %d, not 128: quantise "
+                                "symmetrically, or with 4 bits",
+                                zero);
+        for (int i = 0; i < RUN; i++) block[2 + i] = (uint8_t)(run[i] - 128);
+        return status_ok();
+    }
+    block[2] = (uint8_t)zero;
+    block[3] = 0;
+    uint8_t *q = block + HEAD_BYTES + at % values / RUN * RUN_BYTES;
+    for (int i = 0; i < RUN_BYTES; i++) q[i] = (uint8_t)(run[i] | run[i + RUN_BYTES] << 4);
+    return status_ok();
+}
+
+// Eight rows at a time: what packs rows, or lies by columns, is read from one line of memory for
+// all of them.
+static status put_all(const source *s, uint8_t *out) {
+    size_t stride = dtype_row_bytes(s->t->type, (size_t)s->p.cols);
+    for (int64_t top = 0; top < s->p.rows; top += TILE_ROWS)
+        for (int64_t col = 0; col < s->p.cols; col += RUN)
+            for (int64_t r = top; r < s->p.rows && r < top + TILE_ROWS; r++)
+                TRY(put_run(s, s->p.first_row + r, s->p.first_col + col, out + (size_t)r * stride));
+    return status_ok();
+}
+
+status tensor_part_rows(const tensor *t, tensor_part part, tensor_read *read, void *context,
+                        void **out) {
+    assert(t->packing != TENSOR_ROWS && part.cols % RUN == 0 && part.first_col % RUN == 0);
+    source s = {.t = t, .p = part, .per = 32 / t->bits};
+    size_t bytes = (size_t)part.rows * dtype_row_bytes(t->type, (size_t)part.cols);
+    uint8_t *rows = malloc(bytes + 1);
+    status result = rows ? read_source(&s, read, context) : no_memory();
+    if (status_is_ok(&result)) result = put_all(&s, rows);
+    free(s.values.data);
+    free(s.scales.data);
+    free(s.zeros.data);
+    *out = rows;
+    if (!status_is_ok(&result)) {
+        free(rows);
+        *out = NULL;
+    }
+    return result;
+}
