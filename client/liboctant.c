@@ -199,6 +199,21 @@ static void copy(char *to, size_t room, inference_text from) {
 
 #define COPY(to, from) copy(to, sizeof(to), from)
 
+static octant_device device_of(const device_health *h) {
+    if (!h->known) return (octant_device){0};
+    return (octant_device){.known = true,
+                           .temperature = h->temperature,
+                           .power = h->power,
+                           .utilization = h->utilization,
+                           .memory_used = h->memory_used,
+                           .memory_total = h->memory_total,
+                           .ecc_errors = h->ecc_errors,
+                           .slow_heat = (h->throttle & DEVICE_THROTTLE_THERMAL) != 0,
+                           .slow_power = (h->throttle & DEVICE_THROTTLE_POWER) != 0,
+                           .slow_hardware = (h->throttle & DEVICE_THROTTLE_HARDWARE) != 0,
+                           .xid = h->xid};
+}
+
 static bool copy_group(const inference_group *from, octant_group *to) {
     COPY(to->id, from->id);
     COPY(to->model, from->model);
@@ -227,7 +242,8 @@ static bool copy_group(const inference_group *from, octant_group *to) {
                               .memory_bytes = r->memory_bytes,
                               .collective = r->collective,
                               .phase_ms = r->phase_ms,
-                              .temperature = r->temperature};
+                              .temperature = r->temperature,
+                              .device = device_of(&r->device)};
         COPY(rank->host, r->host);
         COPY(rank->phase, r->phase);
     }

@@ -92,6 +92,17 @@ bool octant_complete(octant_client *client, const char *model, const char *promp
 // call, nothing happens.
 void octant_cancel(octant_client *client);
 
+// What a rank's card says of itself; -1: it does not tell.
+typedef struct octant_device {
+    bool known;                                // false: no card, or none that tells
+    float temperature;                         // [degrees C]
+    float power;                               // [W]
+    float utilization;                         // 0 to 1
+    int64_t memory_used, memory_total;         // [bytes], of the whole card
+    int64_t ecc_errors;                        // not corrected
+    bool slow_heat, slow_power, slow_hardware; // it is slowed down, and why
+    int xid;                                   // the driver's number of its last fault; 0: none
+} octant_device;
 typedef struct octant_rank {
     int rank, pid;
     char host[256], phase[16];
@@ -99,7 +110,8 @@ typedef struct octant_rank {
     int64_t heartbeat_age_ms, memory_bytes;
     uint64_t step, collective; // entered so far
     int64_t phase_ms;          // in `phase` for so long
-    float temperature;         // [degrees C]; 0: not known
+    float temperature;         // of the card, else of the processor [degrees C]; 0: not known
+    octant_device device;
 } octant_rank;
 typedef struct octant_group {
     char id[32], model[128], state[16], backend[32], reason[400];

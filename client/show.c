@@ -90,6 +90,22 @@ void show_loading_end(show_loading *s, const char *const labels[],
     }
 }
 
+// What a card tells beside its temperature; faults and slowness are words, so that they are seen.
+static void show_device(const octant_device *d, buf *out) {
+    char used[24], total[24];
+    if (!d->known) return;
+    if (d->memory_used >= 0)
+        buf_printf(out, "  card %s of %s", show_bytes(d->memory_used, used),
+                   show_bytes(d->memory_total, total));
+    if (d->power >= 0) buf_printf(out, "  %.0f W", (double)d->power);
+    if (d->utilization >= 0) buf_printf(out, "  %.0f%% busy", 100 * (double)d->utilization);
+    if (d->slow_heat) buf_append_string(out, "  slowed by heat");
+    if (d->slow_power) buf_append_string(out, "  slowed by its power limit");
+    if (d->slow_hardware) buf_append_string(out, "  slowed by its hardware");
+    if (d->ecc_errors > 0) buf_printf(out, "  %" PRId64 " memory errors", d->ecc_errors);
+    if (d->xid > 0) buf_printf(out, "  XID %d", d->xid);
+}
+
 static void show_group(const octant_group *g, buf *out) {
     buf_printf(out, "\ngroup %s  %s  %s  %s", g->id, g->state, g->model, g->backend);
     if (g->loss[0]) {
@@ -111,6 +127,7 @@ static void show_group(const octant_group *g, buf *out) {
                    r->rank, r->host, r->pid, r->phase, r->phase_ms, 100 * r->load_fraction, r->step,
                    r->heartbeat_age_ms, show_bytes(r->memory_bytes, memory));
         if (r->temperature > 0) buf_printf(out, "  %.0f C", (double)r->temperature);
+        show_device(&r->device, out);
         buf_append_char(out, '\n');
     }
 }

@@ -10,13 +10,21 @@
 #include "proto/cluster_check.h"
 #include "proto/protobuf.h"
 
-enum { FINGERPRINT_SIZE = 32, PART_NAME_MAX = 255, NS_PER_MS = 1000000, TEMPERATURE_MAX = 1000 };
+enum {
+    FINGERPRINT_SIZE = 32,
+    PART_NAME_MAX = 255,
+    NS_PER_MS = 1000000,
+    TEMPERATURE_MAX = 1000,
+    WATTS_MAX = 100000,
+    XID_MAX = 65535
+};
 
 typedef Octant__Cluster__V1__RegisterRequest pb_register;
 typedef Octant__Cluster__V1__RegisterResponse pb_registered;
 typedef Octant__Cluster__V1__CardPart pb_part;
 typedef Octant__Cluster__V1__Shard pb_shard;
 typedef Octant__Cluster__V1__HeartbeatRequest pb_heartbeat;
+typedef Octant__Cluster__V1__DeviceHealth pb_health;
 
 const char *cluster_phase_name(cluster_phase phase) {
     static const char *const names[] = {"starting", "loading", "idle", "step", "allreduce"};
@@ -237,7 +245,46 @@ status heartbeat_encode(const heartbeat *m, buf *out) {
     to.collective = m->collective;
     to.phase_ms = m->phase_ns / NS_PER_MS;
     to.temperature = m->temperature;
+    pb_health device = OCTANT__CLUSTER__V1__DEVICE_HEALTH__INIT;
+    device.temperature = m->device.temperature;
+    device.power = m->device.power;
+    device.utilization = m->device.utilization;
+    device.memory_used = m->device.memory_used;
+    device.memory_total = m->device.memory_total;
+    device.ecc_errors = m->device.ecc_errors;
+    device.throttle = m->device.throttle;
+    device.xid = m->device.xid;
+    if (m->device.known) to.device = &device;
     return protobuf_encode(&to.base, "HeartbeatRequest", out);
+}
+
+// A number that is not told is -1.
+static status check_told(const char *field, double value, double most) {
+    if (value == -1 || (value >= 0 && value <= most)) return status_ok();
+    return status_error(STATUS_INVALID_ARGUMENT, "device.%s is %g; -1 and 0 to %g are valid", field,
+                        value, most);
+}
+
+static status take_health(const pb_health *from, device_health *out) {
+    if (!from) return status_ok();
+    TRY(check_told("temperature", (double)from->temperature, TEMPERATURE_MAX));
+    TRY(check_told("power", (double)from->power, WATTS_MAX));
+    TRY(check_told("utilization", (double)from->utilization, 1));
+    TRY(cluster_check_range("device.memory_used", from->memory_used, -1, INT64_MAX));
+    TRY(cluster_check_range("device.memory_total", from->memory_total, -1, INT64_MAX));
+    TRY(cluster_check_range("device.ecc_errors", from->ecc_errors, -1, INT64_MAX));
+    TRY(cluster_check_range("device.throttle", from->throttle, 0, DEVICE_THROTTLE_ALL));
+    TRY(cluster_check_range("device.xid", from->xid, 0, XID_MAX));
+    *out = (device_health){.known = true,
+                           .temperature = from->temperature,
+                           .power = from->power,
+                           .utilization = from->utilization,
+                           .memory_used = from->memory_used,
+                           .memory_total = from->memory_total,
+                           .ecc_errors = from->ecc_errors,
+                           .throttle = from->throttle,
+                           .xid = from->xid};
+    return status_ok();
 }
 
 static status take_heartbeat(const pb_heartbeat *from, heartbeat *out) {
@@ -255,6 +302,7 @@ static status take_heartbeat(const pb_heartbeat *from, heartbeat *out) {
     if (!(from->temperature >= 0 && from->temperature <= TEMPERATURE_MAX))
         return status_error(STATUS_INVALID_ARGUMENT, "temperature is %g; 0 to %d are valid",
                             (double)from->temperature, TEMPERATURE_MAX);
+    TRY(take_health(from->device, &out->device));
     out->code = (cluster_failure)from->code;
     out->collective = from->collective;
     out->phase_ns = from->phase_ms * NS_PER_MS;

@@ -11,6 +11,7 @@
 
 #include "common/base/arena.h"
 #include "common/base/buf.h"
+#include "common/base/device_health.h"
 #include "common/base/status.h"
 #include "common/model/model.h"
 #include "common/model/sampling.h"
@@ -156,8 +157,9 @@ typedef struct heartbeat {
     // the one with the smaller number is the one that the other waits for; with equal numbers, the
     // one in CLUSTER_ALLREDUCE has not left what the other has left.
     uint64_t collective;
-    int64_t phase_ns;  // how long it has been in `phase`
-    float temperature; // of the processor [degrees C]; 0: not known
+    int64_t phase_ns;     // how long it has been in `phase`
+    float temperature;    // of the card, else of the processor [degrees C]; 0: not known
+    device_health device; // of the card; not known: there is none, or none that tells
 } heartbeat;
 
 typedef struct group_ready {

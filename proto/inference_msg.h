@@ -13,6 +13,7 @@
 
 #include "common/base/arena.h"
 #include "common/base/buf.h"
+#include "common/base/device_health.h"
 #include "common/base/status.h"
 #include "common/model/sampling.h"
 
@@ -124,6 +125,7 @@ typedef struct inference_rank {
     uint64_t step, collective;
     int64_t phase_ms;
     float temperature;
+    device_health device;
 } inference_rank;
 typedef struct inference_group {
     inference_text id, model, state, reason, backend;

@@ -183,6 +183,35 @@ status inference_models_encode(const inference_model *models, int count, buf *ou
 typedef Octant__V1__GroupInfo pb_group;
 typedef Octant__V1__RankInfo pb_rank;
 
+static bool encode_health(arena *memory, const device_health *h, pb_rank *rank) {
+    if (!h->known) return true;
+    rank->device = arena_alloc(memory, sizeof *rank->device);
+    if (!rank->device) return false;
+    *rank->device = (Octant__V1__DeviceHealth)OCTANT__V1__DEVICE_HEALTH__INIT;
+    rank->device->temperature = h->temperature;
+    rank->device->power = h->power;
+    rank->device->utilization = h->utilization;
+    rank->device->memory_used = h->memory_used;
+    rank->device->memory_total = h->memory_total;
+    rank->device->ecc_errors = h->ecc_errors;
+    rank->device->throttle = h->throttle;
+    rank->device->xid = h->xid;
+    return true;
+}
+
+static device_health health_of(const Octant__V1__DeviceHealth *h) {
+    if (!h) return (device_health){0};
+    return (device_health){.known = true,
+                           .temperature = h->temperature,
+                           .power = h->power,
+                           .utilization = h->utilization,
+                           .memory_used = h->memory_used,
+                           .memory_total = h->memory_total,
+                           .ecc_errors = h->ecc_errors,
+                           .throttle = h->throttle,
+                           .xid = h->xid};
+}
+
 static bool encode_ranks(arena *memory, const inference_group *g, pb_group *m) {
     pb_rank *ranks = arena_alloc_array(memory, (size_t)g->rank_count, sizeof *ranks);
     m->ranks = arena_alloc_array(memory, (size_t)g->rank_count, sizeof *m->ranks);
@@ -201,6 +230,7 @@ static bool encode_ranks(arena *memory, const inference_group *g, pb_group *m) {
         ranks[i].collective = r->collective;
         ranks[i].phase_ms = r->phase_ms;
         ranks[i].temperature = r->temperature;
+        if (!encode_health(memory, &r->device, &ranks[i])) return false;
         m->ranks[i] = &ranks[i];
     }
     m->n_ranks = (size_t)g->rank_count;
@@ -273,7 +303,8 @@ static bool decode_group(arena *memory, const pb_group *m, inference_group *out)
                                     r->step,
                                     r->collective,
                                     r->phase_ms,
-                                    r->temperature};
+                                    r->temperature,
+                                    health_of(r->device)};
     }
     *out = (inference_group){.id = text_of(memory, m->id),
                              .model = text_of(memory, m->model),

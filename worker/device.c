@@ -34,6 +34,12 @@ static status open_cpu(const device_options *o, comm *c, kernels **out) {
 }
 
 // Ranks of one host take its cards in their order.
+int device_card(const comm *c) {
+    int cards = 0;
+    status s = kernels_cuda_count(&cards);
+    return status_is_ok(&s) && cards > 0 ? comm_local_rank(c) % cards : 0;
+}
+
 static status open_cuda(const device_options *o, comm *c, kernels **out) {
     int cards = 0;
     TRY(kernels_cuda_count(&cards));
@@ -41,7 +47,7 @@ static status open_cuda(const device_options *o, comm *c, kernels **out) {
         log_warn("device", "%d ranks share %d cards on %s: they take turns", comm_local_size(c),
                  cards, comm_host(c));
     kernels_cuda_options cuda = {
-        .device = comm_local_rank(c) % cards,
+        .device = device_card(c),
         .sums = !strcmp(o->sums, "bf16") ? KERNELS_SUMS_BF16 : KERNELS_SUMS_EXACT,
         .fast = o->fast,
     };

@@ -21,6 +21,8 @@ typedef struct device_options {
 // Makes the backend. On a host with fewer cards than ranks, ranks share them.
 status device_open(const device_options *o, comm *c, kernels **out);
 
+int device_card(const comm *c); // the number of the card that device_open takes, if it takes one
+
 // Collective, after device_open on all: FAILED_PRECONDITION, naming two ranks, where one computes
 // on a card and another does not. Different cards are a warning: all wait for the slowest.
 status device_agree(comm *c, const kernels *k, int64_t deadline_ns);

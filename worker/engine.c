@@ -166,6 +166,7 @@ static status open_all(engine *e) {
     const engine_options *o = &e->o;
     progress_enter(o->progress, CLUSTER_LOADING);
     TRY(agree(e, open_kernels(e)));
+    if (o->watch && kernels_stream(e->kernels)) device_watch_start(o->watch, device_card(o->comm));
     TRY(device_agree(o->comm, e->kernels, load_deadline()));
     const shard *mine = &e->shards[comm_rank(o->comm)];
     weights_options weights = {.model = o->model,

@@ -13,6 +13,7 @@
 #include "proto/cluster_msg.h"
 #include "worker/comm.h"
 #include "worker/device.h"
+#include "worker/device_watch.h"
 #include "worker/progress.h"
 #include "worker/reduce.h"
 #include "worker/step.h"
@@ -33,6 +34,7 @@ typedef struct engine_options {
     const char *kv_type; // "auto" (f32 for F32 weights, else f16), "f32", "f16", "bf16"; on cuda
                          // "f8" and "i8" too
     int64_t step_timeout_ns;
+    device_watch *watch; // begins with this rank's card; NULL: nobody wants to know
 } engine_options;
 
 typedef struct engine engine;

@@ -12,6 +12,7 @@ enum {
     ANSWER_MS = 1000, // a heartbeat without an answer for so long counts as lost
     MESSAGE_MAX = 4096,
     EXIT_NOT_WANTED = 3,
+    EXIT_DEVICE = 5,
 };
 
 struct heartbeat_sender {
@@ -23,9 +24,10 @@ struct heartbeat_sender {
     bool ending;
     char error[CLUSTER_REASON_MAX];
     cluster_failure code;
-    int64_t answered_ns; // last answer
-    int64_t stop_by_ns;  // 0: not told to stop
-    bool silent;         // the coordinator does not answer
+    int64_t answered_ns;           // last answer
+    int64_t stop_by_ns;            // 0: not told to stop
+    bool silent;                   // the coordinator does not answer
+    char fault[KERNELS_FAULT_MAX]; // of the card; the sending thread's
 };
 
 // Resident memory [bytes]; 0 where the system does not say.
@@ -57,11 +59,17 @@ static status send(heartbeat_sender *h, buf *request, buf *answer, bool *stop) {
         clock_now_ns() - atomic_load_explicit(&h->o.progress->moved_ns, memory_order_relaxed);
     if (m.phase_ns < 0) m.phase_ns = 0; // it has moved since the clock was read
     m.temperature = temperature();
+    bool broken = h->o.watch && device_watch_look(h->o.watch, &m.device, h->fault);
+    if (m.device.known && m.device.temperature >= 0) m.temperature = m.device.temperature;
     m.load_fraction = atomic_load_explicit(&h->o.progress->load, memory_order_relaxed);
     m.memory_bytes = resident_bytes();
     pthread_mutex_lock(&h->lock);
     snprintf(m.error, sizeof m.error, "%s", h->error);
     m.code = h->code;
+    if (broken && !m.error[0]) {
+        snprintf(m.error, sizeof m.error, "%s", h->fault);
+        m.code = CLUSTER_FAILED_DEVICE;
+    }
     pthread_mutex_unlock(&h->lock);
     buf_clear(request);
     TRY(heartbeat_encode(&m, request));
@@ -75,6 +83,10 @@ static status send(heartbeat_sender *h, buf *request, buf *answer, bool *stop) {
 // collective.
 static void judge(heartbeat_sender *h, const status *sent, bool stop) {
     int64_t now = clock_now_ns();
+    if (h->fault[0]) {
+        log_error("heartbeat", "%s: ending", h->fault);
+        _exit(EXIT_DEVICE);
+    }
     if (h->o.launcher != 0 && getppid() != h->o.launcher) {
         log_error("heartbeat", "what started this rank (process %d) is gone: ending",
                   h->o.launcher);

@@ -2,6 +2,9 @@
 // phase, step, load and memory every heartbeat_ms. It reads progress and touches nothing else, so
 // it goes on while the main thread computes, and tells the truth when that stands still.
 //
+// A card with a fault after which it cannot be trusted ends the rank, once the coordinator has been
+// told why.
+//
 // It is also how a rank learns that its epoch is over: the coordinator answers "stop", or does not
 // answer for lost_timeout. Then the main thread is to leave the epoch (heartbeat_stop) and register
 // again. Where it was told to stop and cannot, because it stands in a collective that nobody else
@@ -15,6 +18,7 @@
 
 #include "common/base/status.h"
 #include "proto/cluster_msg.h"
+#include "worker/device_watch.h"
 #include "worker/progress.h"
 
 typedef struct heartbeat_sender heartbeat_sender;
@@ -25,6 +29,7 @@ typedef struct heartbeat_options {
     progress *progress;
     int interval_ms;
     int64_t lost_timeout_ns, stop_timeout_ns;
+    device_watch *watch; // of the card; NULL: there is none
     int launcher; // pid of the parent without which the rank is to end (mpirun); 0: there is none
 } heartbeat_options;
 

@@ -45,6 +45,7 @@ typedef struct rank {
     int launcher; // pid
     engine *engine;
     progress progress;
+    device_watch *watch;
     bool together;           // an error now is known to all ranks
     cluster_failure failure; // of the last step, on rank 0
     int failed_rank;
@@ -101,13 +102,15 @@ static engine_options compute_options(rank *r) {
                             .warm_shards = options_warm_shards(o),
                             .warm_memory = o->warm_memory,
                             .kv_type = o->kv_type,
-                            .step_timeout_ns = o->step_timeout_ns};
+                            .step_timeout_ns = o->step_timeout_ns,
+                            .watch = r->watch};
 }
 
 static status start_heartbeat(rank *r) {
     heartbeat_options h = {
         .address = r->o->coordinator,
         .progress = &r->progress,
+        .watch = r->watch,
         .interval_ms = r->group.heartbeat_ms,
         .lost_timeout_ns = r->o->lost_timeout_ns,
         .stop_timeout_ns = r->o->regroup_timeout_ns,
@@ -347,7 +350,9 @@ status rank_run(const options *o, comm *c, bool *together) {
     r->o = o;
     r->comm = c;
     r->launcher = (int)getppid();
-    status s = live(r);
+    r->watch = device_watch_create();
+    status s =
+        r->watch ? live(r) : status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the rank");
     if (!status_is_ok(&s)) tell(r, &s);
     *together = r->together;
     leave_epoch(r);
@@ -355,6 +360,7 @@ status rank_run(const options *o, comm *c, bool *together) {
     engine_close(r->engine);
     join_destroy(r->join);
     model_close(r->model);
+    device_watch_destroy(r->watch);
     free(r);
     return s;
 }

@@ -163,6 +163,9 @@ typedef enum core_notice_kind {
     NOTICE_UPSTREAM_DISABLED, // its account was refused; alarm
     NOTICE_TRAFFIC_LEFT,      // a model's requests go to upstreams
     NOTICE_TRAFFIC_BACK,
+    NOTICE_DEVICE_HOT,  // a rank's card slows itself down for its heat
+    NOTICE_DEVICE_COOL, // and no more
+    NOTICE_KINDS
 } core_notice_kind;
 const char *core_notice_name(core_notice_kind kind); // "group-lost", ...
 
@@ -298,6 +301,7 @@ typedef struct core_rank_view {
     int64_t phase_ns;          // in `phase` for so long when it last said so
     int64_t memory_bytes;
     float temperature; // [degrees C]; 0: not known
+    device_health device;
 } core_rank_view;
 
 typedef struct core_group_view {

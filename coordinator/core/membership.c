@@ -14,7 +14,8 @@
 #include "coordinator/core/request.h"
 #include "coordinator/core/scheduler.h"
 
-enum { OVERDUE_FACTOR = 10 }; // times the usual time of so many rows
+enum { OVERDUE_FACTOR = 10 };       // times the usual time of so many rows
+#define COOL_NS (10 * CLOCK_SECOND) // without heat, and a card is cool again
 
 // ---- loss ----
 
@@ -186,6 +187,25 @@ void membership_ready(core *c, group *g, const group_ready *ready) {
                 (long long)((c->now_ns - g->registered_ns) / CLOCK_MS));
 }
 
+// One event when a card begins to slow down for its heat, one when it has not for a while: what
+// comes and goes from second to second is one time of heat.
+static void note_heat(core *c, const group *g, int rank) {
+    rank_state *r = &g->ranks[rank];
+    bool hot = r->device.known && r->device.throttle & DEVICE_THROTTLE_THERMAL;
+    bool began = hot && r->hot_ns == 0;
+    bool ended = !hot && r->hot_ns != 0 && c->now_ns - r->hot_ns >= COOL_NS;
+    if (hot) r->hot_ns = c->now_ns;
+    if (ended) r->hot_ns = 0;
+    if (!began && !ended) return;
+    char text[CLUSTER_REASON_MAX], who[256];
+    name_rank(g, rank, who, sizeof who);
+    snprintf(text, sizeof text, "the card of %s %s, at %.0f C", who,
+             began ? "slows down for its heat" : "is cool again", (double)r->device.temperature);
+    effects_log(c->out, began ? LOG_WARN : LOG_INFO, "group", "%s of %s: %s", g->id, g->lane->model,
+                text);
+    membership_notice(c, g, began ? NOTICE_DEVICE_HOT : NOTICE_DEVICE_COOL, LOSS_NONE, rank, text);
+}
+
 void membership_heartbeat(core *c, group *g, const heartbeat *h) {
     if (h->rank < 0 || h->rank >= g->ranks_count) return;
     rank_state *r = &g->ranks[h->rank];
@@ -197,6 +217,8 @@ void membership_heartbeat(core *c, group *g, const heartbeat *h) {
     r->collective = h->collective;
     r->phase_ns = h->phase_ns;
     r->temperature = h->temperature;
+    r->device = h->device;
+    note_heat(c, g, h->rank);
     if (!h->error[0]) return;
     group_failed failed = {.rank = h->rank, .code = h->code};
     snprintf(failed.reason, sizeof failed.reason, "%s", h->error);

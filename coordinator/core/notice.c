@@ -2,11 +2,11 @@
 #include "coordinator/core/core.h"
 
 const char *core_notice_name(core_notice_kind kind) {
-    static const char *const names[] = {"group-registered", "group-ready",    "group-draining",
-                                        "group-drained",    "group-lost",     "request-poison",
-                                        "breaker-open",     "breaker-closed", "upstream-disabled",
-                                        "traffic-left",     "traffic-back"};
-    _Static_assert(sizeof names / sizeof *names == NOTICE_TRAFFIC_BACK + 1, "a name for each");
+    static const char *const names[] = {
+        "group-registered", "group-ready",  "group-draining", "group-drained",     "group-lost",
+        "request-poison",   "breaker-open", "breaker-closed", "upstream-disabled", "traffic-left",
+        "traffic-back",     "device-hot",   "device-cool"};
+    _Static_assert(sizeof names / sizeof *names == NOTICE_KINDS, "a name for each");
     return names[kind];
 }
 

@@ -176,6 +176,8 @@ typedef struct rank_state {
     int64_t phase_ns; // in `phase` for so long, when heard
     int64_t memory_bytes;
     float temperature;
+    device_health device;
+    int64_t hot_ns; // its card was last said to slow down for heat; 0: not of late
 } rank_state;
 
 typedef struct group {

@@ -24,6 +24,7 @@ static const core_rank_view *see_ranks(const group *g, int64_t now_ns, arena *me
                                     .collective = r->collective,
                                     .phase_ns = r->phase_ns,
                                     .temperature = r->temperature,
+                                    .device = r->device,
                                     .memory_bytes = r->memory_bytes};
         if (!ranks[i].host) return NULL;
     }

@@ -171,7 +171,8 @@ static bool put_ranks(arena *memory, const core_group_view *from, inference_grou
                                     .step = r->step,
                                     .collective = r->collective,
                                     .phase_ms = r->phase_ns / CLOCK_MS,
-                                    .temperature = r->temperature};
+                                    .temperature = r->temperature,
+                                    .device = r->device};
     }
     to->ranks = ranks;
     to->rank_count = from->ranks_count;

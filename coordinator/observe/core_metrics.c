@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/json.h"
+#include "coordinator/observe/device_metrics.h"
 #include "coordinator/observe/upstream_view.h"
 
 static void append_gauge(buf *out, const char *name, const char *help, int64_t value) {
@@ -103,6 +104,7 @@ void core_metrics_append(const core_view *view, buf *out) {
         }
     }
     append_ranks(view, out);
+    device_metrics_append(view, out);
     upstream_view_append_metrics(view, out);
 }
 
@@ -121,10 +123,12 @@ static void append_rank(buf *out, const core_rank_view *r) {
     buf_printf(out,
                ",\"load_fraction\":%.4f,\"last_heartbeat_ms\":%" PRId64 ",\"step\":%" PRIu64
                ",\"memory_bytes\":%" PRId64 ",\"collective\":%" PRIu64 ",\"phase_ms\":%" PRId64
-               ",\"temperature\":%.1f}",
+               ",\"temperature\":%.1f",
                (double)r->load_fraction,
                r->heartbeat_age_ns < 0 ? -1 : r->heartbeat_age_ns / 1000000, r->step,
                r->memory_bytes, r->collective, r->phase_ns / 1000000, (double)r->temperature);
+    device_metrics_append_json(&r->device, out);
+    buf_append_char(out, '}');
 }
 
 static void append_group(buf *out, const core_group_view *g) {

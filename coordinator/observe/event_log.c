@@ -28,7 +28,7 @@ typedef struct watcher {
 struct event_log {
     FILE *file; // NULL: memory only
     ring *queue;
-    atomic_uint_fast64_t of_kind[NOTICE_TRAFFIC_BACK + 1], of_loss[LOSS_MEMORY + 1];
+    atomic_uint_fast64_t of_kind[NOTICE_KINDS], of_loss[LOSS_MEMORY + 1];
     atomic_uint_fast64_t left_out; // did not fit since the last that did
     pthread_t thread;
     pthread_mutex_t lock; // of what follows
@@ -174,7 +174,7 @@ void event_log_write(void *log, const core_notice *n) {
 void event_log_metrics_append(const event_log *l, buf *out) {
     metrics_append_head(out, "octant_events_total", "counter",
                         "What happened to groups, upstreams and requests, by kind.");
-    for (int i = 0; i <= NOTICE_TRAFFIC_BACK; i++)
+    for (int i = 0; i < NOTICE_KINDS; i++)
         buf_printf(out, "octant_events_total{kind=\"%s\"} %" PRIu64 "\n",
                    core_notice_name((core_notice_kind)i), (uint64_t)atomic_load(&l->of_kind[i]));
     metrics_append_head(out, "octant_group_losses_total", "counter",

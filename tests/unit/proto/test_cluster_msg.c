@@ -170,17 +170,45 @@ static void test_heartbeat(void **state) {
                    .code = CLUSTER_FAILED_DEVICE,
                    .collective = 1234,
                    .phase_ns = 250 * CLOCK_MS,
-                   .temperature = 61.5f};
+                   .temperature = 61.5f,
+                   .device = {.known = true,
+                              .temperature = 61.5f,
+                              .power = 300.25f,
+                              .utilization = -1,
+                              .memory_used = INT64_C(5) << 30,
+                              .memory_total = INT64_C(80) << 30,
+                              .ecc_errors = -1,
+                              .throttle = DEVICE_THROTTLE_THERMAL,
+                              .xid = 31}};
     heartbeat back;
     buf b = buf_make(1000);
     assert_int_equal(heartbeat_encode(&m, &b).code, STATUS_OK);
     assert_int_equal(heartbeat_decode(b.data, b.size, &back).code, STATUS_OK);
     assert_memory_equal(&back, &m, sizeof m);
+    heartbeat silent = m;
+    silent.device = (device_health){0}; // no card, or none that tells
+    buf_clear(&b);
+    assert_int_equal(heartbeat_encode(&silent, &b).code, STATUS_OK);
+    assert_int_equal(heartbeat_decode(b.data, b.size, &back).code, STATUS_OK);
+    assert_memory_equal(&back, &silent, sizeof silent);
     struct {
         heartbeat m;
         const char *field;
-    } bad[] = {{m, "rank"}, {m, "phase"},    {m, "load_fraction"}, {m, "memory_bytes"},
-               {m, "code"}, {m, "phase_ms"}, {m, "temperature"}};
+    } bad[] = {{m, "rank"},
+               {m, "phase"},
+               {m, "load_fraction"},
+               {m, "memory_bytes"},
+               {m, "code"},
+               {m, "phase_ms"},
+               {m, "temperature"},
+               {m, "device.temperature"},
+               {m, "device.power"},
+               {m, "device.utilization"},
+               {m, "device.memory_used"},
+               {m, "device.memory_total"},
+               {m, "device.ecc_errors"},
+               {m, "device.throttle"},
+               {m, "device.xid"}};
     bad[0].m.rank = SHARD_RANKS_MAX;
     bad[1].m.phase = CLUSTER_PHASE_COUNT;
     bad[2].m.load_fraction = NAN;
@@ -188,6 +216,14 @@ static void test_heartbeat(void **state) {
     bad[4].m.code = CLUSTER_FAILED_COUNT;
     bad[5].m.phase_ns = -CLOCK_MS;
     bad[6].m.temperature = -1;
+    bad[7].m.device.temperature = NAN;
+    bad[8].m.device.power = -2;
+    bad[9].m.device.utilization = 1.5f;
+    bad[10].m.device.memory_used = -2;
+    bad[11].m.device.memory_total = INT64_MIN;
+    bad[12].m.device.ecc_errors = -2;
+    bad[13].m.device.throttle = DEVICE_THROTTLE_ALL + 1;
+    bad[14].m.device.xid = -1;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         buf_clear(&b);
         assert_int_equal(heartbeat_encode(&bad[i].m, &b).code, STATUS_OK);

@@ -157,8 +157,10 @@ static void test_piece(void **state) {
 
 static void test_server_info(void **state) {
     (void)state;
-    inference_rank ranks[] = {{0, 10, text("h0"), text("idle"), 1, 5, 1 << 20, 7, 8, 9, 10},
-                              {1, 11, text("h1"), text("step"), 0.5, 6, 2, 8, 70, 250, 61.5F}};
+    device_health card = {true, 61, 250.5F, -1, 5, 7, 1, DEVICE_THROTTLE_POWER, 31};
+    inference_rank ranks[] = {
+        {0, 10, text("h0"), text("idle"), 1, 5, 1 << 20, 7, 8, 9, 10, {0}},
+        {1, 11, text("h1"), text("step"), 0.5, 6, 2, 8, 70, 250, 61.5F, card}};
     inference_group groups[] = {{.id = text("g1"),
                                  .model = text("m"),
                                  .state = text("READY"),
@@ -190,6 +192,13 @@ static void test_server_info(void **state) {
     assert_int_equal(got.groups[0].ranks[1].collective, 70);
     assert_int_equal(got.groups[0].ranks[1].phase_ms, 250);
     assert_true(got.groups[0].ranks[1].temperature == 61.5F);
+    assert_false(got.groups[0].ranks[0].device.known);
+    device_health told = got.groups[0].ranks[1].device;
+    assert_true(told.known && told.temperature == 61 && told.power == 250.5F);
+    assert_true(told.utilization == -1 && told.memory_used == 5 && told.memory_total == 7);
+    assert_int_equal(told.ecc_errors, 1);
+    assert_int_equal(told.throttle, DEVICE_THROTTLE_POWER);
+    assert_int_equal(told.xid, 31);
     assert_int_equal(got.groups[0].epoch, 17);
     assert_text(got.groups[0].loss, "silent", 6);
     assert_int_equal(got.groups[0].lost_ms, -1);

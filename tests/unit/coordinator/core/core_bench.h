@@ -42,6 +42,7 @@ typedef struct bench {
     uint64_t cancelled;
     char partial[4096]; // of the last call
     core_notice_kind notice;
+    int hot, cool; // times that a card was said to be so
     loss_reason loss;
     int lost_rank;
     char poison[64]; // the last quarantined request
@@ -116,6 +117,8 @@ static inline void take(bench *b, core_effect *e) {
         break;
     case CORE_NOTICE:
         b->notice = e->notice.kind;
+        b->hot += e->notice.kind == NOTICE_DEVICE_HOT;
+        b->cool += e->notice.kind == NOTICE_DEVICE_COOL;
         if (e->notice.kind == NOTICE_GROUP_LOST) {
             b->loss = e->notice.loss;
             b->lost_rank = e->notice.rank;

@@ -142,6 +142,33 @@ static void test_results_of_a_lost_epoch_are_nothing(void **state) {
     assert_string_equal(b->said, "1 1 1 1 ");
 }
 
+// ---- heat
+
+static void beat_with(bench *b, uint32_t throttle) {
+    heartbeat h = {.epoch = b->epoch,
+                   .rank = 1,
+                   .device = {.known = true, .temperature = 88, .throttle = throttle}};
+    pass(b, 100 * CLOCK_MS);
+    beat(b, 0);
+    send(b, (core_event){.kind = CORE_HEARTBEAT, .heartbeat = h});
+}
+
+// What comes and goes within seconds is one time of heat: one event at its begin, one at its end.
+static void test_heat_is_told_once(void **state) {
+    bench *b = *state;
+    open_group(b, false);
+    int hot = b->hot, cool = b->cool;
+    for (int i = 0; i < 50; i++)
+        beat_with(b, i % 2 ? DEVICE_THROTTLE_THERMAL : DEVICE_THROTTLE_POWER);
+    assert_int_equal(b->hot - hot, 1);
+    for (int i = 0; i < 90; i++) beat_with(b, DEVICE_THROTTLE_POWER);
+    assert_int_equal(b->cool - cool, 0);
+    for (int i = 0; i < 20; i++) beat_with(b, 0);
+    assert_int_equal(b->cool - cool, 1);
+    beat_with(b, DEVICE_THROTTLE_THERMAL);
+    assert_int_equal(b->hot - hot, 2);
+}
+
 // ---- who is blamed
 
 static void test_who_kills_alone_kills_twice(void **state) {
@@ -384,6 +411,7 @@ int main(void) {
         CASE(test_a_spare_stands_by),
         CASE(test_what_only_the_spare_can_hold_is_not_stuck),
         CASE(test_results_of_a_lost_epoch_are_nothing),
+        CASE(test_heat_is_told_once),
         CASE(test_who_kills_alone_kills_twice),
         CASE(test_bystanders_are_not_blamed),
         CASE(test_a_token_clears_it),
