@@ -39,8 +39,10 @@ uint64_t sim_salt(const char *model, int version) {
 uint64_t sim_entry(uint64_t before, int32_t token) {
     return mix(before, (uint32_t)token + 1u);
 }
+// One multiplication: entries are mixed already, each token folds all of them, and sim_next mixes
+// the result.
 uint64_t sim_fold(uint64_t folded, uint64_t entry) {
-    return mix(folded, entry);
+    return (folded ^ entry) * UINT64_C(0x9e3779b97f4a7c15);
 }
 uint64_t sim_answer_hash(uint64_t hash, int32_t token) {
     return mix(hash, (uint32_t)token + 7u);
@@ -48,7 +50,7 @@ uint64_t sim_answer_hash(uint64_t hash, int32_t token) {
 
 int32_t sim_next(uint64_t folded, const sampling *s, uint64_t seed, uint64_t draw,
                  uint64_t answer_hash) {
-    uint64_t h = folded;
+    uint64_t h = mix(folded, 0);
     if (s->temperature > 0) h = mix(mix(h, seed), draw);
     if (sampling_needs_history(s)) h = mix(h, answer_hash);
     return (int32_t)(h % SIM_VOCAB);
