@@ -102,6 +102,7 @@ void gpu_model_open(gpu *g, const gpu_shape *shape, int tokens, int blocks, gpu_
                            .reduce = out->reduce,
                            .max_tokens = tokens,
                            .kept_rows = 1,
+                           .logit_rows = decoder_logit_rows(g->k, tokens, shape->of.vocab),
                            .max_vocab = shape->of.vocab};
     gpu_must(decoder_create(&parts, &out->decoder), "the decoder");
 }

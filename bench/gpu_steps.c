@@ -22,6 +22,7 @@ typedef struct stepping {
     sequences seqs;
     gpu_sampling sampling; // greedy; of a rank's own part of the vocabulary
     const float *logits;   // of the last rows
+    int logit_rows;        // that are made at once
 } stepping;
 
 static void run_step(gpu *g, void *context) {
@@ -37,8 +38,8 @@ static void run_step(gpu *g, void *context) {
                          .wanted_count = q->count};
     gpu_must(decoder_forward(s->model.decoder, &step, deadline), "a step");
     gpu_sampling_begin(&s->sampling);
-    for (int first = 0; first < q->count; first += DECODER_LOGIT_ROWS) {
-        int left = q->count - first, count = left < DECODER_LOGIT_ROWS ? left : DECODER_LOGIT_ROWS;
+    for (int first = 0; first < q->count; first += s->logit_rows) {
+        int left = q->count - first, count = left < s->logit_rows ? left : s->logit_rows;
         s->logits = decoder_logits(s->model.decoder, first, count);
         gpu_sampling_rows(&s->sampling, s->logits, first, count);
     }
@@ -80,7 +81,8 @@ static void bench_case(gpu *g, const char *group, const gpu_shape *shape, const 
     if (!gpu_wanted(g, name)) return;
     s->seqs = sequences_open(c->seqs, c->tokens, c->context);
     static const kernels_sampling greedy = {.top_p = 1, .repetition_penalty = 1, .logprobs = -1};
-    s->sampling = gpu_sampling_open(g, c->seqs, DECODER_LOGIT_ROWS, shape->of.vocab, &greedy);
+    s->logit_rows = decoder_logit_rows(g->k, c->seqs, shape->of.vocab);
+    s->sampling = gpu_sampling_open(g, c->seqs, s->logit_rows, shape->of.vocab, &greedy);
     double seconds = gpu_time_steps(g, run_step, s);
     check_logits(g, s, name);
     gpu_sampling_close(&s->sampling);

@@ -1,5 +1,5 @@
 // choose: see choose.h. The rows whose logits are wanted are made in sub-batches of
-// DECODER_LOGIT_ROWS, all of one kind: rows that need only each rank's largest first, then rows
+// decoder_logit_rows, all of one kind: rows that need only each rank's largest first, then rows
 // that the leader samples whole.
 #include "worker/choose.h"
 
@@ -53,16 +53,17 @@ typedef struct flight {
 struct choose {
     choose_parts p;
     int rank, ranks, flights;
+    int batch;   // rows of logits that are made at once
     size_t rows; // max_step_tokens + max_seqs: the most that a step can want
     bool queues; // choose_fed
     flight flight[CHOOSE_FLIGHTS];
     int32_t *rows_wanted, *slots_wanted; // (rows) of the flight that began last
     int *kept_position;                  // (max_seqs) position of the slot's kept hidden row; -1
     // By the host.
-    float *staging;   // (DECODER_LOGIT_ROWS, max_vocab): logits that left the device
-    local_best *best; // (ranks, DECODER_LOGIT_ROWS) on the leader
+    float *staging;   // (batch, max_vocab): logits that left the device
+    local_best *best; // (ranks, batch) on the leader
     // Device memory of ranks whose devices reach each other.
-    float *parts;    // (ranks, DECODER_LOGIT_ROWS, max_vocab): all ranks' logits
+    float *parts;    // (ranks, batch, max_vocab): all ranks' logits
     double *pairs;   // (ranks, rows, 2)
     int32_t *chosen; // (rows) tokens
     int32_t *tokens; // (max_seqs) on a rank without a sampler
@@ -70,7 +71,7 @@ struct choose {
     // Leader only.
     kernels_sampler *sampler;
     kernels_sample_row *sampled; // (rows)
-    float *gathered;             // (ranks, DECODER_LOGIT_ROWS, max_vocab) by the host
+    float *gathered;             // (ranks, batch, max_vocab) by the host
     void *gathered_device;       // the same in device memory; NULL where that is plain memory
     kernels_bias *bias;          // (KERNELS_BIAS_MAX) of the slot that is being opened
     slot_sampling *slots;        // (max_seqs)
@@ -82,7 +83,7 @@ static status no_memory(const choose *c) {
 }
 
 static size_t parts_bytes(const choose *c) {
-    return (size_t)c->ranks * DECODER_LOGIT_ROWS * (size_t)c->p.max_vocab * sizeof(float);
+    return (size_t)c->ranks * (size_t)c->batch * (size_t)c->p.max_vocab * sizeof(float);
 }
 
 static status open_sampler(choose *c) {
@@ -93,7 +94,7 @@ static status open_sampler(choose *c) {
     for (int i = 0; i < c->ranks; i++) first[i + 1] = c->p.shards[i].vocab.end;
     kernels_sampler_shape shape = {.slots = c->p.limits.max_seqs,
                                    .rows = (int)c->rows,
-                                   .batch = DECODER_LOGIT_ROWS,
+                                   .batch = c->batch,
                                    .context = c->p.limits.max_context,
                                    .parts = c->ranks,
                                    .first = first,
@@ -155,9 +156,8 @@ static status alloc_all(choose *c) {
     c->rows_wanted = calloc(c->rows, sizeof *c->rows_wanted);
     c->slots_wanted = calloc(c->rows, sizeof *c->slots_wanted);
     c->kept_position = calloc((size_t)c->p.limits.max_seqs, sizeof *c->kept_position);
-    c->staging =
-        calloc((size_t)DECODER_LOGIT_ROWS * (size_t)c->p.max_vocab + 1, sizeof *c->staging);
-    c->best = calloc((size_t)c->ranks * DECODER_LOGIT_ROWS, sizeof *c->best);
+    c->staging = calloc((size_t)c->batch * (size_t)c->p.max_vocab + 1, sizeof *c->staging);
+    c->best = calloc((size_t)c->ranks * (size_t)c->batch, sizeof *c->best);
     if (!c->rows_wanted || !c->slots_wanted || !c->kept_position || !c->staging || !c->best)
         return no_memory(c);
     for (int i = 0; i < c->flights; i++) TRY(alloc_flight(c, &c->flight[i]));
@@ -175,6 +175,7 @@ status choose_create(const choose_parts *parts, choose **out) {
     c->ranks = comm_size(parts->comm);
     c->rows = (size_t)parts->limits.max_step_tokens + (size_t)parts->limits.max_seqs;
     c->queues = kernels_stream(parts->kernels) != NULL && reduce_queues(parts->reduce);
+    c->batch = decoder_logit_rows(parts->kernels, parts->limits.max_seqs, parts->limits.vocab);
     c->flights = c->queues ? CHOOSE_FLIGHTS : 1;
     status s = alloc_all(c);
     if (status_is_ok(&s))
@@ -340,8 +341,8 @@ static seq_result *result_of(const flight *f, const wanted *w) {
     return &f->results[f->result_of[w->entry]];
 }
 
-static int sub_batch(int left) {
-    return left < DECODER_LOGIT_ROWS ? left : DECODER_LOGIT_ROWS;
+static int sub_batch(const choose *c, int left) {
+    return left < c->batch ? left : c->batch;
 }
 
 // ---- by the host
@@ -381,6 +382,7 @@ static status choose_largest(choose *c, flight *f, batch *b, int first, int coun
     int32_t column[DECODER_LOGIT_ROWS] = {0};
     float value[DECODER_LOGIT_ROWS] = {0};
     local_best mine[DECODER_LOGIT_ROWS];
+    assert(count <= DECODER_LOGIT_ROWS);
     const float *logits = decoder_logits(c->p.decoder, first, count);
     int width = own_vocab(c, c->rank);
     TRY(decoder_wait(c->p.decoder, deadline_ns));
@@ -454,7 +456,7 @@ static status gather_logits(choose *c, const float *mine, int count, const float
 static status sample_all(choose *c, const flight *f, const batch *b, int64_t deadline_ns) {
     if (c->rank == 0) TRY(begin_sampling(c, f, b));
     for (int at = f->largest; at < f->all;) {
-        int n = sub_batch(f->all - at);
+        int n = sub_batch(c, f->all - at);
         const float *logits = decoder_logits(c->p.decoder, at, n);
         TRY(gather_logits(c, logits, n, &logits, deadline_ns));
         if (c->rank == 0) kernels_sample(c->sampler, logits, at - f->largest, n);
@@ -471,7 +473,7 @@ static status share_tokens(choose *c, flight *f, int64_t deadline_ns) {
     kernels *k = c->p.kernels;
     double *mine = c->pairs + (size_t)c->rank * (size_t)f->all * 2;
     for (int at = 0; at < f->largest;) {
-        int n = sub_batch(f->largest - at);
+        int n = sub_batch(c, f->largest - at);
         const float *logits = decoder_logits(c->p.decoder, at, n);
         kernels_best(k, logits, n, own_vocab(c, c->rank), c->p.shards[c->rank].vocab.begin,
                      mine + (size_t)at * 2);
@@ -497,7 +499,7 @@ static void feed_slots(const batch_rows *entries, int count, batch *b) {
 status choose_queue(choose *c, int flight_index, batch *b, int64_t deadline_ns) {
     flight *f = &c->flight[flight_index];
     for (int at = 0; !c->queues && at < f->largest;) {
-        int n = sub_batch(f->largest - at);
+        int n = f->largest - at < DECODER_LOGIT_ROWS ? f->largest - at : DECODER_LOGIT_ROWS;
         TRY(choose_largest(c, f, b, at, n, deadline_ns));
         at += n;
     }

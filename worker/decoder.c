@@ -28,10 +28,17 @@ struct decoder {
     kernels_act *mixed;    // (T, heads * C)
     float *k, *v;          // (T, kv_heads * C)
     kernels_act *gated;    // (T, ffn)
-    float *chosen;         // (DECODER_LOGIT_ROWS, D)
-    kernels_act *prepared; // (DECODER_LOGIT_ROWS, D)
-    float *logits;         // (DECODER_LOGIT_ROWS, max_vocab)
+    float *chosen;         // (logit_rows, D)
+    kernels_act *prepared; // (logit_rows, D)
+    float *logits;         // (logit_rows, max_vocab)
 };
+
+int decoder_logit_rows(const kernels *k, int seqs, int vocab) {
+    if (!kernels_stream(k)) return DECODER_LOGIT_ROWS;
+    size_t fit = DECODER_LOGIT_BYTES / ((size_t)vocab * sizeof(float));
+    int rows = fit < (size_t)seqs ? (int)fit : seqs;
+    return rows > DECODER_LOGIT_ROWS ? rows : DECODER_LOGIT_ROWS;
+}
 
 static status alloc_floats(decoder *d, size_t rows, size_t cols, float **out) {
     void *memory = NULL;
@@ -59,9 +66,10 @@ static status alloc_all(decoder *d) {
     TRY(alloc_floats(d, t, (size_t)d->kv_heads * c, &d->k));
     TRY(alloc_floats(d, t, (size_t)d->kv_heads * c, &d->v));
     TRY(alloc_act(d, t, (size_t)d->ffn, &d->gated));
-    TRY(alloc_floats(d, DECODER_LOGIT_ROWS, width, &d->chosen));
-    TRY(alloc_act(d, DECODER_LOGIT_ROWS, width, &d->prepared));
-    return alloc_floats(d, DECODER_LOGIT_ROWS, (size_t)d->p.max_vocab, &d->logits);
+    size_t logit_rows = (size_t)d->p.logit_rows;
+    TRY(alloc_floats(d, logit_rows, width, &d->chosen));
+    TRY(alloc_act(d, logit_rows, width, &d->prepared));
+    return alloc_floats(d, logit_rows, (size_t)d->p.max_vocab, &d->logits);
 }
 
 // Query head h of the model reads its KV head h / group; both are counted from this rank's first.
@@ -232,7 +240,7 @@ void decoder_keep_row(decoder *d, int row, int index) {
 }
 
 const float *decoder_logits(decoder *d, int first, int count) {
-    assert(count <= DECODER_LOGIT_ROWS);
+    assert(count <= d->p.logit_rows);
     kernels *k = d->p.kernels;
     kernels_gather(k, d->x, first, count, d->width, d->chosen);
     kernels_rmsnorm(k, d->chosen, d->p.weights->output_norm, d->p.config->norm_epsilon, count,

@@ -16,9 +16,13 @@
 #include "worker/reduce.h"
 #include "worker/weights.h"
 
-// Rows of logits made at once: bounds the (rows, V) buffer whatever a step asks for. The output
-// matrix is read once for so many.
+// Rows of logits made at once, for which the output matrix is read once; it bounds the (rows, V)
+// buffers whatever a step asks for. On cpu DECODER_LOGIT_ROWS; on a device as many as `seqs`
+// sequences sample in a step, where (rows, V) floats are within DECODER_LOGIT_BYTES. `vocab` is
+// that of the model: all ranks come to the same number.
 enum { DECODER_LOGIT_ROWS = 32 };
+#define DECODER_LOGIT_BYTES ((size_t)256 << 20)
+int decoder_logit_rows(const kernels *k, int seqs, int vocab);
 
 typedef struct decoder_parts {
     const model_config *config;
@@ -29,6 +33,7 @@ typedef struct decoder_parts {
     reduce *reduce;
     int max_tokens; // rows of a step
     int kept_rows;  // hidden rows that outlive a step
+    int logit_rows; // rows of one decoder_logits, at most
     int max_vocab;  // at least the largest vocabulary slice of any rank: row capacity of the logits
 } decoder_parts;
 
@@ -59,9 +64,9 @@ status decoder_forward(decoder *d, const decoder_step *step, int64_t deadline_ns
 void decoder_keep_row(decoder *d, int row, int index);
 int decoder_kept_row(const decoder *d, int index);
 
-// logits (count, V of this rank), device memory with room for (DECODER_LOGIT_ROWS, max_vocab): of
-// the wanted rows first to first + count - 1 of the last forward. count <= DECODER_LOGIT_ROWS.
-// Valid until the next call; on a device only queued.
+// logits (count, V of this rank), device memory with room for (logit_rows, max_vocab): of the
+// wanted rows first to first + count - 1 of the last forward. count <= logit_rows. Valid until the
+// next call; on a device only queued.
 const float *decoder_logits(decoder *d, int first, int count);
 
 // Before a step: has its row `row` looked at, where the transport can (reduce_watch).

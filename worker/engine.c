@@ -34,6 +34,10 @@ static status agree(engine *e, status mine) {
     return comm_agree(e->o.comm, mine, load_deadline());
 }
 
+static int logit_rows(const engine *e) {
+    return decoder_logit_rows(e->kernels, e->o.limits.max_seqs, e->o.limits.vocab);
+}
+
 static status open_kernels(engine *e) {
     const engine_options *o = &e->o;
     TRY(device_open(&o->device, o->comm, &e->kernels));
@@ -43,7 +47,8 @@ static status open_kernels(engine *e) {
     int cols = c->width, rows = o->limits.max_step_tokens;
     if (heads * c->head_dim > cols) cols = heads * c->head_dim;
     if (ffn > cols) cols = ffn;
-    if (rows < DECODER_LOGIT_ROWS) rows = DECODER_LOGIT_ROWS;
+    int logits = logit_rows(e);
+    if (rows < logits) rows = logits;
     return kernels_reserve(e->kernels, (kernels_limits){.tokens = rows,
                                                         .cols = cols,
                                                         .context = o->limits.max_context,
@@ -148,6 +153,7 @@ static status open_decoder(engine *e) {
                            .reduce = e->reduce,
                            .max_tokens = o->limits.max_step_tokens,
                            .kept_rows = o->limits.max_seqs,
+                           .logit_rows = logit_rows(e),
                            .max_vocab = largest_vocab(e)};
     TRY(decoder_create(&parts, &e->decoder));
     return step_create(&(step_parts){.limits = o->limits,
