@@ -43,6 +43,7 @@ __global__ static void __launch_bounds__(SAMPLE_CHUNK_THREADS)
     sample_adjust_kernel(const sample_memory m, const float *logits, int first_row) {
     __shared__ radix_u64 scratch[SAMPLE_CHUNK_WARPS];
     grid_wait();
+    grid_launch_dependents();
     const sample_row row = m.rows[first_row + blockIdx.y];
     if (row.slot < 0) return;
     if (blockIdx.x == 0 && sample_draws(row))
@@ -113,6 +114,7 @@ __global__ static void __launch_bounds__(SAMPLE_CHUNK_THREADS)
     DYN_SMEM(dynamic);
     chunk_bins *bins = reinterpret_cast<chunk_bins *>(dynamic);
     grid_wait();
+    grid_launch_dependents();
     const sample_row row = m.rows[first_row + blockIdx.y];
     if (row.slot < 0 || (!sample_draws(row) && !sample_reports(row))) return;
     const sample_summary all = sample_summarise(m, blockIdx.y, scratch);

@@ -327,6 +327,7 @@ __global__ static void __launch_bounds__(RADIX_THREADS)
     DYN_SMEM(dynamic);
     choose_memory *memory = reinterpret_cast<choose_memory *>(dynamic);
     grid_wait();
+    grid_launch_dependents();
     const sample_row row = m.rows[first_row + blockIdx.x];
     if (row.slot < 0) return;
     const sample_summary all = sample_summarise(m, blockIdx.x, memory->walk.warp);
@@ -385,6 +386,7 @@ __global__ static void __launch_bounds__(RADIX_THREADS)
     DYN_SMEM(dynamic);
     top_memory *memory = reinterpret_cast<top_memory *>(dynamic);
     grid_wait();
+    grid_launch_dependents();
     const sample_row row = m.rows[first_row + blockIdx.x];
     sample_result *out = &m.results[first_row + blockIdx.x];
     if (row.slot < 0 || row.logprobs <= 0 || out->token < 0) return;

@@ -368,6 +368,7 @@ __device__ float unpack(const weight_pack &w, int row, int col) {
 __global__ void embed(weight_pack w, int first_row, const int32_t *ids, const int32_t *fed,
                       weight_number number, void *out) {
     grid_wait();
+    grid_launch_dependents();
     int col = (int)(blockIdx.x * THREADS + threadIdx.x);
     if (col >= w.cols) return;
     int32_t id = ids[blockIdx.y];
