@@ -57,6 +57,9 @@ void emulator_fail(const char *function, int calls_before, int error, bool lasti
 // changed from the first wrong word on, if it does not read so.
 bool emulator_configure(const char *settings);
 
+// How many operations were queued on streams so far, and how many of them have been done.
+void emulator_stream_work(uint64_t *queued, uint64_t *done);
+
 // Races that the race flavour has reported so far (each pair of places once); 0 in the other
 // flavours.
 int emulator_races(void);

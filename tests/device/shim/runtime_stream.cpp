@@ -113,6 +113,12 @@ class engine {
         return sequence_;
     }
 
+    void work_so_far(uint64_t *queued, uint64_t *done) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        *queued = sequence_;
+        *done = done_;
+    }
+
     timing how() const { return timing_; }
 
     void set_timing(timing t) {
@@ -153,6 +159,7 @@ class engine {
             }
             lock.lock();
             s->running = 0;
+            done_++;
             changed_.notify_all();
         }
     }
@@ -187,7 +194,7 @@ class engine {
     std::condition_variable changed_;
     CUstream_st legacy_{true, 0, {}, 0, nullptr};
     std::set<stream *> streams_;
-    uint64_t sequence_ = 0;
+    uint64_t sequence_ = 0, done_ = 0;
     timing timing_ = timing::IMMEDIATE;
     std::thread worker_;
 };
@@ -257,6 +264,10 @@ void emulator_set_streams(emulator_streams when) {
     stream_set_timing(when == EMULATOR_STREAMS_DEFERRED     ? timing::DEFERRED
                       : when == EMULATOR_STREAMS_BACKGROUND ? timing::BACKGROUND
                                                             : timing::IMMEDIATE);
+}
+
+void emulator_stream_work(uint64_t *queued, uint64_t *done) {
+    the_engine().work_so_far(queued, done);
 }
 
 extern "C" {
