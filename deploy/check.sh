@@ -137,7 +137,7 @@ stage_e2e() {
 stage_asan() {
   instrumented && python || return
   unit_tests build-fuzz "unit tests, simulation" -LE ranks
-  clusters build-fuzz tests/e2e/test_{openai,failure}.py
+  OCTANT_PRIVACY_CASES=100 clusters build-fuzz tests/e2e/test_{openai,failure,ledger,privacy}.py
 }
 stage_fuzz() {
   instrumented || return

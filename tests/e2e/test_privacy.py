@@ -355,7 +355,8 @@ def run(model, folder, cases, seed, guard=None):
     served = {where for _, status, where in test.statuses if status == 200}
     assert served == {"here", "outside"}, "the test did not see both"
     assert test.paths["/v1/messages", "outside"] and test.paths["/v1/chat/completions", "outside"]
-    assert {api for _, api in left} == set(APIS) and {privacy for privacy, _ in left} == {REDACT, LEAVE}, left
+    assert {privacy for privacy, _ in left} == {REDACT, LEAVE}, left
+    assert cases < ENOUGH or {api for _, api in left} == set(APIS), left
     assert not any(status >= 500 and privacy != LOCAL and status != 503 for privacy, status, _ in test.statuses), test.statuses
 
 
