@@ -11,8 +11,7 @@ static bool is_cleared(const sequence *s) {
 }
 
 static void move_place(sequence *s) {
-    int known = sequence_known(s);
-    int place = known > s->began ? known + CLEARED_TOKENS : known;
+    int place = sequence_known(s) + (s->answer_count > 0 ? CLEARED_TOKENS : 0);
     if (place > s->cleared_at) s->cleared_at = place;
 }
 

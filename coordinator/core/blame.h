@@ -4,7 +4,7 @@
 // kills will do so again where it did before, and one that gets past that place in another group is
 // cleared. So each sequence has such a place, a position that it must have computed in a group
 // before it is cleared there: at first the end of its prompt. When a group dies with rows of it
-// under way, it is the end of all that is known of it, and some tokens more if it was sampling.
+// under way, it is the end of all that is known of it, and some tokens more once it has an answer.
 //
 //   - Those under way that were not cleared are suspected: in its next group each runs alone, with
 //     nothing else under way, until it is cleared (scheduler.c).

@@ -72,7 +72,6 @@ void group_attach(core *c, group *g, sequence *s, const int32_t *tokens, int sha
     assert(g->free_count > 0 && s->state != SEQUENCE_RUNNING);
     int known = sequence_known(s), need = group_blocks_for(g, known);
     s->state = SEQUENCE_RUNNING;
-    s->began = known;
     s->group = g;
     s->slot = g->free_slots[--g->free_count];
     s->opened = ++c->next_opening;

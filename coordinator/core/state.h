@@ -61,7 +61,6 @@ typedef struct sequence {
     int slot;
     uint64_t opened; // number of this opening: plans under way are matched by it
     int planned, computed, pending;
-    int began;       // tokens that were known when it was opened: the others were sampled here
     int32_t *blocks; // (block_count), the slot's table in the group
     int block_count;
     int blocks_told; // of them, in plans that were sent
