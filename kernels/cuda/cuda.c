@@ -4,6 +4,7 @@
 // stands still.
 #include "kernels/cuda/cuda.h"
 
+#include <assert.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -163,10 +164,19 @@ void cuda_release(kernels *base, void *memory) {
     if (memory) cuda_note(k, cudaFree(memory), "cudaFree");
 }
 
-status cuda_staging(cuda *k, int *slot) {
-    *slot = k->staging_next;
-    k->staging_next = 1 - *slot;
-    return cuda_wait(k, k->staged[*slot], clock_now_ns() + CUDA_WAIT_NS, "a copy");
+enum { STAGING_ALIGN = 64 };
+static_assert(CUDA_STAGING_BYTES % STAGING_ALIGN == 0, "a piece ends where a copy may");
+
+status cuda_staging(cuda *k, size_t bytes, int *slot, uint8_t **out) {
+    if (k->staging_used + bytes > CUDA_STAGING_BYTES) {
+        k->staging_now = 1 - k->staging_now;
+        k->staging_used = 0;
+        TRY(cuda_wait(k, k->staged[k->staging_now], clock_now_ns() + CUDA_WAIT_NS, "a copy"));
+    }
+    *slot = k->staging_now;
+    *out = k->staging[*slot] + k->staging_used;
+    k->staging_used += (bytes + STAGING_ALIGN - 1) / STAGING_ALIGN * STAGING_ALIGN;
+    return status_ok();
 }
 
 void cuda_staging_sent(cuda *k, int slot) {
@@ -183,13 +193,13 @@ status cuda_upload(kernels *base, void *device, const void *host, size_t bytes) 
     cuda_enter(k);
     for (size_t at = 0; at < bytes; at += CUDA_STAGING_BYTES) {
         int slot = 0;
+        uint8_t *piece = NULL;
         size_t n = piece_of(bytes, at);
-        TRY(cuda_staging(k, &slot));
-        memcpy(k->staging[slot], (const uint8_t *)host + at, n);
-        cuda_note(k,
-                  cudaMemcpyAsync((uint8_t *)device + at, k->staging[slot], n,
-                                  cudaMemcpyHostToDevice, k->stream),
-                  "an upload");
+        TRY(cuda_staging(k, n, &slot, &piece));
+        memcpy(piece, (const uint8_t *)host + at, n);
+        cuda_note(
+            k, cudaMemcpyAsync((uint8_t *)device + at, piece, n, cudaMemcpyHostToDevice, k->stream),
+            "an upload");
         cuda_staging_sent(k, slot);
     }
     return k->failed;
@@ -200,15 +210,16 @@ status cuda_download(kernels *base, void *host, const void *device, size_t bytes
     cuda_enter(k);
     for (size_t at = 0; at < bytes; at += CUDA_STAGING_BYTES) {
         int slot = 0;
+        uint8_t *piece = NULL;
         size_t n = piece_of(bytes, at);
-        TRY(cuda_staging(k, &slot));
+        TRY(cuda_staging(k, n, &slot, &piece));
         cuda_note(k,
-                  cudaMemcpyAsync(k->staging[slot], (const uint8_t *)device + at, n,
-                                  cudaMemcpyDeviceToHost, k->stream),
+                  cudaMemcpyAsync(piece, (const uint8_t *)device + at, n, cudaMemcpyDeviceToHost,
+                                  k->stream),
                   "a download");
         cuda_staging_sent(k, slot);
         TRY(cuda_wait(k, k->staged[slot], clock_now_ns() + CUDA_WAIT_NS, "a download"));
-        memcpy((uint8_t *)host + at, k->staging[slot], n);
+        memcpy((uint8_t *)host + at, piece, n);
     }
     return k->failed;
 }

@@ -63,10 +63,11 @@ typedef struct cuda {
     status failed; // the first error of a call that cannot return one
     cublas *blas;  // NULL: not used
 
-    // Copies between the device and memory of others: two pinned pieces, taken in turn.
+    // Copies between the device and memory of others: two pinned pieces, filled in turn.
     uint8_t *staging[2];
-    cudaEvent_t staged[2]; // the piece's copy is done
-    int staging_next;
+    cudaEvent_t staged[2]; // the piece's copies are done
+    int staging_now;
+    size_t staging_used; // of that piece
 
     // The step's rows (plan.c).
     uint8_t *plan[CUDA_PLAN_SLOTS]; // pinned
@@ -109,9 +110,10 @@ status cuda_wait(cuda *k, cudaEvent_t event, int64_t deadline_ns, const char *wh
 status cuda_device_alloc(cuda *k, size_t bytes, void **out); // zeroed
 status cuda_pinned_alloc(size_t bytes, void **out);
 
-// The next pinned piece, when the copy that last used it is done; cuda_staging_sent says that a
-// copy from it was queued.
-status cuda_staging(cuda *k, int *slot);
+// `bytes` (up to CUDA_STAGING_BYTES) of pinned memory, in piece *slot; cuda_staging_sent says that
+// a copy from it was queued. Waits only when a piece is full, for the copies of the other one:
+// small copies do not wait for what was queued before them.
+status cuda_staging(cuda *k, size_t bytes, int *slot, uint8_t **out);
 void cuda_staging_sent(cuda *k, int slot);
 
 // probe.c

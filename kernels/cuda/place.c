@@ -32,19 +32,18 @@ static status place_rows(cuda *k, const kernels_weight *host, int first, int cou
                          const weight_pack *pack) {
     size_t stride = packed_stride(host);
     int slot = 0;
-    TRY(cuda_staging(k, &slot));
-    gather(host, first, count, stride, k->staging[slot]);
+    uint8_t *piece = NULL;
+    TRY(cuda_staging(k, CUDA_STAGING_BYTES, &slot, &piece));
+    gather(host, first, count, stride, piece);
     size_t bytes = (size_t)count * stride;
     if (host->scales) { // behind the rows, which end on 16 bytes
-        kernels_weight_copy_scales(host, first, count, (float *)((char *)k->staging[slot] + bytes));
+        kernels_weight_copy_scales(host, first, count, (float *)(void *)(piece + bytes));
         bytes += (size_t)count * scale_bytes(host);
     }
     const float *scales =
         host->scales ? (const float *)((char *)k->place_raw + (size_t)count * stride) : NULL;
-    cuda_note(
-        k,
-        cudaMemcpyAsync(k->place_raw, k->staging[slot], bytes, cudaMemcpyHostToDevice, k->stream),
-        "the upload of weights");
+    cuda_note(k, cudaMemcpyAsync(k->place_raw, piece, bytes, cudaMemcpyHostToDevice, k->stream),
+              "the upload of weights");
     cuda_staging_sent(k, slot);
     cuda_note(
         k,

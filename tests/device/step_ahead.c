@@ -65,8 +65,17 @@ typedef struct script {
     step_plan plan;
 } script;
 
-// Greedy, with penalties over a history, and with log probabilities of answer and prompt.
+static void with_history(open_seq *o, const script *s) {
+    o->sampling.repetition_penalty = 1.3f;
+    o->sampling.frequency_penalty = 1.5f;
+    o->history = s->prompt[o->slot];
+    o->history_count = PROMPT;
+}
+
+// Greedy, with biases and penalties over a history, and with log probabilities of answer and prompt
+// beside penalties.
 static open_seq opened(script *s, int slot) {
+    static const sampling_bias bias[] = {{3, 1}, {9, -100}};
     open_seq o = {.slot = slot, .sampling = sampling_default(), .prompt_tokens = PROMPT};
     o.sampling.seed = (uint64_t)(100 * slot + s->generation[slot]);
     switch ((slot + s->generation[slot]) % 3) {
@@ -74,12 +83,12 @@ static open_seq opened(script *s, int slot) {
         o.sampling.temperature = 0;
         break;
     case 1:
-        o.sampling.repetition_penalty = 1.3f;
-        o.sampling.frequency_penalty = 1.5f;
-        o.history = s->prompt[slot];
-        o.history_count = PROMPT;
+        o.sampling.bias = bias;
+        o.sampling.bias_count = 2;
+        with_history(&o, s);
         break;
     default:
+        with_history(&o, s);
         o.sampling.logprobs = 3;
         o.prompt_logprobs = true;
     }
