@@ -24,6 +24,7 @@ enum {
     WATCHDOG_EXTRA_S = 5, // collectives' own deadlines, which say more, come first
     SPIN_MS = 2,          // steps are short: so long no nap between two looks at the device
     NAP_US = 20,
+    BUSY_MS = 1000,      // longest that a plan is looked for beside a step
     LOOK_MS = 100,       // between two looks at what the heartbeat has heard
     SERVED_MS = 10000,   // an epoch that lasted so long was a good one
     PAUSE_FIRST_MS = 50, // between an epoch's end and the next registration
@@ -198,12 +199,15 @@ static leader_event next_event(rank *r, int64_t idle_at_ns, coordinator_message 
 // that comes in time is queued behind the step; one that does not is not waited for.
 static leader_event next_while_busy(rank *r, coordinator_message *m, status *why) {
     step *s = engine_step(r->engine);
-    const int64_t spin_until = clock_now_ns() + SPIN_MS * CLOCK_MS;
-    while (step_may_begin(s) && !step_is_done(s)) {
-        int64_t now = clock_now_ns(), until = now < spin_until ? now : now + NAP_US * CLOCK_MS / 1000;
+    const int64_t start = clock_now_ns();
+    int64_t now = start;
+    // A device that stands still is step_finish's to tell, which also asks the communicator.
+    while (step_may_begin(s) && !step_is_done(s) && now - start < BUSY_MS * CLOCK_MS) {
+        int64_t until = now - start < SPIN_MS * CLOCK_MS ? now : now + NAP_US * CLOCK_MS / 1000;
         leader_event e = leader_link_next(r->link, engine_limits(r->engine), until, m, why);
         if (e != LEADER_EVENT_NOTHING) return e;
         sched_yield();
+        now = clock_now_ns();
     }
     return LEADER_EVENT_NOTHING;
 }
