@@ -424,7 +424,7 @@ void failover_end(core *c, const core_event *e) {
     int upstream = call->upstream;
     const char *by = c->upstreams[upstream].policy->name;
     bool ok = end->outcome == UPSTREAM_OK;
-    if (r && ok) outcall_flush(c, call);
+    if (r && ok) outcall_flush(c, call, end->finish);
     bool committed = call->committed;
     if (r && !may_ask_again(call, end)) r->tried |= UINT32_C(1) << upstream;
     bool had_account = !c->upstreams[upstream].disabled;

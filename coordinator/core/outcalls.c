@@ -93,9 +93,12 @@ static bool is_held_back(const outcall *call) {
     return call->mode == UPSTREAM_USER_TURN && !call->compared;
 }
 
-static void compare(core *c, outcall *call) {
+// `limited`: nothing more comes, as the answer was cut off by its limit.
+static void compare(core *c, outcall *call, bool limited) {
     const buf *said = &call->request->said, *held = &call->held;
     size_t cut = overlap_size(buf_string(said), said->size, buf_string(held), held->size);
+    if (limited && overlap_is_all(buf_string(said), said->size, buf_string(held), held->size))
+        cut = held->size;
     call->compared = true;
     say(c, call, buf_string(held) + cut, held->size - cut);
     buf_free(&call->held);
@@ -105,7 +108,7 @@ void outcall_take(core *c, outcall *call, const upstream_content *content) {
     if (!content->size && !content->tool) return;
     upstream_limits_answered(&c->upstreams[call->upstream].limits); // others may follow
     if (content->tool) {
-        if (is_held_back(call)) compare(c, call);
+        if (is_held_back(call)) compare(c, call, false);
         commit(c, call);
         call->request->used_tools = true;
         sequence_call_tool(c, &call->request->sequences[0], content->tool);
@@ -116,11 +119,11 @@ void outcall_take(core *c, outcall *call, const upstream_content *content) {
         return;
     }
     buf_append(&call->held, content->text, content->size);
-    if (call->held.size >= overlap_needed(call->request->said.size)) compare(c, call);
+    if (call->held.size >= overlap_needed(call->request->said.size)) compare(c, call, false);
 }
 
-void outcall_flush(core *c, outcall *call) {
-    if (is_held_back(call) && call->held.size > 0) compare(c, call);
+void outcall_flush(core *c, outcall *call, answer_finish finish) {
+    if (is_held_back(call) && call->held.size > 0) compare(c, call, finish == ANSWER_LENGTH);
 }
 
 // ---- the end

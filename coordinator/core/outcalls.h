@@ -13,9 +13,9 @@ outcall *outcall_find(const core *c, uint64_t id); // NULL: over
 
 // Content of a wanted call: to the client, but for what a USER_TURN repeats.
 void outcall_take(core *c, outcall *call, const upstream_content *content);
-// It ended well: what was held back is said. Of a call that failed it is not: nobody has heard it,
-// so another target may begin where this one did.
-void outcall_flush(core *c, outcall *call);
+// It ended well: what was held back is said, unless it is a repetition (overlap.h). Of a call that
+// failed it is not: nobody has heard it, so another target may begin where this one did.
+void outcall_flush(core *c, outcall *call, answer_finish finish);
 
 // Nobody wants the answer any more; the call lives on until its end.
 void outcall_cancel(core *c, outcall *call);

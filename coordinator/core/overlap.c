@@ -1,6 +1,5 @@
 #include "coordinator/core/overlap.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 size_t overlap_size(const char *said, size_t said_size, const char *fresh, size_t fresh_size) {
@@ -15,4 +14,10 @@ size_t overlap_size(const char *said, size_t said_size, const char *fresh, size_
         if (memcmp(said + said_size - size, fresh, size) == 0) return size;
     }
     return 0;
+}
+
+bool overlap_is_all(const char *said, size_t said_size, const char *fresh, size_t fresh_size) {
+    size_t tail = said_size < OVERLAP_MAX ? said_size : OVERLAP_MAX;
+    return fresh_size >= OVERLAP_LEAST && fresh_size <= tail &&
+           memmem(said + said_size - tail, tail, fresh, fresh_size) != NULL;
 }

@@ -183,6 +183,31 @@ static void test_continue_by_user_turn_cuts_what_is_repeated(void **state) {
     assert_int_equal(b->end.usage.completion_tokens, 7);
 }
 
+// The first upstream breaks off, the second ends (as `finish`) while it still repeats.
+static void ends_repeating(bench *b, answer_finish finish, const char *want) {
+    core_request *r = may_leave(b);
+    r->route.midstream = MIDSTREAM_CONTINUE;
+    b->said[0] = 0;
+    submit(b, r);
+    content(b, last(b)->call, "one two three four fi");
+    end_badly(b, last(b)->call, UPSTREAM_FAULT);
+    assert_int_equal(last(b)->mode, UPSTREAM_USER_TURN);
+    content(b, last(b)->call, "two three");
+    end_as(b, last(b)->call,
+           (upstream_end){.finish = finish, .usage = {.output_tokens = 5, .known = true}});
+    assert_string_equal(b->said, want);
+    assert_int_equal(b->finish, finish);
+    assert_string_equal(b->end.usage.segments[1].by, "second");
+}
+
+static void test_an_end_inside_of_what_is_repeated(void **state) {
+    bench *b = *state;
+    open_lane(b);
+    ends_repeating(b, ANSWER_LENGTH, "one two three four fi");
+    // By itself: it may be how the answer ends.
+    ends_repeating(b, ANSWER_STOP, "one two three four fitwo three");
+}
+
 static void test_continue_by_prefill(void **state) {
     bench *b = *state;
     targets[0].takes_prefill = true;
@@ -375,6 +400,7 @@ int main(void) {
         TEST(test_budgets),
         TEST(test_a_refused_account_is_left_alone),
         TEST(test_continue_by_user_turn_cuts_what_is_repeated),
+        TEST(test_an_end_inside_of_what_is_repeated),
         TEST(test_continue_by_prefill),
         TEST(test_words_of_ours_stay_when_redacted),
         TEST(test_replay_waits_and_error_ends),

@@ -55,6 +55,19 @@ static void test_is_bounded(void **state) {
     assert_int_equal(overlap_needed(3), 3);
 }
 
+static void test_ends_inside(void **state) {
+    (void)state;
+    static const char said[] = "one two three four five six seven eight nine ten";
+    assert_true(overlap_is_all(said, strlen(said), "five six seven", 14));
+    assert_true(overlap_is_all(said, strlen(said), said, strlen(said)));
+    assert_false(overlap_is_all(said, strlen(said), "six sev", 7)); // may be chance
+    assert_false(overlap_is_all(said, strlen(said), "five six seven!", 15));
+    assert_false(overlap_is_all("", 0, "five six", 8));
+    char far[OVERLAP_MAX + 40] = "five six seven"; // too far up
+    memset(far + 14, '.', sizeof far - 14);
+    assert_false(overlap_is_all(far, sizeof far, "five six seven", 14));
+}
+
 // A repetition of any length that counts is found whole, whatever follows it.
 static void test_any_repetition(void **state) {
     (void)state;
@@ -77,6 +90,7 @@ int main(void) {
         cmocka_unit_test(test_cases),
         cmocka_unit_test(test_is_bounded),
         cmocka_unit_test(test_any_repetition),
+        cmocka_unit_test(test_ends_inside),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
