@@ -4,7 +4,8 @@
 //   bench-core [--waiting N]...     default: 1000, 10000 and 100000 in turn
 //
 // One group of eight places serves endless answers, or none is there. Those who wait may not leave
-// ("stay"), or may, for one upstream that takes eight calls at once ("leave").
+// ("stay"), or may, for one upstream that takes eight calls at once ("leave"). Each is of another
+// client, which is the worst case for fairness.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +39,10 @@ static void decode(const void *owner, int32_t id, buf *out) {
 
 static void carry_out(bench *b, core_effect *e) {
     if (e->kind == CORE_SEND_PLAN) b->plans[b->plan_count++] = e->plan;
+    if (e->kind == CORE_REGISTER_REPLY && !status_is_ok(&e->joined.why)) {
+        fprintf(stderr, "bench-core: no group: %s\n", e->joined.why.message);
+        exit(1);
+    }
     if (e->kind == CORE_REGISTER_REPLY) b->epoch = e->epoch;
     if (e->kind == CORE_CALL_UPSTREAM) b->calls[b->call_count++] = e->call.call;
     if (e->kind == CORE_END) arena_destroy(e->end.request->memory);
@@ -66,9 +71,11 @@ static double handle(bench *b, core_event event) {
 static double ask(bench *b, bool leaves) {
     core_request *r = core_request_create();
     int32_t *tokens = r ? arena_alloc_array(r->memory, 4, sizeof *tokens) : NULL;
-    if (!tokens) exit(1);
+    char *client = r ? arena_alloc(r->memory, 32) : NULL;
+    if (!tokens || !client) exit(1);
     r->id = ++b->next_id;
-    r->client = r->id % 2 ? "one" : "other";
+    snprintf(client, 32, "client %llu", (unsigned long long)r->id);
+    r->client = client;
     r->model = "m";
     r->vocabulary = (vocabulary){.size = VOCAB, .decode = decode};
     for (int i = 0; i < 4; i++) tokens[i] = (int32_t)((r->id + (uint64_t)i) % VOCAB);
@@ -105,6 +112,7 @@ static void start_group(bench *b) {
                           .fingerprint = "f",
                           .backend = "bench",
                           .ranks = 1,
+                          .stages = 1,
                           .hosts = hosts,
                           .pids = pids};
     handle(b, (core_event){.kind = CORE_REGISTER, .join = {.request = &r, .config = &config}});

@@ -4,6 +4,7 @@
 // those that are not, so that nobody saves up a claim; one that takes everything falls behind at
 // once, without any limit to configure. Within a client: first come, first served.
 //
+// Clients that wait are in a binary heap by counter, so that it costs little how many they are.
 // The table is bounded: a client without work is forgotten, longest idle first, when room is
 // needed.
 #ifndef OCTANT_COORDINATOR_CORE_FAIRNESS_H
@@ -45,8 +46,5 @@ fair_item *fairness_first(const fairness *f);
 void fairness_charge(fair_client *client, int64_t tokens, int weight);
 
 int fairness_waiting(const fairness *f);
-
-// All that waits, in no order: the first, then after each. For expiry and drain.
-fair_item *fairness_each(const fairness *f, const fair_item *after);
 
 #endif

@@ -9,7 +9,7 @@
 #include "coordinator/core/failover.h"
 #include "coordinator/core/request.h"
 
-sequence *lane_sequence(fair_item *item) {
+static sequence *sequence_of(fair_item *item) {
     return (sequence *)((char *)item - offsetof(sequence, turn));
 }
 
@@ -82,7 +82,7 @@ void lane_remove(core *c, lane *l, sequence *s) {
 sequence *lane_first(const lane *l) {
     if (l->put_back.first) return l->put_back.first;
     fair_item *item = fairness_first(l->fairness);
-    return item ? lane_sequence(item) : NULL;
+    return item ? sequence_of(item) : NULL;
 }
 
 void lane_release_held(core *c, request *r) {

@@ -16,9 +16,6 @@ void lane_put_back(core *c, lane *l, sequence *s);
 // It is not to wait any more; no-op when it does not.
 void lane_remove(core *c, lane *l, sequence *s);
 
-// The sequence that a waiting item of the lane's queue belongs to.
-sequence *lane_sequence(fair_item *item);
-
 // Whose turn it is; NULL when nobody waits. Stays in the queue.
 sequence *lane_first(const lane *l);
 

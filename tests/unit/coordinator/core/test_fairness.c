@@ -69,12 +69,46 @@ static void test_order_within_a_client(void **state) {
     assert_ptr_equal(fairness_first(f), &items[2]);
     fairness_remove(f, &items[2]);
     assert_ptr_equal(fairness_first(f), &items[0]);
-    assert_ptr_equal(fairness_each(f, fairness_each(f, NULL)), &items[1]);
     fairness_remove(f, &items[1]);
     fairness_remove(f, &items[1]); // does not wait: nothing happens
     fairness_remove(f, &items[0]);
     assert_null(fairness_first(f));
     fairness_leave(f, c);
+    fairness_destroy(f);
+}
+
+// Many clients, charged as they wait: always the least charged one's turn, of equals the one that
+// has waited longest.
+static void test_the_least_charged_of_many(void **state) {
+    (void)state;
+    enum { CLIENTS = 300 };
+    fairness *f = fairness_create();
+    static fair_client *clients[CLIENTS];
+    static fair_item items[CLIENTS];
+    int64_t charged[CLIENTS] = {0};
+    char name[32];
+    uint32_t random = 1;
+    for (int i = 0; i < CLIENTS; i++) {
+        snprintf(name, sizeof name, "client %d", i);
+        clients[i] = fairness_enter(f, name);
+        fairness_push(f, clients[i], &items[i], false);
+    }
+    for (int left = CLIENTS; left > 0; left--) {
+        for (int k = 0; k < 20; k++) {
+            random = random * 1664525 + 1013904223;
+            int i = (int)(random >> 8) % CLIENTS;
+            fairness_charge(clients[i], 1 + (random >> 28), 1);
+            charged[i] += 1 + (random >> 28);
+        }
+        int least = -1;
+        for (int i = 0; i < CLIENTS; i++)
+            if (items[i].client && (least < 0 || charged[i] < charged[least])) least = i;
+        assert_ptr_equal(fairness_first(f), &items[least]);
+        fairness_remove(f, &items[left % 3 ? least : (int)(random >> 8) % CLIENTS]);
+        left = fairness_waiting(f) + 1;
+    }
+    assert_null(fairness_first(f));
+    for (int i = 0; i < CLIENTS; i++) fairness_leave(f, clients[i]);
     fairness_destroy(f);
 }
 
@@ -97,6 +131,7 @@ int main(void) {
         cmocka_unit_test(test_a_flood_gets_its_half),
         cmocka_unit_test(test_idleness_saves_nothing),
         cmocka_unit_test(test_order_within_a_client),
+        cmocka_unit_test(test_the_least_charged_of_many),
         cmocka_unit_test(test_the_table_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
