@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/clock.h"
 #include "worker/comm_transport.h"
@@ -38,8 +39,26 @@ bool comm_cores_shared(const comm *c) {
     return c->cores_shared;
 }
 
+int comm_number(const comm *c, int rank) {
+    return c->first + rank;
+}
+
 int comm_missing(const comm *c) {
-    return c->ops->missing ? c->ops->missing(c->state) : -1;
+    return c->whole ? c->whole->missing : c->missing;
+}
+
+// Keeps who did not come where comm_missing finds it.
+static status note(comm *c, status s) {
+    if (s.code != STATUS_DEADLINE_EXCEEDED || !c->ops->missing) return s;
+    comm *whole = c->whole ? c->whole : c;
+    int missing = c->ops->missing(c->state);
+    if (missing >= 0) whole->missing = c->first + missing;
+    return s;
+}
+
+static void add_time(comm *c, int64_t start_ns) {
+    comm *whole = c->whole ? c->whole : c;
+    whole->spent_ns += clock_now_ns() - start_ns;
 }
 
 void comm_set_spin(comm *c, bool spin) {
@@ -50,13 +69,14 @@ status comm_allreduce_sum(comm *c, double *x, size_t count, int64_t deadline_ns)
     if (c->size == 1 || count == 0) return status_ok();
     int64_t start = clock_now_ns();
     status s = c->ops->allreduce_sum(c->state, x, count, deadline_ns);
-    c->spent_ns += clock_now_ns() - start;
-    return s;
+    if (c->whole && c->whole->ops->progress) c->whole->ops->progress(c->whole->state);
+    add_time(c, start);
+    return note(c, s);
 }
 
 status comm_broadcast(comm *c, void *bytes, size_t count, int64_t deadline_ns) {
     if (c->size == 1 || count == 0) return status_ok();
-    return c->ops->broadcast(c->state, bytes, count, deadline_ns);
+    return note(c, c->ops->broadcast(c->state, bytes, count, deadline_ns));
 }
 
 status comm_gather(comm *c, const void *mine, size_t count, void *all, int64_t deadline_ns) {
@@ -67,7 +87,34 @@ status comm_gather(comm *c, const void *mine, size_t count, void *all, int64_t d
     }
     int64_t start = clock_now_ns();
     status s = c->ops->gather(c->state, mine, count, all, deadline_ns);
-    c->spent_ns += clock_now_ns() - start;
+    add_time(c, start);
+    return note(c, s);
+}
+
+status comm_send(comm *c, int to, const void *bytes, size_t count, int64_t deadline_ns) {
+    int64_t start = clock_now_ns();
+    status s = c->ops->send(c->state, to, bytes, count, deadline_ns);
+    add_time(c, start);
+    return note(c, s);
+}
+
+status comm_receive(comm *c, int from, void *bytes, size_t count, int64_t deadline_ns) {
+    int64_t start = clock_now_ns();
+    status s = c->ops->receive(c->state, from, bytes, count, deadline_ns);
+    add_time(c, start);
+    return note(c, s);
+}
+
+status comm_open_lines(comm *c, int64_t deadline_ns) {
+    char name[COMM_SEGMENT_NAME_MAX];
+    comm_segment_name(name);
+    TRY(comm_broadcast(c, name, sizeof name, deadline_ns));
+    status s = c->rank == 0 ? c->ops->open_lines(c->state, name, true) : status_ok();
+    s = comm_agree(c, s, deadline_ns);
+    if (!status_is_ok(&s)) return s;
+    if (c->rank != 0) s = c->ops->open_lines(c->state, name, false);
+    s = comm_agree(c, s, deadline_ns);
+    if (c->rank == 0) comm_shm_unlink(name); // gone as soon as everybody holds it
     return s;
 }
 
@@ -87,7 +134,7 @@ status comm_agree(comm *c, status mine, int64_t deadline_ns) {
     if (comm_size(c) == 1) return mine;
     verdict v = {.code = (int32_t)mine.code};
     if (mine.code != STATUS_OK)
-        snprintf(v.message, sizeof v.message, "rank %d on %.*s: %.*s", comm_rank(c), 64,
+        snprintf(v.message, sizeof v.message, "rank %d on %.*s: %.*s", c->first + c->rank, 64,
                  comm_host(c), 400, mine.message);
     verdict *all = comm_rank(c) == 0 ? calloc((size_t)comm_size(c), sizeof *all) : NULL;
     status s = comm_gather(c, &v, sizeof v, all, deadline_ns);
@@ -98,6 +145,11 @@ status comm_agree(comm *c, status mine, int64_t deadline_ns) {
     TRY(comm_broadcast(c, &v, sizeof v, deadline_ns));
     if (v.code == STATUS_OK) return status_ok();
     return status_error((status_code)v.code, "%s", v.message);
+}
+
+void comm_segment_name(char name[COMM_SEGMENT_NAME_MAX]) {
+    snprintf(name, COMM_SEGMENT_NAME_MAX, "/octant-%d-%llx", (int)getpid(),
+             (unsigned long long)clock_now_ns());
 }
 
 int64_t comm_take_time(comm *c) {

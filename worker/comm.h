@@ -8,8 +8,12 @@
 // kernels_matmul_sums the sums are exact, and so the same for any number of ranks.
 //
 // Transports: local (one rank), shm (all ranks on one host: a shared segment, futexes), mpi
-// (several hosts). NCCL will be one more. Every wait has a deadline; an error means that the group
-// cannot go on: report it and comm_abort.
+// (several hosts). Every wait has a deadline; an error means that the group cannot go on: report it
+// and comm_abort.
+//
+// Neighbouring ranks can have a communicator of their own beside the whole group's (the stages of
+// pipeline parallelism); and where that was asked for, one rank can send to another, by a verb of
+// these two alone.
 #ifndef OCTANT_WORKER_COMM_H
 #define OCTANT_WORKER_COMM_H
 
@@ -37,6 +41,12 @@ status comm_open_local(comm **out);
 // group of one. Call once, from the thread that will make all other calls.
 status comm_open(int *argc, char ***argv, comm_transport transport, comm **out);
 
+// A communicator of ranks [first, first + count) of `whole`, numbered from 0, for each of whom this
+// is called with the same range; the other ranks call it with theirs, at the same time. The best
+// transport for those ranks, if `whole` was opened with COMM_AUTO. `whole` outlives it. Errors of
+// either name ranks by their numbers in `whole`.
+status comm_open_part(comm *whole, int first, int count, int64_t deadline_ns, comm **out);
+
 // Leaves the group in order; all ranks call it. NULL is allowed.
 void comm_close(comm *c);
 
@@ -45,8 +55,9 @@ void comm_abort(comm *c, int exit_code) __attribute__((noreturn));
 
 int comm_rank(const comm *c);
 int comm_size(const comm *c);
-const char *comm_name(const comm *c); // "local", "shm", "mpi"
-const char *comm_host(const comm *c); // this rank's host name
+const char *comm_name(const comm *c);     // "local", "shm", "mpi"
+int comm_number(const comm *c, int rank); // of `rank` in the whole group
+const char *comm_host(const comm *c);     // this rank's host name
 
 // Where this rank stands among those on its host. cores_shared: the ranks of this host may run on
 // the same set of cores (mpirun --bind-to none), as opposed to one set each.
@@ -71,15 +82,23 @@ status comm_gather(comm *c, const void *mine, size_t count, void *all, int64_t d
 
 status comm_barrier(comm *c, int64_t deadline_ns);
 
+// From rank to rank. All ranks open the lines once, together. A rank may receive from one other
+// only, always the same, and send to any number. comm_send returns when `bytes` may be used again,
+// most often before they have arrived. DEADLINE_EXCEEDED names the other rank.
+status comm_open_lines(comm *c, int64_t deadline_ns);
+status comm_send(comm *c, int to, const void *bytes, size_t count, int64_t deadline_ns);
+status comm_receive(comm *c, int from, void *bytes, size_t count, int64_t deadline_ns);
+
 // Whether any rank has an error, agreed by all: OK on all, or an error on all, the first failed
 // rank's named.
 status comm_agree(comm *c, status mine, int64_t deadline_ns);
 
-// The rank that did not come to the collective that failed with DEADLINE_EXCEEDED; -1: not known.
+// The rank (its number in the whole group) that did not come to what failed with DEADLINE_EXCEEDED,
+// in the whole group or a part of it; -1: not known.
 int comm_missing(const comm *c);
 
-// Time spent in collectives since the last call [ns], waiting for other ranks included. For
-// StepResult.comm_us.
+// Time spent in collectives and between two ranks since the last call [ns], in the whole group and
+// in its parts, waiting for other ranks included. For StepResult.comm_us.
 int64_t comm_take_time(comm *c);
 
 #endif

@@ -22,7 +22,8 @@ const comm_ops comm_local_ops = {
 status comm_open_local(comm **out) {
     comm *c = calloc(1, sizeof *c);
     if (!c) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a communicator");
-    *c = (comm){.ops = &comm_local_ops, .size = 1, .local_size = 1, .cores_shared = true};
+    *c = (comm){
+        .ops = &comm_local_ops, .size = 1, .local_size = 1, .missing = -1, .cores_shared = true};
     if (gethostname(c->host, sizeof c->host - 1) != 0) c->host[0] = 0;
     *out = c;
     return status_ok();

@@ -26,10 +26,23 @@ enum {
     YIELD_NS = 1000 * 1000, // from here on sleeps
     SLEEP_MIN_NS = 50 * 1000,
     SLEEP_MAX_NS = 500 * 1000,
+    PARCELS = 4, // messages that may be under way from one rank
+    LINE_TAG = 1,
 };
 
+// A message on its way: a copy, so that the sender can go on.
+typedef struct parcel {
+    MPI_Request request;
+    char *bytes;
+    size_t room;
+} parcel;
+
 typedef struct mpi {
-    int rank, size;
+    MPI_Comm group;
+    int rank, size, first; // first: rank 0's number in the whole group
+    int missing;           // the rank that a message was waited for from, or by, in vain; -1
+    parcel parcels[PARCELS];
+    int next; // parcel
     bool spin;
     double *parts;   // (size, ONE_PHASE_DOUBLES), or (size, slice) in two phases
     double *slices;  // (size, slice)
@@ -77,7 +90,7 @@ static status allgather(mpi *c, const double *mine, size_t count, double *all,
                         int64_t deadline_ns) {
     MPI_Request request;
     int n = (int)count;
-    TRY(check(MPI_Iallgather(mine, n, MPI_DOUBLE, all, n, MPI_DOUBLE, MPI_COMM_WORLD, &request),
+    TRY(check(MPI_Iallgather(mine, n, MPI_DOUBLE, all, n, MPI_DOUBLE, c->group, &request),
               "allgather"));
     return complete(c, &request, "allgather", deadline_ns);
 }
@@ -91,9 +104,8 @@ static status allreduce_two_phases(mpi *c, double *x, size_t count, int64_t dead
     memset(c->slices + count, 0, ((size_t)c->size * slice - count) * sizeof *x);
     MPI_Request request;
     int n = (int)slice;
-    TRY(check(
-        MPI_Ialltoall(c->slices, n, MPI_DOUBLE, c->parts, n, MPI_DOUBLE, MPI_COMM_WORLD, &request),
-        "alltoall"));
+    TRY(check(MPI_Ialltoall(c->slices, n, MPI_DOUBLE, c->parts, n, MPI_DOUBLE, c->group, &request),
+              "alltoall"));
     TRY(complete(c, &request, "alltoall", deadline_ns));
     comm_sum_in_order(c->parts, slice, c->size, slice, c->reduced);
     TRY(allgather(c, c->reduced, slice, c->slices, deadline_ns));
@@ -120,8 +132,7 @@ static status mpi_broadcast(void *state, void *bytes, size_t count, int64_t dead
     for (size_t at = 0; at < count; at += MESSAGE_BYTES) {
         int n = (int)(count - at < MESSAGE_BYTES ? count - at : MESSAGE_BYTES);
         MPI_Request request;
-        TRY(check(MPI_Ibcast((char *)bytes + at, n, MPI_BYTE, 0, MPI_COMM_WORLD, &request),
-                  "broadcast"));
+        TRY(check(MPI_Ibcast((char *)bytes + at, n, MPI_BYTE, 0, c->group, &request), "broadcast"));
         TRY(complete(c, &request, "broadcast", deadline_ns));
     }
     return status_ok();
@@ -133,9 +144,71 @@ static status mpi_gather(void *state, const void *mine, size_t count, void *all,
     assert(count <= INT32_MAX); // logits of a few rows; the whole lies in one receive buffer
     MPI_Request request;
     int n = (int)count;
-    TRY(check(MPI_Igather(mine, n, MPI_BYTE, all, n, MPI_BYTE, 0, MPI_COMM_WORLD, &request),
-              "gather"));
+    TRY(check(MPI_Igather(mine, n, MPI_BYTE, all, n, MPI_BYTE, 0, c->group, &request), "gather"));
     return complete(c, &request, "gather", deadline_ns);
+}
+
+static status mpi_open_lines(void *state, const char *name, bool create) {
+    (void)state, (void)name, (void)create;
+    return status_ok();
+}
+
+static status take_room(parcel *p, size_t bytes) {
+    if (p->room >= bytes) return status_ok();
+    char *grown = realloc(p->bytes, bytes);
+    if (!grown) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a message");
+    p->bytes = grown;
+    p->room = bytes;
+    return status_ok();
+}
+
+// The other rank is at fault when a message between two is late.
+static status between(mpi *c, int other, status s) {
+    if (s.code != STATUS_DEADLINE_EXCEEDED) return s;
+    c->missing = other;
+    return status_context(s, "with rank %d", c->first + other);
+}
+
+static status mpi_send(void *state, int to, const void *bytes, size_t count, int64_t deadline_ns) {
+    mpi *c = state;
+    for (size_t at = 0; at < count; at += MESSAGE_BYTES) {
+        size_t n = count - at < MESSAGE_BYTES ? count - at : MESSAGE_BYTES;
+        parcel *p = &c->parcels[c->next];
+        c->next = (c->next + 1) % PARCELS;
+        TRY(between(c, to, complete(c, &p->request, "message", deadline_ns)));
+        TRY(take_room(p, n));
+        memcpy(p->bytes, (const char *)bytes + at, n);
+        TRY(check(MPI_Isend(p->bytes, (int)n, MPI_BYTE, to, LINE_TAG, c->group, &p->request),
+                  "send"));
+    }
+    return status_ok();
+}
+
+static status mpi_receive(void *state, int from, void *bytes, size_t count, int64_t deadline_ns) {
+    mpi *c = state;
+    for (size_t at = 0; at < count; at += MESSAGE_BYTES) {
+        int n = (int)(count - at < MESSAGE_BYTES ? count - at : MESSAGE_BYTES);
+        MPI_Request request;
+        TRY(check(MPI_Irecv((char *)bytes + at, n, MPI_BYTE, from, LINE_TAG, c->group, &request),
+                  "receive"));
+        TRY(between(c, from, complete(c, &request, "receive", deadline_ns)));
+    }
+    return status_ok();
+}
+
+// A long message moves only while its sender is inside of MPI: the stage that sent it may compute
+// meanwhile, and add up through shared memory.
+static void mpi_progress(void *state) {
+    mpi *c = state;
+    for (int i = 0; i < PARCELS; i++) {
+        int done;
+        if (c->parcels[i].request != MPI_REQUEST_NULL)
+            MPI_Test(&c->parcels[i].request, &done, MPI_STATUS_IGNORE);
+    }
+}
+
+static int mpi_missing(const void *state) {
+    return ((const mpi *)state)->missing;
 }
 
 static void mpi_set_spin(void *state, bool spin) {
@@ -144,6 +217,9 @@ static void mpi_set_spin(void *state, bool spin) {
 
 static void mpi_close(void *state) {
     mpi *c = state;
+    mpi_progress(c);
+    for (int i = 0; i < PARCELS; i++) // what is still under way keeps its bytes
+        if (c->parcels[i].request == MPI_REQUEST_NULL) free(c->parcels[i].bytes);
     free(c->parts);
     free(c->slices);
     free(c->reduced);
@@ -155,16 +231,23 @@ const comm_ops comm_mpi_ops = {
     .allreduce_sum = mpi_allreduce_sum,
     .broadcast = mpi_broadcast,
     .gather = mpi_gather,
+    .open_lines = mpi_open_lines,
+    .send = mpi_send,
+    .receive = mpi_receive,
+    .progress = mpi_progress,
+    .missing = mpi_missing,
     .set_spin = mpi_set_spin,
     .close = mpi_close,
 };
 
-static status mpi_state(int rank, int size, void **out) {
+static status mpi_state(const comm *of, MPI_Comm group, void **out) {
+    int size = of->size;
     mpi *c = calloc(1, sizeof *c);
     if (!c) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a communicator");
     size_t slice = slice_doubles(size),
            parts = slice > ONE_PHASE_DOUBLES ? slice : ONE_PHASE_DOUBLES;
-    *c = (mpi){.rank = rank, .size = size};
+    *c = (mpi){.group = group, .rank = of->rank, .size = size, .first = of->first, .missing = -1};
+    for (int i = 0; i < PARCELS; i++) c->parcels[i].request = MPI_REQUEST_NULL;
     c->parts = calloc((size_t)size * parts, sizeof(double));
     c->slices = calloc((size_t)size * slice, sizeof(double));
     c->reduced = calloc(slice, sizeof(double));
@@ -190,9 +273,9 @@ static bool cores_are_shared(MPI_Comm host) {
     return low == high;
 }
 
-static void find_host_mates(comm *c) {
+static void find_host_mates(comm *c, MPI_Comm group) {
     MPI_Comm host;
-    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
+    MPI_Comm_split_type(group, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
     MPI_Comm_rank(host, &c->local_rank);
     MPI_Comm_size(host, &c->local_size);
     c->cores_shared = cores_are_shared(host);
@@ -201,18 +284,17 @@ static void find_host_mates(comm *c) {
 
 // Rank 0 makes the segment and tells its name; the name goes as soon as everybody holds the
 // segment.
-static status open_shm(comm *c) {
-    char name[64];
-    snprintf(name, sizeof name, "/octant-%d-%llx", (int)getpid(),
-             (unsigned long long)clock_now_ns());
-    MPI_Bcast(name, sizeof name, MPI_CHAR, 0, MPI_COMM_WORLD);
+static status open_shm(comm *c, MPI_Comm group) {
+    char name[COMM_SEGMENT_NAME_MAX];
+    comm_segment_name(name);
+    MPI_Bcast(name, sizeof name, MPI_CHAR, 0, group);
     void *state = NULL;
     status s = status_ok();
-    if (c->rank == 0) s = comm_shm_attach(name, true, c->rank, c->size, &state);
-    MPI_Barrier(MPI_COMM_WORLD);
-    if (c->rank != 0) s = comm_shm_attach(name, false, c->rank, c->size, &state);
+    if (c->rank == 0) s = comm_shm_attach(name, true, c->rank, c->size, c->first, &state);
+    MPI_Barrier(group);
+    if (c->rank != 0) s = comm_shm_attach(name, false, c->rank, c->size, c->first, &state);
     int ok = status_is_ok(&s), all_ok = 0;
-    MPI_Allreduce(&ok, &all_ok, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+    MPI_Allreduce(&ok, &all_ok, 1, MPI_INT, MPI_MIN, group);
     if (c->rank == 0) comm_shm_unlink(name);
     if (all_ok) {
         c->ops = &comm_shm_ops;
@@ -224,7 +306,8 @@ static status open_shm(comm *c) {
               : s;
 }
 
-static status open_transport(comm *c, comm_transport transport) {
+static status open_transport(comm *c, MPI_Comm group) {
+    comm_transport transport = c->transport;
     if (c->size == 1) {
         c->ops = &comm_local_ops;
         return status_ok();
@@ -235,12 +318,12 @@ static status open_transport(comm *c, comm_transport transport) {
             STATUS_FAILED_PRECONDITION,
             "the ranks are on several hosts: shared memory cannot join them; use mpi or auto");
     if (transport != COMM_MPI && one_host) {
-        status s = open_shm(c);
+        status s = open_shm(c, group);
         if (status_is_ok(&s) || transport == COMM_SHM) return s;
         log_warn("comm", "slower collectives through MPI, because: %s", s.message);
     }
     c->ops = &comm_mpi_ops;
-    return mpi_state(c->rank, c->size, &c->state);
+    return mpi_state(c, group, &c->state);
 }
 
 status comm_open(int *argc, char ***argv, comm_transport transport, comm **out) {
@@ -262,13 +345,14 @@ status comm_open(int *argc, char ***argv, comm_transport transport, comm **out) 
     c->mpi_started = true;
     MPI_Comm_rank(MPI_COMM_WORLD, &c->rank);
     MPI_Comm_size(MPI_COMM_WORLD, &c->size);
-    find_host_mates(c);
+    c->transport = transport;
+    find_host_mates(c, MPI_COMM_WORLD);
     if (c->size > SHARD_RANKS_MAX) {
         s = status_error(STATUS_INVALID_ARGUMENT, "%d ranks; at most %d are taken", c->size,
                          SHARD_RANKS_MAX);
         goto fail_comm;
     }
-    s = open_transport(c, transport);
+    s = open_transport(c, MPI_COMM_WORLD);
     if (!status_is_ok(&s)) goto fail_comm;
     *out = c;
     return s;
@@ -276,6 +360,35 @@ fail_comm:
     free(c);
 fail_start:
     MPI_Finalize();
+    return s;
+}
+
+status comm_open_part(comm *whole, int first, int count, int64_t deadline_ns, comm **out) {
+    comm *c = NULL;
+    TRY(comm_agree(whole, comm_open_local(&c), deadline_ns));
+    assert(first <= whole->rank && whole->rank < first + count);
+    c->whole = whole;
+    c->first = first;
+    c->rank = whole->rank - first;
+    c->size = count;
+    c->transport = whole->transport;
+    status s = status_ok();
+    if (whole->size > 1) {
+        // Never freed: that would be one more collective, also of ranks that give up. MPI's end
+        // does it.
+        MPI_Comm group;
+        s = check(MPI_Comm_split(MPI_COMM_WORLD, first, whole->rank, &group), "split");
+        if (status_is_ok(&s)) find_host_mates(c, group);
+        if (status_is_ok(&s)) s = open_transport(c, group);
+    }
+    bool opened = status_is_ok(&s);
+    s = comm_agree(whole, s, deadline_ns);
+    if (status_is_ok(&s))
+        *out = c;
+    else if (opened)
+        comm_close(c);
+    else
+        free(c);
     return s;
 }
 

@@ -10,23 +10,19 @@
 // sums its slice, then all read all slices); the order of each element's sum is the same in both,
 // so the bits are.
 //
-// Waits spin for SPIN_NS when every thread has a core of its own, then sleep on the peer's counter
-// (futex), so a rank that idles, or nine ranks on two cores, cost nothing to those that compute.
+// Waits spin for COMM_SPIN_NS when every thread has a core of its own, then sleep on the peer's
+// counter (futex), so a rank that idles, or nine ranks on two cores, cost nothing to those that
+// compute.
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
-#include <sched.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "common/base/clock.h"
+#include "worker/comm_counter.h"
 #include "worker/comm_transport.h"
 
 enum {
@@ -34,26 +30,26 @@ enum {
     SLOT_DOUBLES = SLOT_BYTES / 8,
     TWO_PHASE_DOUBLES =
         8 << 10, // per rank; below it one phase is faster whatever the number of ranks
-    SPIN_NS = 100 * 1000,
-    SPIN_LOOKS = 64, // looks at the counter between two looks at the clock
 };
 
 // One per rank, on cache lines of its own.
 typedef struct peer {
-    _Alignas(64) _Atomic uint32_t entered; // operations entered; wraps
-    _Atomic uint32_t reduced;              // last operation whose slice this rank has summed
-    _Atomic uint32_t sleepers;             // ranks that may sleep on one of the two
+    _Alignas(64) comm_counter entered; // operations entered
+    comm_counter reduced;              // last operation whose slice this rank has summed
+    comm_counter sleepers;             // ranks that may sleep on one of the two
     int32_t pid;
 } peer;
 
 typedef struct shm {
     int rank, size;
+    int first; // rank 0's number in the whole group
     bool spin;
     int missing; // the rank that was waited for in vain; -1: none
     uint32_t op; // the operation entered last
     peer *peers; // (size)
     char *slots; // (2, size, SLOT_BYTES)
     size_t bytes;
+    comm_lines *lines; // NULL: not opened
 } shm;
 
 static size_t segment_bytes(int size) {
@@ -64,58 +60,18 @@ static char *slot(const shm *c, int rank) {
     return c->slots + ((size_t)(c->op & 1) * (size_t)c->size + (size_t)rank) * SLOT_BYTES;
 }
 
-static bool reached(_Atomic uint32_t *counter, uint32_t op) {
-    return (int32_t)(atomic_load_explicit(counter, memory_order_acquire) - op) >= 0;
-}
-
-static void raise_to(shm *c, _Atomic uint32_t *counter, uint32_t op) {
-    atomic_store(counter, op);
-    // Sequentially consistent with the sleeper's own pair below: one of the two sees the other.
-    if (atomic_load(&c->peers[c->rank].sleepers) == 0) return;
-    syscall(SYS_futex, counter, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
-}
-
-static void relax(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-}
-
-static bool spin_for(_Atomic uint32_t *counter, uint32_t op) {
-    int64_t until = clock_now_ns() + SPIN_NS;
-    do {
-        for (int i = 0; i < SPIN_LOOKS; i++) {
-            if (reached(counter, op)) return true;
-            relax();
-        }
-    } while (clock_now_ns() < until);
-    return false;
+static void raise_to(shm *c, comm_counter *counter, uint32_t op) {
+    comm_counter_raise(counter, &c->peers[c->rank].sleepers, op);
 }
 
 // Waits until `rank` has raised the counter to `op`.
-static status await(shm *c, int rank, _Atomic uint32_t *counter, uint32_t op, int64_t deadline_ns) {
-    if (reached(counter, op)) return status_ok();
-    if (c->spin && spin_for(counter, op)) return status_ok();
+static status await(shm *c, int rank, comm_counter *counter, uint32_t op, int64_t deadline_ns) {
     peer *p = &c->peers[rank];
-    status s = status_ok();
-    atomic_fetch_add(&p->sleepers, 1);
-    for (;;) {
-        uint32_t seen = atomic_load(counter);
-        if ((int32_t)(seen - op) >= 0) break;
-        int64_t left = deadline_ns - clock_now_ns();
-        if (left <= 0) {
-            c->missing = rank;
-            s = status_error(
-                STATUS_DEADLINE_EXCEEDED,
-                "rank %d (process %d on this host) has not come to collective %u in time", rank,
-                (int)p->pid, op);
-            break;
-        }
-        struct timespec wait = {.tv_sec = left / CLOCK_SECOND, .tv_nsec = left % CLOCK_SECOND};
-        syscall(SYS_futex, counter, FUTEX_WAIT, seen, &wait, NULL, 0);
-    }
-    atomic_fetch_sub(&p->sleepers, 1);
-    return s;
+    if (comm_counter_await(counter, &p->sleepers, op, c->spin, deadline_ns)) return status_ok();
+    c->missing = rank;
+    return status_error(STATUS_DEADLINE_EXCEEDED,
+                        "rank %d (process %d on this host) has not come to collective %u in time",
+                        c->first + rank, (int)p->pid, op);
 }
 
 static status await_all(shm *c, bool reduced, uint32_t op, int64_t deadline_ns) {
@@ -201,6 +157,26 @@ static status shm_gather(void *state, const void *mine, size_t count, void *all,
     return status_ok();
 }
 
+static status shm_send(void *state, int to, const void *bytes, size_t count, int64_t deadline_ns) {
+    shm *c = state;
+    status s = comm_lines_send(c->lines, to, bytes, count, c->spin, deadline_ns);
+    if (s.code == STATUS_DEADLINE_EXCEEDED) c->missing = to;
+    return s;
+}
+
+static status shm_receive(void *state, int from, void *bytes, size_t count, int64_t deadline_ns) {
+    shm *c = state;
+    status s = comm_lines_receive(c->lines, from, bytes, count, c->spin, deadline_ns);
+    if (s.code == STATUS_DEADLINE_EXCEEDED) c->missing = from;
+    return s;
+}
+
+static status shm_open_lines(void *state, const char *name, bool create) {
+    shm *c = state;
+    if (c->lines) return status_ok();
+    return comm_lines_attach(name, create, c->rank, c->size, &c->lines);
+}
+
 static void shm_set_spin(void *state, bool spin) {
     ((shm *)state)->spin = spin;
 }
@@ -211,6 +187,7 @@ static int shm_missing(const void *state) {
 
 static void shm_close(void *state) {
     shm *c = state;
+    comm_lines_close(c->lines);
     munmap(c->peers, c->bytes);
     free(c);
 }
@@ -220,47 +197,49 @@ const comm_ops comm_shm_ops = {
     .allreduce_sum = shm_allreduce_sum,
     .broadcast = shm_broadcast,
     .gather = shm_gather,
+    .open_lines = shm_open_lines,
+    .send = shm_send,
+    .receive = shm_receive,
     .set_spin = shm_set_spin,
     .missing = shm_missing,
     .close = shm_close,
 };
 
-static status open_segment(const char *name, bool create, size_t bytes, int *fd) {
-    *fd = shm_open(name, O_RDWR | (create ? O_CREAT | O_EXCL : 0), 0600);
-    if (*fd < 0) {
+// Maps `bytes` of the segment `name`; who creates it comes before the others.
+status comm_shm_map(const char *name, bool create, size_t bytes, void **memory) {
+    int fd = shm_open(name, O_RDWR | (create ? O_CREAT | O_EXCL : 0), 0600);
+    if (fd < 0)
         return status_error(STATUS_UNAVAILABLE, "shared memory segment %s: %s", name,
                             strerror(errno));
-    }
     // Taken now, not at the first touch: a full /dev/shm is an error here and a SIGBUS there.
-    int e = create ? posix_fallocate(*fd, 0, (off_t)bytes) : 0;
-    if (e == 0) return status_ok();
-    close(*fd);
+    int e = create ? posix_fallocate(fd, 0, (off_t)bytes) : 0;
+    *memory = e ? MAP_FAILED : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    int why = e ? e : errno;
+    close(fd);
+    if (*memory != MAP_FAILED) return status_ok();
+    if (e == 0)
+        return status_error(STATUS_RESOURCE_EXHAUSTED, "shared memory segment: %s", strerror(why));
     return status_error(STATUS_RESOURCE_EXHAUSTED,
                         "/dev/shm has no room for %zu KiB: %s; enlarge it", bytes >> 10,
-                        strerror(e));
+                        strerror(why));
 }
 
-status comm_shm_attach(const char *name, bool create, int rank, int size, void **state) {
+status comm_shm_attach(const char *name, bool create, int rank, int size, int first, void **state) {
     shm *c = calloc(1, sizeof *c);
     if (!c) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a communicator");
-    *c = (shm){.rank = rank, .size = size, .missing = -1, .bytes = segment_bytes(size)};
-    int fd = -1;
-    status s = open_segment(name, create, c->bytes, &fd);
-    if (!status_is_ok(&s)) goto fail_segment;
-    void *memory = mmap(NULL, c->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    close(fd);
-    if (memory == MAP_FAILED) {
-        s = status_error(STATUS_RESOURCE_EXHAUSTED, "shared memory segment: %s", strerror(errno));
-        goto fail_segment;
+    *c = (shm){
+        .rank = rank, .size = size, .first = first, .missing = -1, .bytes = segment_bytes(size)};
+    void *memory = NULL;
+    status s = comm_shm_map(name, create, c->bytes, &memory);
+    if (!status_is_ok(&s)) {
+        free(c);
+        return s;
     }
     c->peers = memory;
     c->slots = (char *)memory + (size_t)size * sizeof(peer);
     c->peers[rank].pid = (int32_t)getpid();
     *state = c;
     return status_ok();
-fail_segment:
-    free(c);
-    return s;
 }
 
 void comm_shm_unlink(const char *name) {

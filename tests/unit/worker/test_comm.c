@@ -117,6 +117,68 @@ static void a_random_sequence_with_uneven_ranks_keeps_its_data(void **state) {
     }
 }
 
+// The ranks in runs of 2 and, at the end, of what is left.
+static comm *open_part(int *first) {
+    int n = comm_size(group), rank = comm_rank(group), count = n < 2 ? n : 2;
+    comm *part = NULL;
+    *first = rank / 2 * 2;
+    if (n - *first < count) count = n - *first;
+    ok(comm_open_part(group, *first, count, soon(), &part));
+    assert_int_equal(comm_size(part), count);
+    assert_int_equal(comm_rank(part), rank - *first);
+    assert_int_equal(comm_number(part, 0), *first);
+    return part;
+}
+
+static void parts_and_the_whole_do_not_meet(void **state) {
+    (void)state;
+    int first, n = comm_size(group);
+    comm *part = open_part(&first);
+    static double x[70000];
+    for (size_t count = 1; count < 70000; count = count * 3 + 1) {
+        for (size_t i = 0; i < count; i++) x[i] = comm_rank(group) + 1;
+        double expected = first + 1 + (comm_size(part) > 1 ? first + 2 : 0);
+        ok(comm_allreduce_sum(part, x, count, soon()));
+        for (size_t i = 0; i < count; i++) assert_true(x[i] == expected);
+        if (comm_rank(group) % 3 == 0) clock_sleep_until(clock_now_ns() + CLOCK_MS);
+        x[0] = comm_rank(group) + 1;
+        ok(comm_allreduce_sum(group, x, 1, soon()));
+        assert_true(x[0] == n * (n + 1) / 2);
+    }
+    status bad =
+        comm_rank(group) == first ? status_error(STATUS_NOT_FOUND, "nothing") : status_ok();
+    char name[32];
+    snprintf(name, sizeof name, "rank %d on ", first); // as the whole group numbers it
+    bad = comm_agree(part, bad, soon());
+    assert_int_equal(bad.code, STATUS_NOT_FOUND);
+    if (comm_size(part) > 1) assert_int_equal(strncmp(bad.message, name, strlen(name)), 0);
+    comm_close(part);
+}
+
+// Each rank to the next, several messages ahead of it, and between collectives.
+static void lines_keep_order_and_every_byte(void **state) {
+    (void)state;
+    int n = comm_size(group), rank = comm_rank(group);
+    if (n == 1) return;
+    ok(comm_open_lines(group, soon()));
+    enum { MESSAGES = 24 };
+    uint32_t *m = malloc((size_t)COUNT_MAX * sizeof *m);
+    for (int k = 0; k < 2 * MESSAGES; k++) {
+        size_t count = counts[k % COUNTS];
+        if (k % MESSAGES == 0) ok(comm_barrier(group, soon()));
+        if (rank > 0 && k % 5 == 0) clock_sleep_until(clock_now_ns() + CLOCK_MS);
+        if (rank > 0) ok(comm_receive(group, rank - 1, m, count * sizeof *m, soon()));
+        for (size_t i = 0; i < count; i++) {
+            uint32_t value = (uint32_t)(i * 31 + (size_t)k * 7 + (size_t)rank);
+            if (rank > 0 && m[i] + 1 != value) fail_msg("message %d, word %zu", k, i);
+            m[i] = value;
+        }
+        if (rank < n - 1) ok(comm_send(group, rank + 1, m, count * sizeof *m, soon()));
+    }
+    ok(comm_barrier(group, soon()));
+    free(m);
+}
+
 static void a_barrier_waits_for_the_last(void **state) {
     (void)state;
     int64_t start = clock_now_ns();
@@ -160,8 +222,22 @@ static void latency_of_a_decode_allreduce(void **state) {
 static void a_rank_that_does_not_come_is_named(void **state) {
     (void)state;
     if (strcmp(comm_name(group), "shm") != 0) return;
-    if (comm_rank(group) == comm_size(group) - 1) return;
+    int last = comm_size(group) - 1;
     double x = 1;
+    if (comm_rank(group) == 0) { // who does not receive is named when its inbox is full
+        static char message[4 << 20];
+        int64_t until = clock_now_ns() + 100 * CLOCK_MS;
+        status s = comm_send(group, 1, message, sizeof message, until);
+        assert_int_equal(s.code, STATUS_DEADLINE_EXCEEDED);
+        assert_non_null(strstr(s.message, "rank 1 has not taken"));
+        assert_int_equal(comm_missing(group), 1);
+    }
+    if (comm_rank(group) == last && last > 1) { // and who does not send
+        status s = comm_receive(group, last - 1, &x, sizeof x, clock_now_ns() + 100 * CLOCK_MS);
+        assert_int_equal(s.code, STATUS_DEADLINE_EXCEEDED);
+        assert_int_equal(comm_missing(group), last - 1);
+    }
+    if (comm_rank(group) == last) return;
     status s = comm_allreduce_sum(group, &x, 1, clock_now_ns() + 100 * CLOCK_MS);
     assert_int_equal(s.code, STATUS_DEADLINE_EXCEEDED);
     if (comm_size(group) == 2) assert_non_null(strstr(s.message, "rank 1"));
@@ -182,6 +258,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(sums_are_in_rank_order_bit_by_bit),
         cmocka_unit_test(broadcast_and_gather_move_every_byte),
         cmocka_unit_test(a_random_sequence_with_uneven_ranks_keeps_its_data),
+        cmocka_unit_test(parts_and_the_whole_do_not_meet),
+        cmocka_unit_test(lines_keep_order_and_every_byte),
         cmocka_unit_test(a_barrier_waits_for_the_last),
         cmocka_unit_test(waiting_costs_next_to_nothing),
         cmocka_unit_test(latency_of_a_decode_allreduce),
