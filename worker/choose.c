@@ -52,7 +52,10 @@ typedef struct flight {
 
 struct choose {
     choose_parts p;
-    int rank, ranks, flights;
+    int rank, ranks;    // of this rank's stage
+    shard_place logits; // of the leader, in whose stage they are made
+    bool idle;          // this rank is of another
+    int flights;
     int batch;   // rows of logits that are made at once
     size_t rows; // max_step_tokens + max_seqs: the most that a step can want
     bool queues; // choose_fed
@@ -76,6 +79,11 @@ struct choose {
     kernels_bias *bias;          // (KERNELS_BIAS_MAX) of the slot that is being opened
     slot_sampling *slots;        // (max_seqs)
 };
+
+// Rank 0 of a stage without logits does not.
+static bool leads(const choose *c) {
+    return c->rank == 0 && !c->idle;
+}
 
 static status no_memory(const choose *c) {
     return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the sampling of %d sequences",
@@ -121,7 +129,7 @@ static status alloc_flight(choose *c, flight *f) {
                                &picked));
         f->picked = picked;
     }
-    return c->rank == 0 ? alloc_flight_of_leader(c, f) : status_ok();
+    return leads(c) ? alloc_flight_of_leader(c, f) : status_ok();
 }
 
 // Device memory where ranks meet on their devices.
@@ -162,7 +170,7 @@ static status alloc_all(choose *c) {
         return no_memory(c);
     for (int i = 0; i < c->flights; i++) TRY(alloc_flight(c, &c->flight[i]));
     if (c->queues && c->ranks > 1) TRY(alloc_meeting(c));
-    if (c->rank == 0) TRY(alloc_leader(c));
+    if (leads(c)) TRY(alloc_leader(c));
     if (c->queues) c->fed = c->sampler ? kernels_sampler_tokens(c->sampler) : c->tokens;
     return status_ok();
 }
@@ -174,7 +182,10 @@ status choose_create(const choose_parts *parts, choose **out) {
     c->rank = comm_rank(parts->comm);
     c->ranks = comm_size(parts->comm);
     c->rows = (size_t)parts->limits.max_step_tokens + (size_t)parts->limits.max_seqs;
-    c->queues = kernels_stream(parts->kernels) != NULL && reduce_queues(parts->reduce);
+    c->logits = shard_find_place(parts->shards, parts->ranks, 0);
+    c->idle = comm_number(parts->comm, c->rank) >= c->logits.ranks;
+    c->queues = kernels_stream(parts->kernels) != NULL && reduce_queues(parts->reduce) &&
+                c->logits.stages == 1;
     c->batch = decoder_logit_rows(parts->kernels, parts->limits.max_seqs, parts->limits.vocab);
     c->flights = c->queues ? CHOOSE_FLIGHTS : 1;
     status s = alloc_all(c);
@@ -317,7 +328,7 @@ int choose_begin(choose *c, int flight_index, const batch *b, const int32_t **ro
         c->slots_wanted[i] = w->prompt_index < 0 ? entries[w->entry].slot : -1;
     }
     if (c->queues && c->ranks == 1) f->largest = 0; // the sampler takes them too
-    if (c->rank == 0) prepare_results(c, f, b);
+    if (leads(c)) prepare_results(c, f, b);
     *rows = c->rows_wanted;
     *slots = c->slots_wanted;
     return f->all;
@@ -496,8 +507,19 @@ static void feed_slots(const batch_rows *entries, int count, batch *b) {
             batch_set_last_token(b, entries[i].slot, BATCH_FED);
 }
 
+// Counts what the last stage gathers, for the ranks of other stages.
+static void pass_gathers(const choose *c, const flight *f) {
+    int largest = (f->largest + DECODER_LOGIT_ROWS - 1) / DECODER_LOGIT_ROWS;
+    int whole = (f->all - f->largest + c->batch - 1) / c->batch;
+    progress_pass(c->p.progress, largest + (c->logits.ranks > 1 ? whole : 0));
+}
+
 status choose_queue(choose *c, int flight_index, batch *b, int64_t deadline_ns) {
     flight *f = &c->flight[flight_index];
+    if (c->idle) {
+        pass_gathers(c, f);
+        return status_ok();
+    }
     for (int at = 0; !c->queues && at < f->largest;) {
         int n = f->largest - at < DECODER_LOGIT_ROWS ? f->largest - at : DECODER_LOGIT_ROWS;
         TRY(choose_largest(c, f, b, at, n, deadline_ns));

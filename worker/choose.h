@@ -10,6 +10,9 @@
 //   bytes for each row and rank.
 // In the last two no rank's host is needed between two steps: every device has the tokens last
 // chosen, by slot (choose_fed).
+//
+// With stages of pipeline parallelism the logits are made in the leader's, which is the last, and
+// the host hands tokens on; the ranks of other stages have nothing to do here.
 #ifndef OCTANT_WORKER_CHOOSE_H
 #define OCTANT_WORKER_CHOOSE_H
 
@@ -30,7 +33,8 @@ static_assert((int)CHOOSE_FLIGHTS <= (int)KERNELS_MARKS, "each step that is unde
 typedef struct choose_parts {
     cluster_limits limits;
     const shard *shards; // (ranks)
-    comm *comm;
+    int ranks;           // of the group
+    comm *comm;          // of this rank's stage
     decoder *decoder;
     reduce *reduce;
     kernels *kernels;

@@ -62,6 +62,7 @@ static void add_time(comm *c, int64_t start_ns) {
 }
 
 void comm_set_spin(comm *c, bool spin) {
+    c->spin = spin;
     c->ops->set_spin(c->state, spin);
 }
 

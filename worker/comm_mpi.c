@@ -383,9 +383,10 @@ status comm_open_part(comm *whole, int first, int count, int64_t deadline_ns, co
     }
     bool opened = status_is_ok(&s);
     s = comm_agree(whole, s, deadline_ns);
-    if (status_is_ok(&s))
+    if (status_is_ok(&s)) {
+        comm_set_spin(c, whole->spin);
         *out = c;
-    else if (opened)
+    } else if (opened)
         comm_close(c);
     else
         free(c);

@@ -28,7 +28,7 @@ struct comm {
     int first;   // rank 0's number in the whole
     comm_transport transport;
     int missing; // of the whole: the rank that was waited for in vain last; -1: none
-    bool cores_shared;
+    bool cores_shared, spin;
     bool mpi_started; // comm_close ends MPI too
     int64_t spent_ns;
     char host[COMM_HOST_MAX + 1];

@@ -6,8 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Micro-batches: each reads all weights of the stage anew, which is lost time below the rows from
+// which on products are bound by arithmetic.
+enum { HOST_MICRO_LEAST = 32, DEVICE_MICRO_LEAST = 512, MICRO_PER_STAGE = 4 };
+
 struct decoder {
     decoder_parts p;
+    shard_place place;
     int heads, kv_heads, ffn, vocab; // of this rank
     int width, head_dim;
     int head_segment,
@@ -15,13 +20,17 @@ struct decoder {
     kernels_rope rope;
     float attention_scale;
     kernels_head_map map;
-    int row_room; // T: rows of the arrays below
-    // Of the step in work.
+    int row_room;    // T: rows of the arrays below
+    int micro_least; // rows of the smallest micro-batch but the last
+    // Of the micro-batch in work.
     int rows;
     int64_t deadline_ns;
+    int watched;       // row of the step
+    kernels_seq *seqs; // (max_tokens) host memory
     // Device memory.
     int32_t *first_head;   // (kv_heads + 1)
-    float *x;              // (T + kept_rows, D) the residual stream, then the rows that are kept
+    float *hidden;         // (T + kept_rows, D) the outcome of the last forward, then rows kept
+    float *x;              // (T, D) the residual stream: `hidden`, or with stages its own
     kernels_act *normed;   // (T, D)
     void *sums;            // (T, D) what a half layer adds to x
     float *q;              // (T, heads * C)
@@ -57,7 +66,9 @@ static status alloc_act(decoder *d, size_t rows, size_t cols, kernels_act **out)
 
 static status alloc_all(decoder *d) {
     size_t t = (size_t)d->row_room, width = (size_t)d->width, c = (size_t)d->head_dim;
-    TRY(alloc_floats(d, t + (size_t)d->p.kept_rows, width, &d->x));
+    TRY(alloc_floats(d, t + (size_t)d->p.kept_rows, width, &d->hidden));
+    d->x = d->hidden;
+    if (d->place.stages > 1) TRY(alloc_floats(d, t, width, &d->x));
     TRY(alloc_act(d, t, width, &d->normed));
     TRY(kernels_alloc(d->p.kernels, kernels_sums_bytes(d->p.kernels, t * width), &d->sums));
     TRY(reduce_register(d->p.reduce, d->sums, t * width));
@@ -107,7 +118,9 @@ status decoder_create(const decoder_parts *parts, decoder **out) {
     decoder *d = calloc(1, sizeof *d);
     if (!d) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the decoder");
     d->p = *parts;
+    d->place = relay_place(parts->relay);
     d->row_room = kernels_rows_max(parts->kernels, parts->max_tokens);
+    d->micro_least = kernels_stream(parts->kernels) ? DEVICE_MICRO_LEAST : HOST_MICRO_LEAST;
     d->heads = s->heads.end - s->heads.begin;
     d->kv_heads = s->kv_heads.end - s->kv_heads.begin;
     d->ffn = s->ffn.end - s->ffn.begin;
@@ -124,6 +137,8 @@ status decoder_create(const decoder_parts *parts, decoder **out) {
         .style = config->rope_interleaved ? KERNELS_ROPE_INTERLEAVED : KERNELS_ROPE_HALF,
     };
     status st = map_heads(d);
+    d->seqs = calloc((size_t)parts->max_tokens, sizeof *d->seqs);
+    if (!d->seqs) st = status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the decoder");
     if (status_is_ok(&st)) st = alloc_all(d);
     if (!status_is_ok(&st)) goto fail;
     *out = d;
@@ -135,9 +150,11 @@ fail:
 
 void decoder_destroy(decoder *d) {
     if (!d) return;
-    void *all[] = {d->first_head, d->x, d->normed, d->sums,   d->q,        d->mixed,
-                   d->k,          d->v, d->gated,  d->chosen, d->prepared, d->logits};
+    if (d->x == d->hidden) d->x = NULL;
+    void *all[] = {d->first_head, d->hidden, d->x,     d->normed, d->sums,     d->q,     d->mixed,
+                   d->k,          d->v,      d->gated, d->chosen, d->prepared, d->logits};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) kernels_free(d->p.kernels, all[i]);
+    free(d->seqs);
     free(d);
 }
 
@@ -155,6 +172,10 @@ static status add_and_norm(decoder *d, const float *weight) {
                      .width = d->width,
                      .out = d->normed};
     return reduce_add_rmsnorm(d->p.reduce, &n, d->deadline_ns);
+}
+
+static float *row_of(const decoder *d, int row) {
+    return d->hidden + (size_t)row * (size_t)d->width;
 }
 
 // x = the embeddings: each id lies in one rank's rows, the other ranks add zeros.
@@ -188,11 +209,27 @@ static void feed_forward(decoder *d, const layer_weights *w) {
     kernels_matmul_sums(k, &w->down, d->ffn_segment, d->gated, d->rows, d->sums);
 }
 
+// Collectives of a micro-batch over all stages: the embedding's sum, two for each layer, and a
+// hand-over between stages; and those that come before this stage.
+static uint64_t collectives(const decoder *d) {
+    return 1 + 2 * (uint64_t)d->p.config->layers + (uint64_t)d->place.stages - 1;
+}
+
+static uint64_t collectives_before(const decoder *d) {
+    if (d->place.stage == 0) return 0;
+    return 1 + 2 * (uint64_t)d->p.shard->layers.begin + (uint64_t)d->place.stage - 1;
+}
+
+static status begin_layers(decoder *d) {
+    if (d->place.stage == 0) return embed(d);
+    return relay_receive(d->p.relay, d->x, (size_t)d->rows * (size_t)d->width, d->deadline_ns);
+}
+
 static status run_layers(void *context) {
     decoder *d = context;
     const weights *all = d->p.weights;
     kernels *k = d->p.kernels;
-    TRY(embed(d));
+    TRY(begin_layers(d));
     kernels_rmsnorm(k, d->x, all->layers[0].attn_norm, d->p.config->norm_epsilon, d->rows, d->width,
                     d->normed);
     for (int i = 0; i < all->layer_count; i++) {
@@ -204,34 +241,76 @@ static status run_layers(void *context) {
     }
     TRY(sum_over_ranks(d));
     kernels_add(k, d->x, d->sums, d->rows, d->width);
+    return relay_send(d->p.relay, d->x, (size_t)d->rows * (size_t)d->width, d->deadline_ns);
+}
+
+// Rows of each micro-batch. A stage waits for the first of them to come through all stages before
+// it, and for the last to leave the last one: of m micro-batches over P stages, each takes m out of
+// m + P - 1.
+static int micro_rows(const decoder *d, int tokens) {
+    int count = tokens / d->micro_least, most = MICRO_PER_STAGE * d->place.stages;
+    if (d->place.stages == 1 || count <= 1) return tokens;
+    if (count > most) count = most;
+    return (tokens + count - 1) / count;
+}
+
+// The parts of the step's sequences that lie in rows [begin, end), counted from there.
+static int cut_seqs(decoder *d, const decoder_step *step, int begin, int end) {
+    int n = 0;
+    for (int i = 0; i < step->seq_count; i++) {
+        kernels_seq q = step->seqs[i];
+        int from = q.row > begin ? q.row : begin;
+        int to = q.row + q.tokens < end ? q.row + q.tokens : end;
+        if (from >= to) continue;
+        q.position += from - q.row;
+        q.tokens = to - from;
+        q.row = from - begin;
+        d->seqs[n++] = q;
+    }
+    return n;
+}
+
+// Rows [begin, end) of the step.
+static status run_micro(decoder *d, const decoder_step *step, int begin, int end) {
+    kernels *k = d->p.kernels;
+    bool last = end == step->tokens; // what is wanted is looked up when all rows are there
+    d->rows = kernels_begin(k, &(kernels_step){.tokens = end - begin,
+                                               .ids = step->ids + begin,
+                                               .fed = step->fed,
+                                               .seqs = cut_seqs(d, step, begin, end),
+                                               .seq = d->seqs,
+                                               .blocks = d->p.kv->blocks,
+                                               .block_tokens = d->p.kv->shape.block_tokens,
+                                               .wanted = last ? step->wanted_count : 0,
+                                               .rows = step->wanted,
+                                               .slots = step->slots});
+    assert(d->rows <= d->row_room);
+    bool queues = reduce_queues(d->p.reduce) && relay_queues(d->p.relay);
+    uint64_t count = relay_counted(d->p.relay);
+    if (d->place.stages > 1) relay_count_from(d->p.relay, count + collectives_before(d));
+    TRY(queues ? kernels_run(k, run_layers, d) : run_layers(d));
+    if (d->place.stages > 1) relay_count_from(d->p.relay, count + collectives(d));
+    if (d->x != d->hidden)
+        kernels_copy(k, row_of(d, begin), d->x,
+                     (size_t)(end - begin) * (size_t)d->width * sizeof(float));
     return status_ok();
 }
 
 status decoder_forward(decoder *d, const decoder_step *step, int64_t deadline_ns) {
     assert(step->tokens <= d->p.max_tokens);
-    d->rows =
-        kernels_begin(d->p.kernels, &(kernels_step){.tokens = step->tokens,
-                                                    .ids = step->ids,
-                                                    .fed = step->fed,
-                                                    .seqs = step->seq_count,
-                                                    .seq = step->seqs,
-                                                    .blocks = d->p.kv->blocks,
-                                                    .block_tokens = d->p.kv->shape.block_tokens,
-                                                    .wanted = step->wanted_count,
-                                                    .rows = step->wanted,
-                                                    .slots = step->slots});
     d->deadline_ns = deadline_ns;
-    assert(d->rows <= d->row_room);
-    return reduce_queues(d->p.reduce) ? kernels_run(d->p.kernels, run_layers, d) : run_layers(d);
+    int rows = micro_rows(d, step->tokens);
+    reduce_watch(d->p.reduce, (size_t)(d->watched % rows) * (size_t)d->width, (size_t)d->width);
+    for (int begin = 0; begin < step->tokens; begin += rows) {
+        int end = begin + rows < step->tokens ? begin + rows : step->tokens;
+        TRY(run_micro(d, step, begin, end));
+    }
+    return status_ok();
 }
 
 int decoder_kept_row(const decoder *d, int index) {
     assert(index >= 0 && index < d->p.kept_rows);
     return d->row_room + index;
-}
-
-static float *row_of(const decoder *d, int row) {
-    return d->x + (size_t)row * (size_t)d->width;
 }
 
 void decoder_keep_row(decoder *d, int row, int index) {
@@ -242,7 +321,8 @@ void decoder_keep_row(decoder *d, int row, int index) {
 const float *decoder_logits(decoder *d, int first, int count) {
     assert(count <= d->p.logit_rows);
     kernels *k = d->p.kernels;
-    kernels_gather(k, d->x, first, count, d->width, d->chosen);
+    if (d->place.stage < d->place.stages - 1) return d->logits;
+    kernels_gather(k, d->hidden, first, count, d->width, d->chosen);
     kernels_rmsnorm(k, d->chosen, d->p.weights->output_norm, d->p.config->norm_epsilon, count,
                     d->width, d->prepared);
     if (d->vocab > 0)
@@ -252,7 +332,7 @@ const float *decoder_logits(decoder *d, int first, int count) {
 }
 
 void decoder_watch(decoder *d, int row) {
-    reduce_watch(d->p.reduce, (size_t)row * (size_t)d->width, (size_t)d->width);
+    d->watched = row;
 }
 
 const float *decoder_row(const decoder *d, int row) {

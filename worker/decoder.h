@@ -3,7 +3,13 @@
 // on q, k and v).
 //
 // Every rank runs the same calls with the same arguments. The hidden states (T, D) are whole and
-// equal, bit by bit, on every rank; heads, FFN columns and vocabulary rows are this rank's own.
+// equal, bit by bit, on every rank of a stage; heads, FFN columns and vocabulary rows are this
+// rank's own.
+//
+// With several stages (shard_plan.h) a rank runs its stage's layers: it embeds, or receives the
+// rows from the stage before, and sends them on, or makes logits. A step of many rows is cut into
+// micro-batches, so that a stage works on one while the next stage works on the one before it. A
+// row's numbers do not depend on the rows beside it (kernels.h), so no cut leaves a trace.
 #ifndef OCTANT_WORKER_DECODER_H
 #define OCTANT_WORKER_DECODER_H
 
@@ -14,6 +20,7 @@
 #include "worker/comm.h"
 #include "worker/kv_store.h"
 #include "worker/reduce.h"
+#include "worker/relay.h"
 #include "worker/weights.h"
 
 // Rows of logits made at once, for which the output matrix is read once; it bounds the (rows, V)
@@ -30,7 +37,8 @@ typedef struct decoder_parts {
     const weights *weights;
     kernels *kernels;
     kv_store *kv;
-    reduce *reduce;
+    reduce *reduce; // of the stage
+    relay *relay;   // between stages
     int max_tokens; // rows of a step
     int kept_rows;  // hidden rows that outlive a step
     int logit_rows; // rows of one decoder_logits, at most
@@ -66,7 +74,7 @@ int decoder_kept_row(const decoder *d, int index);
 
 // logits (count, V of this rank), device memory with room for (logit_rows, max_vocab): of the
 // wanted rows first to first + count - 1 of the last forward. count <= logit_rows. Valid until the
-// next call; on a device only queued.
+// next call; on a device only queued. Of no meaning but in the last stage.
 const float *decoder_logits(decoder *d, int first, int count);
 
 // Before a step: has its row `row` looked at, where the transport can (reduce_watch).

@@ -21,6 +21,9 @@ struct engine {
     kernels *kernels;
     weights *weights;
     kv_store *kv;
+    comm *part;  // NULL with one stage
+    comm *stage; // of this one's: the part, or all
+    relay *relay;
     reduce *reduce;
     decoder *decoder;
     step *step;
@@ -131,7 +134,7 @@ static int largest_vocab(const engine *e) {
 static status open_reduce(engine *e) {
     const engine_options *o = &e->o;
     int rows = kernels_rows_max(e->kernels, o->limits.max_step_tokens);
-    reduce_options options = {.comm = o->comm,
+    reduce_options options = {.comm = e->stage,
                               .kernels = e->kernels,
                               .progress = o->progress,
                               .kind = o->reduce,
@@ -143,6 +146,24 @@ static status open_reduce(engine *e) {
     return reduce_open(&options, load_deadline(), &e->reduce);
 }
 
+static status open_relay(engine *e) {
+    const engine_options *o = &e->o;
+    shard_place p = shard_find_place(e->shards, comm_size(o->comm), comm_rank(o->comm));
+    e->stage = o->comm;
+    if (p.stages > 1) {
+        TRY(comm_open_part(o->comm, p.first, p.ranks, load_deadline(), &e->part));
+        e->stage = e->part;
+    }
+    int rows = kernels_rows_max(e->kernels, o->limits.max_step_tokens);
+    return relay_open(
+        &(relay_options){.comm = o->comm,
+                         .kernels = e->kernels,
+                         .progress = o->progress,
+                         .shards = e->shards,
+                         .max_count = (size_t)rows * (size_t)model_get_config(o->model)->width},
+        load_deadline(), &e->relay);
+}
+
 static status open_decoder(engine *e) {
     const engine_options *o = &e->o;
     decoder_parts parts = {.config = model_get_config(o->model),
@@ -151,6 +172,7 @@ static status open_decoder(engine *e) {
                            .kernels = e->kernels,
                            .kv = e->kv,
                            .reduce = e->reduce,
+                           .relay = e->relay,
                            .max_tokens = o->limits.max_step_tokens,
                            .kept_rows = o->limits.max_seqs,
                            .logit_rows = logit_rows(e),
@@ -159,6 +181,7 @@ static status open_decoder(engine *e) {
     return step_create(&(step_parts){.limits = o->limits,
                                      .shards = e->shards,
                                      .comm = o->comm,
+                                     .stage = e->stage,
                                      .decoder = e->decoder,
                                      .reduce = e->reduce,
                                      .max_vocab = largest_vocab(e),
@@ -186,7 +209,8 @@ static status open_all(engine *e) {
                                .deadline_ns = load_deadline()};
     TRY(agree(e, weights_load(&weights, &e->weights)));
     TRY(open_kv(e));
-    TRY(open_reduce(e)); // agreed by itself
+    TRY(open_relay(e)); // agreed by itself
+    TRY(agree(e, open_reduce(e)));
     TRY(agree(e, open_decoder(e)));
     progress_enter(o->progress, CLUSTER_IDLE);
     return status_ok();
@@ -218,6 +242,8 @@ void engine_close(engine *e) {
     step_destroy(e->step);
     decoder_destroy(e->decoder);
     reduce_close(e->reduce);
+    relay_close(e->relay);
+    comm_close(e->part);
     kv_store_close(e->kv);
     weights_close(e->weights);
     kernels_destroy(e->kernels);

@@ -117,7 +117,7 @@ static status ask(const join *j, leader_link *link, int64_t deadline_ns, buf *re
         .hosts = hosts,
         .pids = pids,
         .spare = j->o.o->spare,
-        .stages = 1,
+        .stages = (int)j->o.o->stages,
     };
     return leader_link_register(link, &request, deadline_ns, response);
 }

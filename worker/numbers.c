@@ -83,7 +83,7 @@ static status judge_bad(const numbers_report *all, int ranks, int *rank) {
     return status_error(STATUS_DATA_LOSS, "NaN or infinity in the activations");
 }
 
-status numbers_judge(const numbers_report *all, int ranks, cluster_failure *code, int *rank) {
+static status judge_stage(const numbers_report *all, int ranks, cluster_failure *code, int *rank) {
     *rank = -1;
     *code = CLUSTER_FAILED_NUMBERS;
     TRY(judge_bad(all, ranks, rank));
@@ -95,4 +95,29 @@ status numbers_judge(const numbers_report *all, int ranks, cluster_failure *code
     const char *what = all[odd].words != all[0].words ? "the tokens of a step" : "a sum over ranks";
     return status_error(STATUS_DATA_LOSS, "ranks disagree about %s%s", what,
                         ranks == 2 ? "; of two ranks either may be the wrong one" : "");
+}
+
+// In the order of the layers: what a stage computed wrong the next ones were only told.
+static status judge_stages(const numbers_report *all, const shard *shards, int ranks,
+                           cluster_failure *code, int *rank) {
+    int stages = shard_find_place(shards, ranks, 0).stages;
+    for (int stage = 0; stage < stages; stage++) {
+        shard_place p = shard_find_stage(shards, ranks, stage);
+        status s = judge_stage(all + p.first, p.ranks, code, rank);
+        if (*rank >= 0) *rank += p.first;
+        if (status_is_ok(&s)) continue;
+        return stages > 1 ? status_context(s, "stage %d", stage) : s;
+    }
+    return status_ok();
+}
+
+status numbers_judge(const numbers_report *all, const shard *shards, int ranks,
+                     cluster_failure *code, int *rank) {
+    TRY(judge_stages(all, shards, ranks, code, rank));
+    for (int i = 1; i < ranks; i++) {
+        if (all[i].words == all[0].words) continue; // within a stage they are equal
+        *rank = shard_find_place(shards, ranks, i).ranks == 1 ? i : -1;
+        return status_error(STATUS_DATA_LOSS, "stages disagree about the tokens of a step");
+    }
+    return status_ok();
 }

@@ -2,8 +2,8 @@
 // step, the leader gathers and compares them:
 //   - what it was told: a hash of the step's words, the sampled tokens among them;
 //   - one row of the hidden state after the last sum over ranks, a different one each step, which
-//     is equal on all ranks bit by bit and holds the outcome of every sum before: a hash of it, and
-//     whether it holds NaN or infinity;
+//     is equal on all ranks of a stage bit by bit and holds the outcome of every sum before: a hash
+//     of it, and whether it holds NaN or infinity;
 //   - when its own part of the row's sums first held NaN or infinity: the rank that was first is
 //     where it began, the others were only told.
 // What the leader's sampler says of the logits is added by the leader.
@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "common/base/status.h"
+#include "common/model/shard_plan.h"
 #include "proto/cluster_msg.h"
 
 typedef struct numbers_report {
@@ -27,8 +28,9 @@ uint64_t numbers_hash(const void *bytes, size_t size);
 bool numbers_all_finite(const float *x, size_t count);
 bool numbers_all_finite_doubles(const double *x, size_t count);
 
-// Compares the reports of `ranks` ranks. OK: nothing is wrong. DATA_LOSS: *code and *rank say what
-// and whose (-1: not one rank's).
-status numbers_judge(const numbers_report *all, int ranks, cluster_failure *code, int *rank);
+// Compares the reports of `ranks` ranks, whose plan is `shards`; rows are compared within stages.
+// OK: nothing is wrong. DATA_LOSS: *code and *rank say what and whose (-1: not one rank's).
+status numbers_judge(const numbers_report *all, const shard *shards, int ranks,
+                     cluster_failure *code, int *rank);
 
 #endif

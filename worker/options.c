@@ -24,6 +24,7 @@ static const char about[] =
 static options defaults(void) {
     return (options){
         .coordinator = "127.0.0.1:50051",
+        .stages = 1,
         .pin = true,
         .kv_memory = INT64_C(1) << 30,
         .kv_type = "auto",
@@ -66,6 +67,9 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
          "what clients call the model; default: from the files"},
         {"spare", CONFIG_BOOL, &o->spare, 0, 0, NULL, NULL,
          "stand by: take new work only while no other group of the model is ready"},
+        {"stages", CONFIG_INT, &o->stages, 1, SHARD_STAGES_MAX, NULL, NULL,
+         "cut the layers into so many stages, one after the other, each on its share of the ranks; "
+         "for hosts without a fast network between them: as many as hosts"},
         {"threads", CONFIG_INT, &o->threads, 0, 1024, NULL, NULL,
          "threads of this rank; 0: its share of the host's cores"},
         {"pin", CONFIG_BOOL, &o->pin, 0, 0, NULL, NULL,

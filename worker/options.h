@@ -18,6 +18,7 @@ typedef struct options {
     const char *name;        // what clients call the model; NULL: from the files
     int64_t threads;         // per rank; 0: this rank's share of the host's cores
     bool pin, spare;
+    int64_t stages;          // of pipeline parallelism
     int64_t kv_memory;       // bytes per rank
     const char *kv_type;     // auto, f32, f16, bf16
     const char *device;      // auto, cpu, cuda

@@ -33,6 +33,11 @@ static inline void progress_collective(progress *p) {
     progress_enter(p, CLUSTER_ALLREDUCE);
 }
 
+// Counts collectives of other ranks, which this one is not in.
+static inline void progress_pass(progress *p, int collectives) {
+    atomic_fetch_add_explicit(&p->collective, (uint64_t)collectives, memory_order_relaxed);
+}
+
 static inline void progress_load(progress *p, double fraction) {
     atomic_store_explicit(&p->load, (float)fraction, memory_order_relaxed);
     atomic_store_explicit(&p->moved_ns, clock_now_ns(), memory_order_relaxed);

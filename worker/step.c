@@ -73,7 +73,8 @@ static status alloc_all(step *s) {
     TRY(batch_create(&p->limits, &s->batch));
     choose_parts parts = {.limits = p->limits,
                           .shards = p->shards,
-                          .comm = p->comm,
+                          .ranks = s->ranks,
+                          .comm = p->stage,
                           .decoder = p->decoder,
                           .reduce = p->reduce,
                           .kernels = p->kernels,
@@ -190,7 +191,8 @@ static status check_numbers(step *s, const flight *f) {
         progress_enter(s->p.progress, CLUSTER_STEP);
     }
     if (s->rank != 0) return status_ok();
-    status st = numbers_judge(s->reports, f->checked ? s->ranks : 1, &s->failure, &s->failed_rank);
+    status st = numbers_judge(s->reports, s->p.shards, f->checked ? s->ranks : 1, &s->failure,
+                              &s->failed_rank);
     if (status_is_ok(&st) && bad_logits(f)) {
         s->failure = CLUSTER_FAILED_NUMBERS;
         s->failed_rank = s->ranks == 1 ? 0 : f->bad_rank;

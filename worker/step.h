@@ -24,7 +24,8 @@
 typedef struct step_parts {
     cluster_limits limits; // vocab and kv_blocks known
     const shard *shards;   // (ranks)
-    comm *comm;
+    comm *comm;            // of all ranks
+    comm *stage;           // of this rank's stage
     decoder *decoder;
     reduce *reduce;
     kernels *kernels;

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Greedy tokens and logits of 1, 2, 3, 5 and 9 ranks on one model: the same, bit by bit.
+"""Greedy tokens and logits of one rank and of several, in one or more stages, on one model: the same, bit by bit.
 
-    tests/ranks/compare.py --generate build/tests/generate --model MODEL.gguf [--ranks 2,3,5,9] [--max-tokens 64]
+    tests/ranks/compare.py --generate build/tests/generate --model MODEL.gguf [--ranks 2,3/3,5/2,9] [--max-tokens 64]
 
-No tie is excused: parts of a sum over ranks are added exactly (kernels_matmul_sums), so the number of ranks leaves no
-trace; nor do other sequences in the batch, chunks of the prompt, threads or transport. Exit status 1 when one bit of a
+3/3 are three ranks, each a stage of its own; 5/2 are stages of two ranks and of three.
+
+No tie is excused: parts of a sum over ranks are added exactly (kernels_matmul_sums), so the number of ranks and of
+stages leaves no trace; nor do other sequences in the batch, chunks of the prompt, threads or transport. Exit status 1 when one bit of a
 prompt's logits or one token differs."""
 import argparse
 import hashlib
@@ -20,9 +22,9 @@ VARIANTS = [
     ("16 prompts at once", 1, ["--batch", "16"]),
     ("16 prompts at once on 3 ranks", 3, ["--batch", "16"]),
     ("prompts in chunks of 3 tokens", 1, ["--chunk", "3"]),
-    ("the leader sees whole rows", 2, ["--full"]),
+    ("the leader sees whole rows, 2 stages", 2, ["--full", "--stages", "2"]),
     ("2 threads", 1, ["--threads", "2"]),
-    ("ranks joined by MPI", 2, ["--transport", "mpi"]),
+    ("2 stages of 2 ranks joined by MPI", 4, ["--transport", "mpi", "--stages", "2"]),
 ]
 
 
@@ -36,11 +38,12 @@ def generate(args, ranks, extra):
     return done.stdout.splitlines()
 
 
-def outputs(args, ranks):
+def outputs(args, ranks, stages=1):
     """The answers' token ids, one line per prompt, and a hash of all prompts' logits."""
-    tokens = generate(args, ranks, ["--max-tokens", str(args.max_tokens)])
+    cut = ["--stages", str(stages)]
+    tokens = generate(args, ranks, ["--max-tokens", str(args.max_tokens), *cut])
     with tempfile.NamedTemporaryFile() as logits:
-        generate(args, ranks, ["--logits-out", logits.name])
+        generate(args, ranks, ["--logits-out", logits.name, *cut])
         return tokens, hashlib.sha256(pathlib.Path(logits.name).read_bytes()).hexdigest()
 
 
@@ -50,7 +53,7 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--prompts", default=HERE / "prompts.txt")
     parser.add_argument("--count", type=int, default=50, help="of the prompts")
-    parser.add_argument("--ranks", default="2,3,5,9")
+    parser.add_argument("--ranks", default="2,3/3,5/2,9")
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--timeout", type=float, default=900)
     args = parser.parse_args()
@@ -65,22 +68,24 @@ def main():
 def compare(args):
     base, base_logits = outputs(args, 1)
     failed = 0
-    for ranks in map(int, args.ranks.split(",")):
-        tokens, logits = outputs(args, ranks)
+    for spec in args.ranks.split(","):
+        ranks, stages = map(int, (spec.split("/") + ["1"])[:2])
+        tokens, logits = outputs(args, ranks, stages)
         assert base and len(tokens) == len(base)
         equal = sum(a == b for a, b in zip(base, tokens))
         failed += equal != len(base) or logits != base_logits
-        print(f"ranks={ranks} prompts={len(base)} equal={equal} logits={'equal' if logits == base_logits else 'differ'}")
+        print(f"ranks={ranks} stages={stages} prompts={len(base)} equal={equal} logits={'equal' if logits == base_logits else 'differ'}")
     for what, ranks, extra in VARIANTS:
         tokens = generate(args, ranks, ["--max-tokens", str(args.max_tokens), *extra])
         equal = sum(a == b for a, b in zip(base, tokens))
         failed += equal != len(base)
         print(f"{what}: prompts={len(base)} equal={equal}")
     whole = generate(args, 1, ["--max-tokens", "1", "--prompt-logprobs"])
-    for ranks, chunk in ((1, 1), (1, 3), (2, 5)):
-        pieces = generate(args, ranks, ["--max-tokens", "1", "--prompt-logprobs", "--chunk", str(chunk)])
+    for ranks, stages, chunk in ((1, 1, 1), (1, 1, 3), (2, 2, 5)):
+        extra = ["--chunk", str(chunk), "--stages", str(stages)]
+        pieces = generate(args, ranks, ["--max-tokens", "1", "--prompt-logprobs", *extra])
         failed += pieces != whole
-        print(f"prompt log probabilities, ranks={ranks} chunk={chunk}: {'equal' if pieces == whole else 'differ'}")
+        print(f"prompt log probabilities, ranks={ranks} stages={stages} chunk={chunk}: {'equal' if pieces == whole else 'differ'}")
     print("failed" if failed else "passed")
     return failed
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The default model's greedy tokens and logits on 2, 3, 5 and 9 ranks beside those of one: all the same, bit by bit.
+# The default model's greedy tokens and logits on several ranks and stages beside those of one: all the same, bit by bit.
 #   tests/ranks/compare.sh [BUILD [PYTHON]]        PROMPTS=N of the 50 prompts (default all), MAX_TOKENS=N for each (default 64)
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -24,10 +24,11 @@ enum { PROMPTS_MAX = 4096, LINE_MAX_BYTES = 1 << 20, BLOCK_TOKENS = 16, SEQS_MAX
 static struct {
     const char *prompts, *token_file, *tokens, *prompt, *logits_out, *transport, *isa, *kv_type,
         *device, *sums, *reduce, *warm_shards;
-    int64_t max_tokens, threads, batch, chunk, context, kv_memory, step_tokens, seed;
+    int64_t max_tokens, stages, threads, batch, chunk, context, kv_memory, step_tokens, seed;
     double temperature;
     bool gaps, full, pin, prompt_logprobs, text, ahead;
 } o = {.max_tokens = 32,
+       .stages = 1,
        .threads = 1,
        .batch = 1,
        .chunk = 512,
@@ -58,6 +59,7 @@ static const config_option options[] = {
     {"kv-type", CONFIG_CHOICE, &o.kv_type, 0, 0, "auto|f32|f16|bf16|f8|i8", NULL,
      "type of the KV cache"},
     {"max-tokens", CONFIG_INT, &o.max_tokens, 1, 1 << 20, NULL, NULL, "tokens per answer"},
+    {"stages", CONFIG_INT, &o.stages, 1, SHARD_STAGES_MAX, NULL, NULL, "stages of the ranks"},
     {"threads", CONFIG_INT, &o.threads, 1, 1024, NULL, NULL, "threads per rank"},
     {"batch", CONFIG_INT, &o.batch, 1, SEQS_MAX, NULL, NULL, "prompts at once"},
     {"chunk", CONFIG_INT, &o.chunk, 1, 1 << 16, NULL, NULL, "prompt tokens per step"},
@@ -163,7 +165,7 @@ static void write_logits(run_state *r) {
     int vocab = model_get_config(r->model)->vocab, ranks = comm_size(r->comm), most = 0;
     shard mine[SHARD_RANKS_MAX];
     for (int i = 0; i < ranks; i++) {
-        die(r, shard_plan(model_get_config(r->model), ranks, 1, i, &mine[i]));
+        die(r, shard_plan(model_get_config(r->model), ranks, (int)o.stages, i, &mine[i]));
         int rows = mine[i].vocab.end - mine[i].vocab.begin;
         most = rows > most ? rows : most;
     }
@@ -350,7 +352,8 @@ static void lead(run_state *r) {
 static void open_engine(run_state *r) {
     static shard shards[SHARD_RANKS_MAX];
     for (int i = 0; i < comm_size(r->comm); i++)
-        die(r, shard_plan(model_get_config(r->model), comm_size(r->comm), 1, i, &shards[i]));
+        die(r, shard_plan(model_get_config(r->model), comm_size(r->comm), (int)o.stages, i,
+                          &shards[i]));
     int64_t step_tokens = o.chunk > SEQS_MAX ? o.chunk : SEQS_MAX;
     engine_options e = {.comm = r->comm,
                         .progress = &r->progress,

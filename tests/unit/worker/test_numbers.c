@@ -18,11 +18,13 @@ static void sound(numbers_report all[RANKS]) {
         all[i] = (numbers_report){.words = 7, .row = 8, .first_bad = REDUCE_ALL_FINITE};
 }
 
+static shard shards[RANKS]; // of one stage, but for one test
+
 static void expect(const numbers_report *all, int ranks, status_code what, cluster_failure code,
                    int rank) {
     cluster_failure got_code;
     int got_rank;
-    assert_int_equal(numbers_judge(all, ranks, &got_code, &got_rank).code, what);
+    assert_int_equal(numbers_judge(all, shards, ranks, &got_code, &got_rank).code, what);
     if (what == STATUS_OK) return;
     assert_int_equal(got_code, code);
     assert_int_equal(got_rank, rank);
@@ -33,6 +35,32 @@ static void equal_ranks_are_sound(void **state) {
     numbers_report all[RANKS];
     sound(all);
     for (int ranks = 1; ranks <= RANKS; ranks++) expect(all, ranks, STATUS_OK, 0, 0);
+}
+
+// Ranks 0 and 1 have the last layers, rank 4 alone the first.
+static void stages_are_judged_in_their_order(void **state) {
+    (void)state;
+    numbers_report all[RANKS];
+    for (int i = 0; i < RANKS; i++)
+        shards[i].layers = i < 2    ? (shard_range){4, 6}
+                           : i == 4 ? (shard_range){0, 2}
+                                    : (shard_range){2, 4};
+    sound(all);
+    for (int i = 0; i < RANKS; i++) all[i].row = (uint64_t)(i < 2 ? 1 : i == 4 ? 2 : 3);
+    expect(all, RANKS, STATUS_OK, 0, 0);
+    for (int i = 0; i < 4; i++) all[i].first_bad = 0, all[i].row_bad = true; // they were told
+    all[4].first_bad = 9, all[4].row_bad = true;
+    expect(all, RANKS, STATUS_DATA_LOSS, CLUSTER_FAILED_NUMBERS, 4);
+    sound(all);
+    all[3].row++;
+    expect(all, RANKS, STATUS_DATA_LOSS, CLUSTER_FAILED_CHECKSUM, 3);
+    sound(all);
+    all[4].words++;
+    expect(all, RANKS, STATUS_DATA_LOSS, CLUSTER_FAILED_CHECKSUM, 4);
+    sound(all);
+    all[2].words = all[3].words = 1;
+    expect(all, RANKS, STATUS_DATA_LOSS, CLUSTER_FAILED_CHECKSUM, -1);
+    memset(shards, 0, sizeof shards);
 }
 
 static void the_odd_rank_is_named(void **state) {
@@ -119,6 +147,7 @@ static void finite_is_told_from_the_rest(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equal_ranks_are_sound),
+        cmocka_unit_test(stages_are_judged_in_their_order),
         cmocka_unit_test(the_odd_rank_is_named),
         cmocka_unit_test(the_rank_where_it_began_is_named),
         cmocka_unit_test(a_row_that_went_bad_on_one_rank_only_names_it),
