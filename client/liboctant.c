@@ -231,11 +231,14 @@ static bool copy_group(const inference_group *from, octant_group *to) {
     to->ranks = calloc((size_t)from->rank_count + 1, sizeof *to->ranks);
     if (!to->ranks) return false;
     to->rank_count = from->rank_count;
+    to->stages = from->stages;
     for (int i = 0; i < from->rank_count; i++) {
         const inference_rank *r = &from->ranks[i];
         octant_rank *rank = &to->ranks[i];
         *rank = (octant_rank){.rank = r->rank,
                               .pid = r->pid,
+                              .stage = r->stage,
+                              .tp_rank = r->tp_rank,
                               .load_fraction = r->load_fraction,
                               .step = r->step,
                               .heartbeat_age_ms = r->heartbeat_age_ms,

@@ -105,6 +105,7 @@ typedef struct octant_device {
 } octant_device;
 typedef struct octant_rank {
     int rank, pid;
+    int stage, tp_rank; // stage of pipeline parallelism, in the order of the layers; place in it
     char host[256], phase[16];
     double load_fraction;
     int64_t heartbeat_age_ms, memory_bytes;
@@ -120,7 +121,7 @@ typedef struct octant_group {
     char loss[24];   // code of `reason`: "silent", ...; "": not lost
     int64_t lost_ms; // LOST for so long; -1: it is not
     octant_rank *ranks;
-    int rank_count;
+    int rank_count, stages;
 } octant_group;
 typedef struct octant_server_info {
     char version[32];

@@ -64,11 +64,13 @@ static int cores(void) {
 
 static status start_group(local_cluster *c, int index) {
     const local_cluster_options *o = &c->options;
-    char worker[PATH_SPACE], ranks[16], threads[16], log_path[128], part[LOCAL_CARDS_TEXT_MAX];
+    char worker[PATH_SPACE], ranks[16], stages[16], threads[16], log_path[128],
+        part[LOCAL_CARDS_TEXT_MAX];
     char cards[LOCAL_CARDS_TEXT_MAX + 32];
     TRY(sibling("octant-worker", worker));
     int per_rank = o->threads ? o->threads : cores() / (o->ranks * c->group_count);
     snprintf(ranks, sizeof ranks, "%d", o->ranks);
+    snprintf(stages, sizeof stages, "%d", o->stages);
     snprintf(threads, sizeof threads, "%d", per_rank > 0 ? per_rank : 1);
     arguments a = {.count = 0};
     // Ranks pin their own threads; mpirun's binding would put all threads of a rank on one core.
@@ -85,6 +87,7 @@ static status start_group(local_cluster *c, int index) {
     add_option(&a, "--coordinator", c->grpc);
     add_option(&a, "--model", o->model);
     add_option(&a, "--threads", threads);
+    if (o->stages > 1) add_option(&a, "--stages", stages);
     add_option(&a, "--name", o->name);
     add_option(&a, "--kv-memory", o->kv_memory);
     if (index >= o->groups) add(&a, "--spare");

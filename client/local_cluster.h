@@ -20,6 +20,7 @@ typedef struct local_cluster_options {
     const char *model;     // a GGUF file or a Hugging Face folder
     const char *name;      // what clients call it; NULL: the model's own
     int ranks;             // of each group, >= 1
+    int stages;            // of pipeline parallelism that they are cut into; >= 1
     int groups;            // >= 1
     int spares;            // groups that stand by (octant-worker --spare)
     int threads;           // per rank; 0: the machine's cores shared out

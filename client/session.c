@@ -9,6 +9,7 @@
 #include "client/interrupt.h"
 #include "client/show.h"
 #include "common/base/clock.h"
+#include "common/model/shard_plan.h"
 
 void session_add(session *s, config_option option) {
     if (s->option_count < SESSION_OPTIONS_MAX) s->options[s->option_count++] = option;
@@ -32,6 +33,8 @@ static void add_cluster(session *s, bool optional) {
                    "start a coordinator and a group with this model, and stop them at the end"});
     session_add(s, (config_option){"ranks", CONFIG_INT, &s->ranks, 1, 1024, NULL, NULL,
                                    "tensor-parallel ranks of a group"});
+    session_add(s, (config_option){"stages", CONFIG_INT, &s->stages, 1, SHARD_STAGES_MAX, NULL,
+                                   NULL, "cut the layers into so many stages of these ranks"});
     session_add(s, (config_option){"threads", CONFIG_INT, &s->threads, 0, 1024, NULL, NULL,
                                    "threads of each rank; 0 shares out the cores"});
     session_add(s, (config_option){"kv-memory", CONFIG_STRING, &s->kv_memory, 0, 0, NULL, "SIZE",
@@ -102,6 +105,7 @@ status session_create(session *s, int parts) {
                    .ranks = 1,
                    .groups = 1,
                    .drain_timeout_ns = 30 * CLOCK_SECOND,
+                   .stages = 1,
                    .ready_timeout_ns = 600 * CLOCK_SECOND,
                    .temperature = 1,
                    .top_p = 1,
@@ -165,6 +169,7 @@ static status open_cluster(session *s) {
                                .ranks = (int)s->ranks,
                                .groups = (int)s->groups,
                                .spares = (int)s->spares,
+                               .stages = (int)s->stages,
                                .threads = (int)s->threads,
                                .http = temporary ? "127.0.0.1:0" : s->http,
                                .grpc = temporary ? "127.0.0.1:0" : s->grpc,

@@ -17,7 +17,7 @@ typedef struct session {
     // --up and `octant up`
     const char *up, *name, *http, *grpc, *kv_memory;
     const char *api_keys, *routing, *data_dir, *prices, *event_log;
-    int64_t ranks, groups, spares, threads, ready_timeout_ns, drain_timeout_ns;
+    int64_t ranks, stages, groups, spares, threads, ready_timeout_ns, drain_timeout_ns;
     bool keep_logs;
     // generation
     octant_sampling sampling;

@@ -127,6 +127,7 @@ static void show_group(const octant_group *g, buf *out) {
                    r->rank, r->host, r->pid, r->phase, r->phase_ms, 100 * r->load_fraction, r->step,
                    r->heartbeat_age_ms, show_bytes(r->memory_bytes, memory));
         if (r->temperature > 0) buf_printf(out, "  %.0f C", (double)r->temperature);
+        if (g->stages > 1) buf_printf(out, "  stage %d, its rank %d", r->stage, r->tp_rank);
         show_device(&r->device, out);
         buf_append_char(out, '\n');
     }

@@ -118,7 +118,7 @@ typedef struct inference_model {
 status inference_models_encode(const inference_model *models, int count, buf *out);
 
 typedef struct inference_rank {
-    int32_t rank, pid;
+    int32_t rank, stage, tp_rank, pid;
     inference_text host, phase;
     double load_fraction;
     int64_t heartbeat_age_ms, memory_bytes;
@@ -130,7 +130,7 @@ typedef struct inference_rank {
 typedef struct inference_group {
     inference_text id, model, state, reason, backend;
     const inference_rank *ranks;
-    int rank_count;
+    int rank_count, stages;
     int32_t kv_blocks_total, kv_blocks_used, running, waiting;
     uint64_t steps, epoch;
     inference_text loss;

@@ -220,6 +220,8 @@ static bool encode_ranks(arena *memory, const inference_group *g, pb_group *m) {
         const inference_rank *r = &g->ranks[i];
         ranks[i] = (pb_rank)OCTANT__V1__RANK_INFO__INIT;
         ranks[i].rank = r->rank;
+        ranks[i].stage = r->stage;
+        ranks[i].tp_rank = r->tp_rank;
         ranks[i].pid = r->pid;
         ranks[i].host = data_of(r->host);
         ranks[i].phase = data_of(r->phase);
@@ -252,6 +254,7 @@ static bool encode_group(arena *memory, const inference_group *g, pb_group *m) {
     m->epoch = g->epoch;
     m->loss = data_of(g->loss);
     m->lost_ms = g->lost_ms;
+    m->stages = g->stages;
     return encode_ranks(memory, g, m);
 }
 
@@ -294,6 +297,8 @@ static bool decode_group(arena *memory, const pb_group *m, inference_group *out)
     for (size_t i = 0; i < m->n_ranks; i++) {
         const pb_rank *r = m->ranks[i];
         ranks[i] = (inference_rank){r->rank,
+                                    r->stage,
+                                    r->tp_rank,
                                     r->pid,
                                     text_of(memory, r->host),
                                     text_of(memory, r->phase),
@@ -313,6 +318,7 @@ static bool decode_group(arena *memory, const pb_group *m, inference_group *out)
                              .backend = text_of(memory, m->backend),
                              .ranks = ranks,
                              .rank_count = (int)m->n_ranks,
+                             .stages = m->stages,
                              .kv_blocks_total = m->kv_blocks_total,
                              .kv_blocks_used = m->kv_blocks_used,
                              .running = m->running,

@@ -291,7 +291,7 @@ typedef enum group_state { GROUP_STARTING, GROUP_READY, GROUP_DRAINING, GROUP_LO
 const char *group_state_name(group_state state); // "STARTING", ...
 
 typedef struct core_rank_view {
-    int rank;
+    int rank, stage, tp_rank; // stage of pipeline parallelism, and number within it
     const char *host;
     int32_t pid;
     cluster_phase phase;
@@ -310,7 +310,7 @@ typedef struct core_group_view {
     uint64_t epoch;
     group_state state;
     bool spare; // stands by for the others of its model
-    int ranks_count;
+    int ranks_count, stages;
     const core_rank_view *ranks;
     int kv_blocks_total, kv_blocks_used, kv_blocks_cached; // used + cached + free = total
     int running;                                           // sequences in slots

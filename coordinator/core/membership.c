@@ -117,10 +117,13 @@ void membership_lose(core *c, group *g, loss_reason loss, int rank, const char *
     note_spare(c, l);
 }
 
-// "rank 1 (node7, pid 4711)"
+// "rank 1 (node7, pid 4711)"; with stages "rank 1 (node7, pid 4711, stage 0, its rank 1)"
 static void name_rank(const group *g, int rank, char *out, size_t size) {
     const rank_state *r = &g->ranks[rank];
-    snprintf(out, size, "rank %d (%.200s, pid %d)", rank, r->host, r->pid);
+    shard_place p = shard_find_place(g->shards, g->ranks_count, rank);
+    char where[48] = "";
+    if (p.stages > 1) snprintf(where, sizeof where, ", stage %d, its rank %d", p.stage, p.rank);
+    snprintf(out, size, "rank %d (%.190s, pid %d%s)", rank, r->host, r->pid, where);
 }
 
 static int most_silent(const group *g) {

@@ -144,6 +144,8 @@ void membership_register(core *c, const core_event *e) {
                                                  .heartbeat_ms = c->options.heartbeat_ms,
                                                  .limits = g->limits};
     membership_notice(c, g, NOTICE_GROUP_REGISTERED, LOSS_NONE, -1, g->backend);
-    effects_log(c->out, LOG_INFO, "group", "%s of %s STARTING: %d ranks, %s%s", g->id,
-                g->lane->model, g->ranks_count, g->backend, g->spare ? ", spare" : "");
+    char stages[32] = "";
+    if (r->stages > 1) snprintf(stages, sizeof stages, " in %d stages", r->stages);
+    effects_log(c->out, LOG_INFO, "group", "%s of %s STARTING: %d ranks%s, %s%s", g->id,
+                g->lane->model, g->ranks_count, stages, g->backend, g->spare ? ", spare" : "");
 }

@@ -14,7 +14,10 @@ static const core_rank_view *see_ranks(const group *g, int64_t now_ns, arena *me
     if (!ranks) return NULL;
     for (int i = 0; i < g->ranks_count; i++) {
         const rank_state *r = &g->ranks[i];
+        shard_place place = shard_find_place(g->shards, g->ranks_count, i);
         ranks[i] = (core_rank_view){.rank = i,
+                                    .stage = place.stage,
+                                    .tp_rank = place.rank,
                                     .host = arena_copy_string(memory, r->host),
                                     .pid = r->pid,
                                     .phase = r->phase,
@@ -40,6 +43,7 @@ static bool see_group(const group *g, int64_t now_ns, arena *memory, core_group_
                              .state = g->state,
                              .spare = g->spare,
                              .ranks_count = g->ranks_count,
+                             .stages = shard_find_place(g->shards, g->ranks_count, 0).stages,
                              .ranks = see_ranks(g, now_ns, memory),
                              .running = g->running.count,
                              .max_seqs = g->limits.max_seqs,

@@ -162,6 +162,8 @@ static bool put_ranks(arena *memory, const core_group_view *from, inference_grou
         const core_rank_view *r = &from->ranks[i];
         int64_t age = r->heartbeat_age_ns;
         ranks[i] = (inference_rank){.rank = r->rank,
+                                    .stage = r->stage,
+                                    .tp_rank = r->tp_rank,
                                     .pid = r->pid,
                                     .host = text_of(r->host),
                                     .phase = text_of(cluster_phase_name(r->phase)),
@@ -176,6 +178,7 @@ static bool put_ranks(arena *memory, const core_group_view *from, inference_grou
     }
     to->ranks = ranks;
     to->rank_count = from->ranks_count;
+    to->stages = from->stages;
     return true;
 }
 

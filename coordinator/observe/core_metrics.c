@@ -116,7 +116,7 @@ static void append_text(buf *out, const char *name, const char *text) {
 }
 
 static void append_rank(buf *out, const core_rank_view *r) {
-    buf_printf(out, "{\"rank\":%d,", r->rank);
+    buf_printf(out, "{\"rank\":%d,\"stage\":%d,\"tp_rank\":%d,", r->rank, r->stage, r->tp_rank);
     append_text(out, "host", r->host);
     buf_printf(out, ",\"pid\":%" PRId32 ",", r->pid);
     append_text(out, "phase", cluster_phase_name(r->phase));
@@ -149,9 +149,9 @@ static void append_group(buf *out, const core_group_view *g) {
     buf_printf(out,
                ",\"kv_blocks_total\":%d,\"kv_blocks_used\":%d,\"kv_blocks_cached\":%d,\"running\":%"
                "d,\"slots\":%d,"
-               "\"steps\":%" PRIu64 ",\"ranks\":[",
+               "\"steps\":%" PRIu64 ",\"stages\":%d,\"ranks\":[",
                g->kv_blocks_total, g->kv_blocks_used, g->kv_blocks_cached, g->running, g->max_seqs,
-               g->steps);
+               g->steps, g->stages);
     for (int i = 0; i < g->ranks_count; i++) {
         if (i) buf_append_char(out, ',');
         append_rank(out, &g->ranks[i]);

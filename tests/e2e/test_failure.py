@@ -39,9 +39,13 @@ def group_states(cluster):
     return [(g["state"], g.get("reason", "")) for g in json.loads(cluster.get("/status")[1])["groups"]]
 
 
-@pytest.mark.parametrize("how, rank", [(signal.SIGKILL, 1), (signal.SIGKILL, 0), (signal.SIGSTOP, 1), (signal.SIGSTOP, 0)])
-def test_rank_loss_is_seen_named_and_ends_requests(tiny_model, how, rank):
-    with Cluster(tiny_model, ranks=2, coordinator_args=["--no-group-wait", "2s"]) as cluster:
+STAGES = ["--stages", "2"]  # of two ranks, the leader's is the last stage
+
+
+@pytest.mark.parametrize("how, rank, stages",
+                         [(signal.SIGKILL, 1, STAGES), (signal.SIGKILL, 0, ()), (signal.SIGSTOP, 1, ()), (signal.SIGSTOP, 0, STAGES)])
+def test_rank_loss_is_seen_named_and_ends_requests(tiny_model, how, rank, stages):
+    with Cluster(tiny_model, ranks=2, worker_args=stages, coordinator_args=["--no-group-wait", "2s"]) as cluster:
         streams = start_streams(cluster.http, 8, 3000)
         wait_for(lambda: all(len(events) > 3 for events in streams), 20)
         os.kill(cluster.rank_pids()[rank], how)
@@ -50,7 +54,7 @@ def test_rank_loss_is_seen_named_and_ends_requests(tiny_model, how, rank):
         seen = time.monotonic() - begin
         reason = next(reason for state, reason in group_states(cluster) if state == "LOST")
         print(f"{how.name} of rank {rank}: LOST after {seen:.2f} s: {reason}")
-        assert re.search(rf"\brank {rank}\b", reason), reason
+        assert re.search(rf"\brank {rank} \(\S+, pid \d+{f', stage {1 - rank}, its rank 0' if stages else ''}\)", reason), reason
         assert cluster.get("/health")[0] == 503
         # They wait for a group to go on with; none comes: each ends once, with an error and without [DONE].
         wait_for(lambda: all(events[-1] is None for events in streams), 20)
@@ -97,7 +101,7 @@ def test_streams_go_on_with_the_next_group(tiny_model):
         os.kill(cluster.rank_pids()[1], signal.SIGKILL)
         wait_for(lambda: not cluster.healthy(), 5)
         assert streams[0][-1] is not None, "the stream had ended before the loss"
-        cluster.start_group(ranks=3)
+        cluster.start_group(ranks=3, worker_args=STAGES)
         wait_for(lambda: streams[0][-1] is None, 60)
         assert streams[0][-2] == "[DONE]"
         text = "".join(c["text"] for e in streams[0][:-2] for c in json.loads(e)["choices"])
@@ -126,7 +130,7 @@ def test_a_group_ends_with_its_coordinator(tiny_model):
 
 def test_a_group_outlives_a_coordinator_that_was_killed(tiny_model):
     """kill -9 of the coordinator: no rank ends, and the group serves within 2 s of the next one's start, with the weights that it has."""
-    with Cluster(tiny_model, ranks=2) as cluster:
+    with Cluster(tiny_model, ranks=3, worker_args=STAGES) as cluster:
         body = {"model": "", "prompt": "again", "max_tokens": 24, "temperature": 0}
         before = json.loads(cluster.post("/v1/completions", body)[1])["choices"]
         ranks = cluster.rank_pids()
@@ -140,6 +144,10 @@ def test_a_group_outlives_a_coordinator_that_was_killed(tiny_model):
             assert json.loads(cluster.post("/v1/completions", body)[1])["choices"] == before
         assert cluster.rank_pids() == ranks
         assert "loading anew" not in cluster.log()
+        group = next(g for g in json.loads(cluster.get("/status")[1])["groups"] if g["state"] == "READY")
+        assert [(r["stage"], r["tp_rank"]) for r in group["ranks"]] == [(1, 0), (1, 1), (0, 0)] and group["stages"] == 2
+        # Each rank counts what all stages do.
+        wait_for(lambda: len({(r["step"], r["collective"]) for r in json.loads(cluster.get("/status")[1])["groups"][-1]["ranks"]}) == 1, 5)
 
 
 def test_a_coordinator_killed_under_load(tiny_model, tmp_path):
@@ -164,7 +172,7 @@ def test_a_coordinator_killed_under_load(tiny_model, tmp_path):
 
 
 def test_a_group_loads_anew_when_the_limits_are_others(tiny_model):
-    with Cluster(tiny_model, ranks=2) as cluster:
+    with Cluster(tiny_model, ranks=2, worker_args=STAGES) as cluster:
         ranks = cluster.rank_pids()
         cluster.kill_coordinator()
         cluster.coordinator_args = ["--block-tokens", "32"]
@@ -208,7 +216,7 @@ def test_a_rank_that_stays_stopped_ends_its_group(tiny_model):
 
 
 def test_octant_up_restarts_a_killed_rank(tiny_model, tmp_path):
-    up = subprocess.Popen([BIN / "octant", "up", tiny_model, "--ranks", "2", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"],
+    up = subprocess.Popen([BIN / "octant", "up", tiny_model, "--ranks", "2", *STAGES, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"],
                           stdout=subprocess.PIPE, stderr=open(tmp_path / "up.log", "w"), text=True)
     try:
         http = up.stdout.readline().split()[0]

@@ -159,8 +159,8 @@ static void test_server_info(void **state) {
     (void)state;
     device_health card = {true, 61, 250.5F, -1, 5, 7, 1, DEVICE_THROTTLE_POWER, 31};
     inference_rank ranks[] = {
-        {0, 10, text("h0"), text("idle"), 1, 5, 1 << 20, 7, 8, 9, 10, {0}},
-        {1, 11, text("h1"), text("step"), 0.5, 6, 2, 8, 70, 250, 61.5F, card}};
+        {0, 0, 0, 10, text("h0"), text("idle"), 1, 5, 1 << 20, 7, 8, 9, 10, {0}},
+        {1, 5, 4, 11, text("h1"), text("step"), 0.5, 6, 2, 8, 70, 250, 61.5F, card}};
     inference_group groups[] = {{.id = text("g1"),
                                  .model = text("m"),
                                  .state = text("READY"),
@@ -168,6 +168,7 @@ static void test_server_info(void **state) {
                                  .backend = text("cpu"),
                                  .ranks = ranks,
                                  .rank_count = 2,
+                                 .stages = 2,
                                  .kv_blocks_total = 100,
                                  .kv_blocks_used = 3,
                                  .steps = 12,
@@ -187,6 +188,9 @@ static void test_server_info(void **state) {
     assert_int_equal(s.code, STATUS_OK);
     assert_int_equal(got.group_count, 1);
     assert_int_equal(got.groups[0].rank_count, 2);
+    assert_int_equal(got.groups[0].stages, 2);
+    assert_int_equal(got.groups[0].ranks[1].stage, 5);
+    assert_int_equal(got.groups[0].ranks[1].tp_rank, 4);
     assert_text(got.groups[0].ranks[1].host, "h1", 2);
     assert_true(got.groups[0].ranks[1].load_fraction == 0.5);
     assert_int_equal(got.groups[0].ranks[1].collective, 70);
