@@ -10,14 +10,23 @@
 #include "common/model/roofline.h"
 #include "common/model/shard_plan.h"
 
+// The rank of a stage that holds most.
+typedef struct stage_shape {
+    roofline_shape shape; // `tied`: the embedding is counted by itself
+    int embedding;        // rows
+    int ranks;
+} stage_shape;
+
 typedef struct plan {
     const char *model, *card_name, *weights, *kv;
-    int64_t gpus;
+    int64_t gpus, stages;
     model_config config;
     roofline_format format;
     const roofline_card *card;
-    roofline_shape shape; // of the rank that holds most
+    stage_shape stage[SHARD_STAGES_MAX];
 } plan;
+
+enum { NODE_GPUS = 8 };
 
 static double max(double a, double b) {
     return a > b ? a : b;
@@ -73,46 +82,103 @@ static status find_model(plan *p) {
     return status_ok();
 }
 
-// Every part as large as any rank's: a step waits for the slowest.
-static status cut(const model_config *c, int gpus, roofline_shape *out) {
-    *out = (roofline_shape){.layers = c->layers,
-                            .width = c->width,
-                            .head_dim = c->head_dim,
-                            .tied = c->tied_embeddings};
-    for (int rank = 0; rank < gpus; rank++) {
-        shard s;
-        TRY(shard_plan(c, gpus, 1, rank, &s));
-        out->heads = (int)max(out->heads, s.heads.end - s.heads.begin);
-        out->kv_heads = (int)max(out->kv_heads, s.kv_heads.end - s.kv_heads.begin);
-        out->ffn = (int)max(out->ffn, s.ffn.end - s.ffn.begin);
-        out->vocab = (int)max(out->vocab, s.vocab.end - s.vocab.begin);
-    }
+// Adds a rank to its stage: every part as large as any rank's, as a step waits for the slowest.
+static void add_rank(const model_config *c, const shard *s, stage_shape *to) {
+    roofline_shape *most = &to->shape;
+    int output = s->vocab.end - s->vocab.begin, embedding = s->embedding.end - s->embedding.begin;
+    bool shared = c->tied_embeddings && output > 0; // one matrix, where one stage has both
+    *most =
+        (roofline_shape){.layers = s->layers.end - s->layers.begin,
+                         .width = c->width,
+                         .head_dim = c->head_dim,
+                         .tied = true,
+                         .heads = (int)max(most->heads, s->heads.end - s->heads.begin),
+                         .kv_heads = (int)max(most->kv_heads, s->kv_heads.end - s->kv_heads.begin),
+                         .ffn = (int)max(most->ffn, s->ffn.end - s->ffn.begin),
+                         .vocab = (int)max(most->vocab, output)};
+    to->embedding = (int)max(to->embedding, shared ? 0 : embedding);
+    to->ranks++;
+}
+
+static status cut(const model_config *c, int gpus, int stages, stage_shape *out) {
+    shard all[SHARD_RANKS_MAX];
+    for (int rank = 0; rank < gpus; rank++) TRY(shard_plan(c, gpus, stages, rank, &all[rank]));
+    for (int i = 0; i < stages; i++) out[i] = (stage_shape){.ranks = 0};
+    for (int rank = 0; rank < gpus; rank++)
+        add_rank(c, &all[rank], &out[shard_find_place(all, gpus, rank).stage]);
     return status_ok();
+}
+
+static double kept(const stage_shape *s, const roofline_format *f) {
+    return roofline_weights_kept(&s->shape, f) +
+           (double)s->embedding * s->shape.width * f->head_bits / 8;
+}
+
+// Tokens that fit everywhere; *worst: the stage that holds fewest.
+static double room(const plan *p, const stage_shape *stage, int *worst) {
+    double least = 0;
+    for (int i = 0; i < p->stages; i++) {
+        double here = roofline_kv_room_beside(p->card, &stage[i].shape, &p->format,
+                                              kept(&stage[i], &p->format));
+        if (i == 0 || here < least) {
+            least = here;
+            *worst = i;
+        }
+    }
+    return least;
 }
 
 // The smallest count of such cards that leaves room for KV; 0 when none does.
 static int least_gpus(const plan *p) {
-    for (int gpus = 1; gpus <= p->config.heads; gpus++) {
-        roofline_shape shape;
-        status st = cut(&p->config, gpus, &shape);
-        if (status_is_ok(&st) && roofline_kv_room(p->card, &shape, &p->format) >= 1) return gpus;
+    for (int gpus = (int)p->stages; gpus <= p->config.heads * p->stages; gpus++) {
+        stage_shape stage[SHARD_STAGES_MAX];
+        int worst;
+        status st = cut(&p->config, gpus, (int)p->stages, stage);
+        if (status_is_ok(&st) && room(p, stage, &worst) >= 1) return gpus;
     }
     return 0;
 }
 
+static void show_stages(const plan *p) {
+    if (p->stages == 1) return;
+    printf("stages:       ");
+    for (int i = 0; i < p->stages; i++)
+        printf("%s%d layers on %d card%s", i ? ", " : "", p->stage[i].shape.layers,
+               p->stage[i].ranks, p->stage[i].ranks == 1 ? "" : "s");
+    printf("\n");
+}
+
+// What leaves a node, if a stage is one: of each row of a step. Rows travel as F32, sums as BF16.
+static void show_crossing(const plan *p) {
+    double row = 4.0 * p->config.width;
+    if (p->stages > 1)
+        printf("between stages: each row of a step is handed over %lld time%s, %.1f kB to each "
+               "card\n",
+               (long long)p->stages - 1, p->stages == 2 ? "" : "s", row / 1e3);
+    if (p->gpus / p->stages > NODE_GPUS)
+        printf("between nodes: each row of a step is in %d sums of %.1f kB; with --stages %lld "
+               "it would be handed over %lld time%s\n",
+               2 * p->config.layers, row / 2 / 1e3, (long long)(p->gpus + 7) / NODE_GPUS,
+               (long long)(p->gpus + 7) / NODE_GPUS - 1, (p->gpus + 7) / NODE_GPUS == 2 ? "" : "s");
+}
+
 static bool show_fit(const plan *p) {
-    double room = roofline_kv_room(p->card, &p->shape, &p->format);
-    double kept = roofline_weights_kept(&p->shape, &p->format);
+    int worst = 0;
+    double tokens = room(p, p->stage, &worst);
+    const stage_shape *most = &p->stage[worst];
     printf("%s on %lld x %s (%.0f GB at %.2f TB/s, %.0f TFLOP/s bf16", p->model, (long long)p->gpus,
            p->card->name, p->card->memory / 1e9, p->card->bandwidth / 1e12, p->card->bf16 / 1e12);
     if (p->card->fp8 > 0) printf(", %.0f fp8", p->card->fp8 / 1e12);
     printf(")\nweights of %.2g bits, KV of %.0f\n\n", p->format.linear_bits, p->format.kv_bits);
-    printf("a card holds: %.2f GB of weights; KV takes %.1f kB a token", kept / 1e9,
-           roofline_kv_bytes(&p->shape, &p->format) / 1e3);
-    if (room >= 1) {
+    show_stages(p);
+    printf("a card holds: %.2f GB of weights; KV takes %.1f kB a token",
+           kept(most, &p->format) / 1e9, roofline_kv_bytes(&most->shape, &p->format) / 1e3);
+    if (p->stages > 1) printf(" (stage %d, the fullest)", worst);
+    if (tokens >= 1) {
         printf("\nroom for KV:  %.0f tokens, all sequences together, in %.0f %% of the memory less "
                "the weights\n",
-               room, 100 * ROOFLINE_USABLE);
+               tokens, 100 * ROOFLINE_USABLE);
+        show_crossing(p);
         return true;
     }
     int least = least_gpus(p);
@@ -125,21 +191,31 @@ static bool show_fit(const plan *p) {
     return false;
 }
 
-static double total(const plan *p, const roofline_load *load, roofline_sums sums) {
-    return roofline_step(p->card, &p->shape, &p->format, load, (int)p->gpus, sums).total;
+// Of a step that passes all stages, one after the other.
+static roofline_time step_of(const plan *p, const roofline_load *load, roofline_sums sums) {
+    roofline_time all = {.total = (double)(p->stages - 1) *
+                                  roofline_hand_over(4 * load->rows * p->config.width)};
+    for (int i = 0; i < p->stages; i++) {
+        const stage_shape *s = &p->stage[i];
+        roofline_time t = roofline_step(p->card, &s->shape, &p->format, load, s->ranks, sums);
+        all.weights += t.weights, all.kv += t.kv;
+        all.linear += t.linear, all.attention += t.attention;
+        all.allreduce += t.allreduce, all.total += t.total;
+    }
+    return all;
 }
 
 static void show_decode(const plan *p, double context, double seqs) {
     roofline_load load = roofline_decode(seqs, context);
-    roofline_time t =
-        roofline_step(p->card, &p->shape, &p->format, &load, (int)p->gpus, ROOFLINE_SUMS_BEST);
+    roofline_time t = step_of(p, &load, ROOFLINE_SUMS_BEST);
+    int worst;
     printf("%8.0f %6.0f %9.2f %9.2f %9.2f", context, seqs, 1e3 * (t.weights + t.kv),
            1e3 * (t.linear + t.attention), 1e3 * t.allreduce);
-    if (load.positions > roofline_kv_room(p->card, &p->shape, &p->format))
+    if (load.positions > room(p, p->stage, &worst))
         printf("   its KV does not fit\n");
     else
         printf(" %9.2f %10.0f %10.0f\n", 1e3 * t.total, seqs / t.total,
-               seqs / total(p, &load, ROOFLINE_SUMS_NCCL));
+               seqs / step_of(p, &load, ROOFLINE_SUMS_NCCL).total);
 }
 
 static void show_floors(const plan *p) {
@@ -155,21 +231,24 @@ static void show_floors(const plan *p) {
            "tokens/s");
     for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++) {
         roofline_load load = roofline_prefill(prompts[i], 0);
-        double seconds = total(p, &load, ROOFLINE_SUMS_BEST);
+        double seconds = step_of(p, &load, ROOFLINE_SUMS_BEST).total;
         printf("%8.0f %9.1f %10.0f\n", prompts[i], 1e3 * seconds, prompts[i] / seconds);
     }
-    printf("\nThese are floors, not measurements: datasheet bandwidth and rates%s.\n",
-           p->gpus == 1  ? ""
-           : p->gpus > 8 ? "; sums as the best published for two nodes"
-                         : "; sums as the best published for eight H100 on NVLink");
+    int together = p->stage[p->stages - 1].ranks; // the widest stage
+    printf("\nThese are floors, not measurements: datasheet bandwidth and rates%s%s.\n",
+           together == 1          ? ""
+           : together > NODE_GPUS ? "; sums as the best published for two nodes"
+                                  : "; sums as the best published for eight H100 on NVLink",
+           p->stages == 1 ? "" : "; a step alone in its stages, one after the other");
 }
 
 static status parse(plan *p, int argc, char **argv, arena *memory, config_action *action) {
     const config_option options[] = {
         {"model", CONFIG_STRING, &p->model, 0, 0, NULL, "NAME|PATH",
          "llama-3.1-8b, llama-3.1-70b, llama-3.1-405b, a GGUF file or a model's folder"},
-        {"gpus", CONFIG_INT, &p->gpus, 1, SHARD_RANKS_MAX, NULL, NULL,
-         "cards, one rank of tensor parallelism on each"},
+        {"gpus", CONFIG_INT, &p->gpus, 1, SHARD_RANKS_MAX, NULL, NULL, "cards, one rank on each"},
+        {"stages", CONFIG_INT, &p->stages, 1, SHARD_STAGES_MAX, NULL, NULL,
+         "stages of pipeline parallelism that they are cut into"},
         {"card", CONFIG_CHOICE, &p->card_name, 0, 0, roofline_card_names(), NULL, "kind of card"},
         {"weights", CONFIG_CHOICE, &p->weights, 0, 0, "auto|bf16|fp8|q4", NULL,
          "how weights are stored; auto: as in the file, bf16 without one"},
@@ -192,11 +271,11 @@ static status parse(plan *p, int argc, char **argv, arena *memory, config_action
                             roofline_model_names());
     p->card = roofline_find_card(p->card_name);
     TRY(find_model(p));
-    return cut(&p->config, (int)p->gpus, &p->shape);
+    return cut(&p->config, (int)p->gpus, (int)p->stages, p->stage);
 }
 
 int command_plan(int argc, char **argv) {
-    plan p = {.card_name = "h100", .weights = "auto", .kv = "bf16", .gpus = 1};
+    plan p = {.card_name = "h100", .weights = "auto", .kv = "bf16", .gpus = 1, .stages = 1};
     config_action action = CONFIG_RUN;
     arena *memory = arena_create(1 << 16);
     status st = memory ? parse(&p, argc, argv, memory, &action)

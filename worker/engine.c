@@ -153,6 +153,11 @@ static status open_relay(engine *e) {
     if (p.stages > 1) {
         TRY(comm_open_part(o->comm, p.first, p.ranks, load_deadline(), &e->part));
         e->stage = e->part;
+        if (comm_rank(e->part) == 0 && comm_local_size(e->part) < comm_size(e->part))
+            log_warn("engine",
+                     "the ranks of stage %d are on several hosts, so its sums cross the network; "
+                     "let the launcher fill host by host (mpirun --map-by ppr:N:node)",
+                     p.stage);
     }
     int rows = kernels_rows_max(e->kernels, o->limits.max_step_tokens);
     return relay_open(

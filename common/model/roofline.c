@@ -102,6 +102,12 @@ double roofline_allreduce(roofline_sums kind, int ranks, double bytes) {
     return c->seconds[POINTS - 1] + (bytes - message[POINTS - 1]) * c->per_byte;
 }
 
+// NCCL's own constants: 14 us for a hop over the network in its simple protocol
+// (src/graph/tuning.cc of 2.30); 46 GB/s of a 400G card, as for the sums.
+double roofline_hand_over(double bytes) {
+    return 14e-6 + bytes / 46e9;
+}
+
 // Weights of the linear matrices of all layers.
 static double linear_count(const roofline_shape *s) {
     double q = (double)s->heads * s->head_dim, kv = (double)s->kv_heads * s->head_dim;
@@ -124,9 +130,14 @@ double roofline_kv_bytes(const roofline_shape *s, const roofline_format *f) {
     return 2.0 * s->layers * s->kv_heads * s->head_dim * f->kv_bits / 8;
 }
 
+double roofline_kv_room_beside(const roofline_card *card, const roofline_shape *s,
+                               const roofline_format *f, double weights) {
+    return (ROOFLINE_USABLE * card->memory - weights) / roofline_kv_bytes(s, f);
+}
+
 double roofline_kv_room(const roofline_card *card, const roofline_shape *s,
                         const roofline_format *f) {
-    return (ROOFLINE_USABLE * card->memory - roofline_weights_kept(s, f)) / roofline_kv_bytes(s, f);
+    return roofline_kv_room_beside(card, s, f, roofline_weights_kept(s, f));
 }
 
 roofline_time roofline_step(const roofline_card *card, const roofline_shape *s,

@@ -7,6 +7,9 @@
 //
 //   floor = max(weights + KV read, linear + attention computed) + 2 * layers * allreduce
 //
+// With stages of pipeline parallelism a step passes all of them, one after the other, and its rows
+// are handed over between two of them (roofline_hand_over).
+//
 // Pure arithmetic. Knows no model file, so that a bench on a bare machine can link it alone.
 // Sizes are bytes, times are seconds. Cards' figures are the vendor's dense datasheet rates: a
 // bench puts what it measured in their place.
@@ -76,6 +79,10 @@ typedef enum roofline_sums {
 // Of a message of `bytes` on every rank; 0 for one rank.
 double roofline_allreduce(roofline_sums kind, int ranks, double bytes);
 
+// Of `bytes` that a rank of one stage sends to its counterpart on another node, each by its own
+// network card (400 Gbit/s).
+double roofline_hand_over(double bytes);
+
 typedef struct roofline_time {
     double weights, kv;       // reading
     double linear, attention; // computing
@@ -99,5 +106,8 @@ double roofline_kv_bytes(const roofline_shape *shape, const roofline_format *for
 // Tokens of KV, all sequences together, that fit beside the weights; negative: so many are missing.
 double roofline_kv_room(const roofline_card *card, const roofline_shape *shape,
                         const roofline_format *format);
+// Beside so many bytes of weights.
+double roofline_kv_room_beside(const roofline_card *card, const roofline_shape *shape,
+                               const roofline_format *format, double weights);
 
 #endif

@@ -27,6 +27,19 @@ def test_llama_405b_on_eight_h100():
     assert "floors, not measurements" in ended.stdout
 
 
+def test_stages_beside_one_wide_group():
+    """Two nodes: every stage reads half the layers, one after the other, and only rows cross; sums stay on NVLink."""
+    args = ("--model", "llama-3.1-405b", "--gpus", 16)
+    wide, staged = plan(*args).stdout, plan(*args, "--stages", 2).stdout
+    assert "each row of a step is in 252 sums of 32.8 kB" in wide and "--stages 2" in wide
+    assert "63 layers on 8 cards, 63 layers on 8 cards" in staged
+    assert "handed over 1 time, 65.5 kB to each card" in staged
+    read, sums, step = (rows(staged)[1024, 1][i] for i in (0, 2, 3))
+    assert read == pytest.approx(30.15, abs=0.05) and sums == pytest.approx(1.66, abs=0.01)   # worked out by hand for TP8 x PP2
+    assert step == pytest.approx(read + sums + 0.015, abs=0.02)
+    assert rows(wide)[1024, 1][0] == pytest.approx(read / 2, abs=0.2)
+
+
 def test_what_does_not_fit():
     ended = plan("--model", "llama-3.1-405b", "--gpus", 8)
     assert ended.returncode == 0 and "does not fit" in ended.stdout and "12 such cards" in ended.stdout
@@ -39,7 +52,8 @@ def test_a_file_brings_its_own_bits(tiny_model):
 
 @pytest.mark.parametrize("args, words", [
     ([], "--model is missing"), (["--model", "gpt-9"], "no file that opens"), (["--model", "llama-3.1-8b", "--card", "v100"], "h100"),
-    (["--model", "llama-3.1-8b", "--gpus", 77], "1 to 32 ranks work"), (["--model", "llama-3.1-8b", "--weights", "fp3"], "bf16"),
+    (["--model", "llama-3.1-8b", "--gpus", 77], "1 to 32 ranks work"),
+    (["--model", "llama-3.1-8b", "--gpus", 4, "--stages", 5], "1 to 4 stages work"), (["--model", "llama-3.1-8b", "--weights", "fp3"], "bf16"),
 ])
 def test_refusals(args, words):
     ended = plan(*args)
