@@ -42,13 +42,14 @@ def main():
     subprocess.run([sys.executable, HERE / "make_random_llama.py", "--preset", "tiny", "--folder", args.folder, "--dtype", "f32"], check=True)
     reader, tensors = GGUFReader(args.gguf), {}
     heads, kv_heads = number(reader, "attention.head_count"), number(reader, "attention.head_count_kv")
+    layers = min(args.layers, number(reader, "block_count"))
 
     def add(name, t):
         tensors[name] = ("F32", t.shape, np.ascontiguousarray(t, "<f4").tobytes())
 
     for t in reader.tensors:
         part = t.name.split(".")
-        if part[0] == "blk" and int(part[1]) >= args.layers:
+        if part[0] == "blk" and int(part[1]) >= layers:
             continue
         values = dequantize(t.data, t.tensor_type)
         if part[0] == "blk":
@@ -61,8 +62,8 @@ def main():
     write(args.folder, tensors)
     width, ffn = number(reader, "embedding_length"), number(reader, "feed_forward_length")
     config = json.loads((args.folder / "config.json").read_text())
-    config.update(hidden_size=width, intermediate_size=ffn, num_hidden_layers=args.layers, num_attention_heads=heads,
-                  num_key_value_heads=kv_heads, head_dim=width // heads, vocab_size=args.vocab, tie_word_embeddings=True,
+    config.update(hidden_size=width, intermediate_size=ffn, num_hidden_layers=layers, num_attention_heads=heads,
+                  num_key_value_heads=kv_heads, head_dim=width // heads, vocab_size=tensors["model.embed_tokens.weight"][1][0], tie_word_embeddings=True,
                   rms_norm_eps=number(reader, "attention.layer_norm_rms_epsilon"), rope_theta=number(reader, "rope.freq_base"))
     (args.folder / "config.json").write_text(json.dumps(config))
 

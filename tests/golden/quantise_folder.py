@@ -143,11 +143,19 @@ def packed(name, t, args):
             base + ".g_idx": words((np.arange(cols) // group).astype("<i4"))}, twin
 
 
+def compressed(form, weights):
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
+    return {"quant_method": "compressed-tensors", "format": form, "quantization_status": "compressed", "ignore": ["lm_head"],
+            "config_groups": {"group_0": group}}
+
+
 def config_of(args):
     if args.method == "fp8" and args.scales == "block":
         return {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3", "weight_block_size": [128, 128]}
     if args.method in ("fp8", "int8"):
-        return {"quant_method": "compressed-tensors", "format": "float-quantized" if args.method == "fp8" else "int-quantized"}
+        kind = "float" if args.method == "fp8" else "int"
+        return compressed(f"{kind}-quantized", {"num_bits": 8, "type": kind, "symmetric": True,
+                                                "strategy": {"row": "channel", "matrix": "tensor", "block": "block"}[args.scales]})
     if args.method == "gptq":
         return {"quant_method": "gptq", "bits": args.bits, "group_size": args.group, "sym": not args.asymmetric, "desc_act": False,
                 "checkpoint_format": "gptq_v2" if args.v2 else "gptq"}
@@ -156,8 +164,7 @@ def config_of(args):
                 "modules_to_not_convert": None}
     weights = {"num_bits": args.bits, "type": "int", "symmetric": not args.asymmetric, "actorder": None,
                "strategy": "group" if args.group > 0 else "channel", "group_size": args.group if args.group > 0 else None}
-    return {"quant_method": "compressed-tensors", "format": "pack-quantized", "ignore": ["lm_head"],
-            "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}}
+    return compressed("pack-quantized", weights)
 
 
 def main():
