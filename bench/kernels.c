@@ -150,6 +150,7 @@ static void fill_arena(bench *b, dtype type) {
         memcpy(type == DTYPE_Q6_K ? p + 208 : p, &half, 2);
         if (type == DTYPE_F32) memcpy(p, &x, 4);
         if (type == DTYPE_Q4_1 || type == DTYPE_Q4_K) memcpy(p + 2, &half, 2);
+        if (type == DTYPE_I4 || type == DTYPE_I4_32) p[2] = 7, p[3] = 0;
     }
     size_t filled = count * block;
     for (size_t at = filled; at < ARENA_BYTES; at += filled)
@@ -322,12 +323,14 @@ static void bench_products(bench *b, const model_shape *m, dtype type, int token
 }
 
 static void bench_model(bench *b, const model_shape *m) {
-    static const dtype types[] = {DTYPE_Q4_1, DTYPE_Q8_0, DTYPE_Q4_K, DTYPE_Q4_0, DTYPE_Q5_0,
-                                  DTYPE_Q6_K, DTYPE_F16,  DTYPE_BF16, DTYPE_F32};
+    static const dtype types[] = {DTYPE_Q4_1, DTYPE_Q8_0, DTYPE_Q4_K, DTYPE_Q4_0,
+                                  DTYPE_Q5_0, DTYPE_Q6_K, DTYPE_I4,   DTYPE_I4_32,
+                                  DTYPE_F16,  DTYPE_BF16, DTYPE_F32};
+    enum { TYPES = sizeof types / sizeof *types };
     static const int tokens[] = {1, 4, 16, 512};
     // The large model in the types that it is served in, and a shorter prompt: minutes otherwise.
     bool large = m->dim >= 4096;
-    for (int i = 0; i < (large ? 3 : 9); i++)
+    for (int i = 0; i < (large ? 3 : TYPES); i++)
         for (int j = 0; j < 4; j++)
             bench_products(b, m, types[i], large && tokens[j] > 64 ? 64 : tokens[j]);
     attention_case a = {.heads = m->heads, .kv_heads = m->kv_heads, .head_dim = m->head_dim};
