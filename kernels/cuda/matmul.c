@@ -17,7 +17,7 @@ static int ceil_div(int a, int b) {
 
 static bool call_holds(const matmul_call *c) {
     if (c->count < 1 || c->count > MATMUL_COUNT_MAX || c->tokens < 0 || !c->x) return false;
-    if (c->multiprocessors < 1 || (c->x8 && !c->x8_scales)) return false;
+    if (c->multiprocessors < 1) return false;
     for (int i = 0; i < c->count; i++) {
         if (c->w[i].cols != c->w[0].cols || c->w[i].cols < 1 || c->w[i].rows < 0) return false;
         if (c->experts && (c->w[i].type != c->w[0].type || c->bias[i])) return false;
@@ -72,7 +72,7 @@ static void plan_grid(matmul_plan *p, dtype type, int multiprocessors) {
     }
     int tokens =
         p->experts.count > 0 && p->tokens > 64 ? 64 : p->tokens; // an expert has few of them
-    p->block_tokens = p->x_scales ? 128 : tile_tokens(type, p->output == MATMUL_F64, tokens);
+    p->block_tokens = tile_tokens(type, p->output == MATMUL_F64, tokens);
     p->grid[0] = (unsigned)ceil_div(p->tokens, p->block_tokens);
     p->grid[1] = (unsigned)count_blocks(p);
     if (split_pays(p, p->grid[0] * p->grid[1], multiprocessors))
@@ -101,12 +101,6 @@ static matmul_plan make_plan(const matmul_call *c, int first, int count) {
         p.outs[i] = c->outs[first + i];
         p.out_stride[i] = c->output == MATMUL_GATE_UP ? matmul_act_stride(w->rows) : w->rows;
         p.first_tile[i + 1] = p.first_tile[i] + ceil_div(w->rows, WEIGHT_PACK_ROWS);
-    }
-    if (c->x8 && !c->experts && c->w[first].type == DTYPE_F8_E4M3 && c->output != MATMUL_F64 &&
-        c->tokens > MATMUL_STREAM_TOKENS) {
-        p.x = c->x8;
-        p.x_scales = c->x8_scales;
-        p.x_stride = matmul_x8_stride(p.cols);
     }
     if (c->experts) p.experts = *c->experts;
     p.segment = c->output == MATMUL_F64 ? c->segment : strand_cols(p.cols);
@@ -143,7 +137,7 @@ cudaError_t matmul(cudaStream_t stream, const matmul_call *c) {
         if (!go) return cudaErrorInvalidValue;
         matmul_plan p = make_plan(c, first, count);
         if (p.tokens == 0 || p.first_tile[p.count] == 0) continue;
-        cudaError_t e = p.x_scales ? matmul_start_w8a8(stream, &p) : go(stream, &p);
+        cudaError_t e = go(stream, &p);
         if (e == cudaSuccess && p.splits > 1) e = matmul_finish(stream, &p);
         if (e != cudaSuccess) return e;
     }

@@ -54,35 +54,22 @@ typedef struct matmul_call {
     void *outs[MATMUL_COUNT_MAX];
     int count;
     matmul_output output;
-    int segment;    // MATMUL_F64: columns; a multiple of 8 for BF16 weights, else of 16
-    const void *x;  // (T, matmul_act_stride(cols)) BF16
-    int tokens;     // T
-    const void *x8; // NULL, or x by matmul_quantise_x: FP8 weights then meet FP8 activations
-    const float *x8_scales;
+    int segment;   // MATMUL_F64: columns; a multiple of 8 for BF16 weights, else of 16
+    const void *x; // (T, matmul_act_stride(cols)) BF16
+    int tokens;    // T
     const matmul_experts *experts; // NULL: none; then no bias, and all matrices of one type
     int multiprocessors;           // of the device: how finely the work is cut
     void *workspace;               // matmul_workspace_bytes, device memory; of one stream at a time
 } matmul_call;
 
-// W8A8, for devices from sm_89 on (it traps below; matmul_w8a8.cu says what to expect of it): x8
-// (T, matmul_x8_stride(cols)) bytes = x (T, cols) as E4M3, each row divided by its scale, largest
-// magnitude / 448; columns in the order that the product wants. It serves calls of more than 8
-// tokens whose weights are F8_E4M3 and whose output is not MATMUL_F64; others use x.
-static inline int matmul_x8_stride(int cols) {
-    return (cols + WEIGHT_PACK_COLS - 1) / WEIGHT_PACK_COLS * WEIGHT_PACK_COLS;
-}
-cudaError_t matmul_quantise_x(cudaStream_t stream, const void *x, int tokens, int cols, void *x8,
-                              float *scales);
-
 // Workspace for every call of up to `tokens` tokens and `rows` rows (of all matrices of the call
 // together) on a device with so many multiprocessors. Never more than some tens of MB.
 size_t matmul_workspace_bytes(int tokens, int rows, int multiprocessors);
 
-// The weights must lie in place, the host having waited for them: kernels read them before they wait
-// for the work queued before them.
-// Enqueues the product: one kernel for each run of matrices of one type, and a second where the
-// columns are split over blocks. T of 0 enqueues nothing. cudaErrorInvalidValue for a call that
-// breaks the contract above.
+// The weights must lie in place, the host having waited for them: kernels read them before they
+// wait for the work queued before them. Enqueues the product: one kernel for each run of matrices
+// of one type, and a second where the columns are split over blocks. T of 0 enqueues nothing.
+// cudaErrorInvalidValue for a call that breaks the contract above.
 cudaError_t matmul(cudaStream_t stream, const matmul_call *call);
 
 #ifdef __cplusplus

@@ -26,7 +26,6 @@ typedef struct matmul_plan {
     int first_block[MATMUL_COUNT_MAX + 1]; // of the tile kernel, by rows
     int count, cols, stride;               // of the weights
     const void *x;
-    const float *x_scales; // NULL, or of tokens whose x is FP8
     int x_stride, tokens;
     int segment, segments;  // columns that are summed from zero, and how many such stretches
     int splits;             // over blocks: grid[2]
@@ -40,7 +39,6 @@ typedef struct matmul_plan {
 
 // One for each packed type (matmul_bf16.cu, ...).
 typedef cudaError_t matmul_start(cudaStream_t stream, const matmul_plan *p);
-matmul_start matmul_start_w8a8; // F8_E4M3 with x_scales
 matmul_start matmul_start_bf16, matmul_start_f8_e4m3, matmul_start_f8_block, matmul_start_i8,
     matmul_start_i4, matmul_start_i4_32;
 matmul_start matmul_start_q8_0, matmul_start_q6_k, matmul_start_q4_0, matmul_start_q4_1,
