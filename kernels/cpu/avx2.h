@@ -70,6 +70,7 @@ void avx2_gemm_q6_k(const isa_tile *tile, int blocks, const uint8_t *group, floa
 void avx2_gemm_q5_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out);
 void avx2_gemm_q8_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out);
 void avx2_gemm_q4_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out);
+void avx2_gemm_i4(const isa_tile *tile, int blocks, const uint8_t *group, float *out);
 void avx2_gemm_q4_1(const isa_tile *tile, int blocks, const uint8_t *group, float *out);
 
 // zero_point_avx2.c

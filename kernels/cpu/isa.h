@@ -45,9 +45,10 @@ static inline size_t isa_group_block_bytes(int lanes) {
     return (size_t)lanes * (12 + ISA_BLOCK);
 }
 
-// ISA_TILE_ROWS weight rows, unpacked: q[block][row][32] (Q4: nibbles 0..15; Q5_0: 0..31; Q8_0,
-// Q6_K, I4 and I4_32, their zero point taken off: int8), d and m [block][row]. Q6_K has a scale for
-// each 16 values: those are integers in halves[block][row][2], and dot_b is their weighted sum.
+// ISA_TILE_ROWS weight rows, unpacked: q[block][row][32] (4 bits: nibbles 0..15; Q5_0: 0..31; Q8_0
+// and Q6_K: int8), d and m [block][row], and integers halves[block][row][2]: Q6_K has a scale for
+// each 16 values there, and dot_b is their weighted sum; I4 and I4_32 may have their zero point in
+// the first.
 typedef struct isa_tile {
     uint8_t *q;
     float *d, *m;

@@ -103,8 +103,8 @@ static const isa table = {
                 [DTYPE_Q5_0] = avx2_gemm_q5_0,
                 [DTYPE_Q4_K] = avx2_gemm_q4_1,
                 [DTYPE_Q6_K] = avx2_gemm_q6_k,
-                [DTYPE_I4] = avx2_gemm_q8_0,
-                [DTYPE_I4_32] = avx2_gemm_q8_0},
+                [DTYPE_I4] = avx2_gemm_i4,
+                [DTYPE_I4_32] = avx2_gemm_i4},
     .gemv_float =
         {[DTYPE_F32] = avx2_gemv_f32, [DTYPE_F16] = avx2_gemv_f16, [DTYPE_BF16] = avx2_gemv_bf16},
     .widen = avx2_widen,

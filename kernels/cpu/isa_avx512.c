@@ -17,7 +17,7 @@ AVX2_INLINE __m512i broadcast4(const uint8_t *p) {
 // The dots of one block: 4 rows x 16 tokens. The instruction wants unsigned weights, so signed ones
 // are moved up by 128 and that much times sum(q) is taken off again; all of it is exact.
 AVX2_INLINE void block_dots(dtype type, const uint8_t *w, const uint8_t *q, __m512i sum,
-                            __m512i *dots) {
+                            const int32_t *zeros, __m512i *dots) {
     for (int r = 0; r < ISA_TILE_ROWS; r++) dots[r] = _mm512_setzero_si512();
     for (int j = 0; j < 8; j++) {
         __m512i x = _mm512_load_si512(q + 64 * j);
@@ -27,7 +27,10 @@ AVX2_INLINE void block_dots(dtype type, const uint8_t *w, const uint8_t *q, __m5
             dots[r] = _mm512_dpbusd_epi32(dots[r], four, x);
         }
     }
-    if (type == DTYPE_Q4_1) return;
+    for (int r = 0; r < ISA_TILE_ROWS && type == DTYPE_I4; r++)
+        dots[r] =
+            _mm512_sub_epi32(dots[r], _mm512_mullo_epi32(sum, _mm512_set1_epi32(zeros[2 * r])));
+    if (type == DTYPE_Q4_1 || type == DTYPE_I4) return;
     int shift = type == DTYPE_Q8_0 ? 7 : type == DTYPE_Q5_0 ? 4 : 3;
     __m512i excess = _mm512_slli_epi32(sum, (unsigned)shift);
     for (int r = 0; r < ISA_TILE_ROWS; r++) dots[r] = _mm512_sub_epi32(dots[r], excess);
@@ -53,7 +56,8 @@ AVX2_INLINE void gemm_q8(dtype type, const isa_tile *tile, int blocks, const uin
     for (int r = 0; r < ISA_TILE_ROWS; r++) f[r] = _mm512_setzero_ps();
     for (int b = 0; b < blocks; b++, group += isa_group_block_bytes(LANES)) {
         __m512i dots[ISA_TILE_ROWS], sum = _mm512_load_si512(group + 128);
-        block_dots(type, tile->q + b * ISA_TILE_ROWS * ISA_BLOCK, group + 192, sum, dots);
+        block_dots(type, tile->q + b * ISA_TILE_ROWS * ISA_BLOCK, group + 192, sum,
+                   tile->halves + 2 * b * ISA_TILE_ROWS, dots);
         __m512 d = _mm512_load_ps(group), s = _mm512_load_ps(group + 64);
         for (int r = 0; r < ISA_TILE_ROWS; r++) {
             int at = b * ISA_TILE_ROWS + r;
@@ -75,6 +79,10 @@ static void gemm_q5_0(const isa_tile *tile, int blocks, const uint8_t *group, fl
 
 static void gemm_q4_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
     gemm_q8(DTYPE_Q4_0, tile, blocks, group, out);
+}
+
+static void gemm_i4(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
+    gemm_q8(DTYPE_I4, tile, blocks, group, out);
 }
 
 static void gemm_q4_1(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
@@ -144,8 +152,8 @@ static const isa table = {
                 [DTYPE_Q5_0] = gemm_q5_0,
                 [DTYPE_Q4_K] = gemm_q4_1,
                 [DTYPE_Q6_K] = gemm_q6_k,
-                [DTYPE_I4] = gemm_q8_0,
-                [DTYPE_I4_32] = gemm_q8_0},
+                [DTYPE_I4] = gemm_i4,
+                [DTYPE_I4_32] = gemm_i4},
     .gemv_float =
         {[DTYPE_F32] = avx2_gemv_f32, [DTYPE_F16] = avx2_gemv_f16, [DTYPE_BF16] = avx2_gemv_bf16},
     .widen = avx2_widen,

@@ -273,9 +273,9 @@ AVX2_INLINE void add_products(dtype type, const uint8_t *w, const uint8_t *q, in
 }
 
 // The dots of one block. `sum` is that of the activations: Q4_0 and Q5_0 lie 8 and 16 below what
-// was multiplied.
+// was multiplied, I4 (and I4_32) zeros[2 r].
 AVX2_INLINE void block_dots(dtype type, const uint8_t *w, const uint8_t *q, __m256i sum,
-                            __m256i *dots) {
+                            const int32_t *zeros, __m256i *dots) {
     if (type == DTYPE_Q5_0) { // values to 31: half a block fits 16 bits
         __m256i rest[ISA_TILE_ROWS];
         add_products(type, w, q, 0, 4, dots);
@@ -284,6 +284,9 @@ AVX2_INLINE void block_dots(dtype type, const uint8_t *w, const uint8_t *q, __m2
     } else {
         add_products(type, w, q, 0, 8, dots);
     }
+    for (int r = 0; r < ISA_TILE_ROWS && type == DTYPE_I4; r++)
+        dots[r] =
+            _mm256_sub_epi32(dots[r], _mm256_mullo_epi32(sum, _mm256_set1_epi32(zeros[2 * r])));
     if (type != DTYPE_Q4_0 && type != DTYPE_Q5_0) return;
     __m256i excess = _mm256_slli_epi32(sum, type == DTYPE_Q4_0 ? 3 : 4);
     for (int r = 0; r < ISA_TILE_ROWS; r++) dots[r] = _mm256_sub_epi32(dots[r], excess);
@@ -295,7 +298,8 @@ AVX2_INLINE void gemm_q8(dtype type, const isa_tile *tile, int blocks, const uin
     for (int r = 0; r < ISA_TILE_ROWS; r++) f[r] = _mm256_setzero_ps();
     for (int b = 0; b < blocks; b++, group += isa_group_block_bytes(8)) {
         __m256i dots[ISA_TILE_ROWS], sum = _mm256_load_si256((const __m256i *)(group + 64));
-        block_dots(type, tile->q + b * ISA_TILE_ROWS * ISA_BLOCK, group + 96, sum, dots);
+        block_dots(type, tile->q + b * ISA_TILE_ROWS * ISA_BLOCK, group + 96, sum,
+                   tile->halves + 2 * b * ISA_TILE_ROWS, dots);
         __m256 d = _mm256_load_ps((const float *)group);
         __m256 s = _mm256_load_ps((const float *)(group + 32));
         for (int r = 0; r < ISA_TILE_ROWS; r++) {
@@ -314,6 +318,10 @@ void avx2_gemm_q8_0(const isa_tile *tile, int blocks, const uint8_t *group, floa
 
 void avx2_gemm_q4_0(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
     gemm_q8(DTYPE_Q4_0, tile, blocks, group, out);
+}
+
+void avx2_gemm_i4(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {
+    gemm_q8(DTYPE_I4, tile, blocks, group, out);
 }
 
 void avx2_gemm_q4_1(const isa_tile *tile, int blocks, const uint8_t *group, float *out) {

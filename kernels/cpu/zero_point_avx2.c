@@ -1,7 +1,7 @@
 // zero_point_avx2: products of I4 and I4_32 weights, nibbles with an integer zero point, with
 // activations in 8 bits. The zero point is taken off in integers (dot - z * sum(q)), which is
-// exact. gemv is as Q4_0's (quantised_avx2.c); unpacked, a weight is nibble - z, a signed byte as
-// Q8_0 has them, and multiplied by its gemm.
+// exact. gemv is as Q4_0's; so is gemm (both in quantised_avx2.c), which finds the zero points in
+// the tile's halves.
 #include "kernels/cpu/avx2_blocks.h"
 
 enum { HEAD = 4, RUN = 16, I4_RUNS = 4 }; // bytes of a head and of a run of 32 nibbles
@@ -90,9 +90,9 @@ AVX2_INLINE void unpack(dtype type, const uint8_t *row, int blocks, int index,
         int at = b * ISA_TILE_ROWS + index;
         const uint8_t *head = row + head_of(type, b);
         tile->d[at] = load_f16(head);
-        __m256i q =
-            _mm256_sub_epi8(nibbles(row + nibbles_of(type, b)), _mm256_set1_epi8((char)head[2]));
-        _mm256_storeu_si256((__m256i *)(tile->q + at * ISA_BLOCK), q);
+        tile->halves[2 * at] = head[2];
+        _mm256_storeu_si256((__m256i *)(tile->q + at * ISA_BLOCK),
+                            nibbles(row + nibbles_of(type, b)));
     }
 }
 
