@@ -71,8 +71,7 @@ static void print_sums(const sim_sums *s) {
     printf("%" PRIu64 " calls, %" PRIu64 " with a fault, %" PRIu64
            " with a partial answer, %" PRIu64 " cancelled\n",
            s->calls.calls, s->calls.faults, s->calls.continued, s->calls.cancelled);
-    printf("%" PRIu64 " requests quarantined, %" PRIu64
-           " of them for nothing but two plugs that were pulled\n",
+    printf("%" PRIu64 " requests quarantined, %" PRIu64 " of them by bad luck\n",
            s->blames.quarantined, s->blames.unlucky);
 }
 
