@@ -11,6 +11,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/ring.h"
+#include "common/base/urgent.h"
 #include "coordinator/ingress/sink.h"
 #include "coordinator/model_registry.h"
 
@@ -163,6 +164,7 @@ static int64_t wake_at(const core_thread *t) {
 static void *run(void *argument) {
     core_thread *t = argument;
     core_event event;
+    (void)urgent_this_thread(); // each group waits for it, each step
     for (;;) {
         if (ring_pop(t->events, &event, wake_at(t))) {
             if (event.kind == CORE_REQUEST) atomic_fetch_sub(&t->requests_waiting, 1);

@@ -15,6 +15,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/urgent.h"
 #include "proto/rpc_grpc.h"
 
 enum {
@@ -166,6 +167,7 @@ static void on_tag(const stream_tag *tag, bool ok) {
 
 static void *channel_run(void *argument) {
     rpc_channel *c = argument;
+    (void)urgent_this_thread(); // heartbeats and plans wait for it, and it only moves bytes
     for (;;) {
         // Without a deadline: destroy shuts the queue down, which ends the wait.
         grpc_event e =

@@ -13,6 +13,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/urgent.h"
 #include "proto/rpc_server_internal.h"
 
 enum {
@@ -116,6 +117,7 @@ static void on_tag(rpc_server *s, const rpc_tag *tag, bool ok) {
 
 static void *poller_run(void *argument) {
     rpc_server *s = argument;
+    (void)urgent_this_thread();
     for (;;) {
         // Without a deadline: stopping shuts the queue down, which ends the wait.
         grpc_event e =

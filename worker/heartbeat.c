@@ -1,11 +1,13 @@
 #include "worker/heartbeat.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "common/base/log.h"
+#include "common/base/urgent.h"
 #include "proto/rpc_client.h"
 
 enum {
@@ -18,6 +20,7 @@ enum {
 struct heartbeat_sender {
     heartbeat_options o;
     rpc_channel *channel;
+    int statm, thermal; // files of /proc and /sys; -1: not there
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -30,24 +33,32 @@ struct heartbeat_sender {
     char fault[KERNELS_FAULT_MAX]; // of the card; the sending thread's
 };
 
+// The number in a file that was opened once: no stdio, whose buffers are mapped anew each time and
+// so wait for a page fault of the main thread's. False where there is none.
+static bool read_number(int file, int skip, long long *out) {
+    char text[128];
+    ssize_t size = file >= 0 ? pread(file, text, sizeof text - 1, 0) : -1;
+    if (size <= 0) return false;
+    text[size] = 0;
+    char *at = text, *end = text;
+    for (int i = 0; i <= skip; i++, at = end) {
+        *out = strtoll(at, &end, 10);
+        if (end == at) return false;
+    }
+    return true;
+}
+
 // Resident memory [bytes]; 0 where the system does not say.
-static int64_t resident_bytes(void) {
-    FILE *f = fopen("/proc/self/statm", "r");
-    long long total = 0, resident = 0;
-    if (!f) return 0;
-    int got = fscanf(f, "%lld %lld", &total, &resident);
-    fclose(f);
-    return got == 2 ? (int64_t)resident * sysconf(_SC_PAGESIZE) : 0;
+static int64_t resident_bytes(const heartbeat_sender *h) {
+    long long resident = 0;
+    return read_number(h->statm, 1, &resident) ? (int64_t)resident * sysconf(_SC_PAGESIZE) : 0;
 }
 
 // Of the processor, by the kernel's first thermal zone [degrees C]; 0 where there is none.
-static float temperature(void) {
-    FILE *f = fopen("/sys/class/thermal/thermal_zone0/temp", "r");
-    long millidegrees = 0;
-    if (!f) return 0;
-    int got = fscanf(f, "%ld", &millidegrees);
-    fclose(f);
-    return got == 1 && millidegrees > 0 && millidegrees < 1000000 ? (float)millidegrees / 1000 : 0;
+static float temperature(const heartbeat_sender *h) {
+    long long millidegrees = 0;
+    if (!read_number(h->thermal, 0, &millidegrees)) return 0;
+    return millidegrees > 0 && millidegrees < 1000000 ? (float)millidegrees / 1000 : 0;
 }
 
 static status send(heartbeat_sender *h, buf *request, buf *answer, bool *stop) {
@@ -58,11 +69,11 @@ static status send(heartbeat_sender *h, buf *request, buf *answer, bool *stop) {
     m.phase_ns =
         clock_now_ns() - atomic_load_explicit(&h->o.progress->moved_ns, memory_order_relaxed);
     if (m.phase_ns < 0) m.phase_ns = 0; // it has moved since the clock was read
-    m.temperature = temperature();
+    m.temperature = temperature(h);
     bool broken = h->o.watch && device_watch_look(h->o.watch, &m.device, h->fault);
     if (m.device.known && m.device.temperature >= 0) m.temperature = m.device.temperature;
     m.load_fraction = atomic_load_explicit(&h->o.progress->load, memory_order_relaxed);
-    m.memory_bytes = resident_bytes();
+    m.memory_bytes = resident_bytes(h);
     pthread_mutex_lock(&h->lock);
     snprintf(m.error, sizeof m.error, "%s", h->error);
     m.code = h->code;
@@ -128,6 +139,8 @@ static bool wait_for_beat(heartbeat_sender *h, int64_t next_ns) {
 
 static void *beat(void *argument) {
     heartbeat_sender *h = argument;
+    if (!urgent_this_thread())
+        log_debug("heartbeat", "not allowed to go before other threads (LimitNICE)");
     buf request = buf_make(MESSAGE_MAX), answer = buf_make(MESSAGE_MAX);
     int64_t next = clock_now_ns();
     do {
@@ -143,11 +156,18 @@ static void *beat(void *argument) {
     return NULL;
 }
 
+static void close_files(const heartbeat_sender *h) {
+    if (h->statm >= 0) close(h->statm);
+    if (h->thermal >= 0) close(h->thermal);
+}
+
 status heartbeat_start(const heartbeat_options *options, heartbeat_sender **out) {
     heartbeat_sender *h = calloc(1, sizeof *h);
     if (!h) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the heartbeat");
     h->o = *options;
     h->answered_ns = clock_now_ns();
+    h->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    h->thermal = open("/sys/class/thermal/thermal_zone0/temp", O_RDONLY | O_CLOEXEC);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -165,6 +185,7 @@ status heartbeat_start(const heartbeat_options *options, heartbeat_sender **out)
 fail_thread:
     rpc_channel_destroy(h->channel);
 fail_channel:
+    close_files(h);
     free(h);
     return s;
 }
@@ -198,5 +219,6 @@ void heartbeat_stop(heartbeat_sender *h) {
     rpc_channel_destroy(h->channel);
     pthread_cond_destroy(&h->wake);
     pthread_mutex_destroy(&h->lock);
+    close_files(h);
     free(h);
 }

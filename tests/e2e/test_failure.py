@@ -70,6 +70,8 @@ def test_all_tell_the_same_of_a_loss(tiny_model, tmp_path):
     events = tmp_path / "events"
     with Cluster(tiny_model, ranks=2, coordinator_args=["--event-log", events]) as cluster:
         assert "last_loss" not in json.loads(cluster.get("/health")[1])
+        ranks = json.loads(cluster.get("/status")[1])["groups"][0]["ranks"]
+        assert len(ranks) == 2 and all(rank["memory_bytes"] > 1 << 20 for rank in ranks), ranks
         os.kill(cluster.rank_pids()[1], signal.SIGSTOP)
         wait_for(lambda: any(state == "LOST" for state, _ in group_states(cluster)), 5)
         lost = next(g for g in json.loads(cluster.get("/status")[1])["groups"] if g["state"] == "LOST")
