@@ -5,7 +5,7 @@
 #include "common/base/utf8.h"
 
 // Held back at most: a stop text and the bytes of a few tokens, each byte perhaps a U+FFFD.
-enum { HELD_MAX = 64 << 10 };
+enum { HELD_MAX = 64 << 10, TEXT_AT_ONCE = 4096 };
 
 static const char replacement[] = "\xef\xbf\xbd"; // U+FFFD
 
@@ -83,13 +83,14 @@ static size_t whole_characters(const detokenizer *d, size_t size) {
 }
 
 static void let_go(detokenizer *d, size_t size, buf *out) {
-    if (!buf_append(out, d->text.data, size)) d->failed = true;
+    size_t known = size < d->shown ? size : d->shown;
+    if (size > known && !buf_append(out, d->text.data + known, size - known)) d->failed = true;
+    d->shown -= known;
     buf_consume(&d->text, size);
 }
 
-bool detokenizer_push(detokenizer *d, int32_t token, buf *out) {
-    d->vocabulary->decode(d->vocabulary->owner, token, &d->bytes);
-    take_characters(d, false);
+// Lets go what can be no part of a stop text. True: one is complete.
+static bool release(detokenizer *d, buf *out) {
     d->failed = d->failed || d->bytes.failed || d->text.failed;
     if (d->text.size == 0) return false;
     size_t stop = find_stop(d);
@@ -97,10 +98,45 @@ bool detokenizer_push(detokenizer *d, int32_t token, buf *out) {
         let_go(d, whole_characters(d, stop), out);
         buf_clear(&d->text);
         buf_clear(&d->bytes);
+        d->shown = 0;
         return true;
     }
     let_go(d, whole_characters(d, d->text.size - stop_prefix(d)), out);
     return false;
+}
+
+bool detokenizer_push(detokenizer *d, int32_t token, buf *out) {
+    d->vocabulary->decode(d->vocabulary->owner, token, &d->bytes);
+    take_characters(d, false);
+    return release(d, out);
+}
+
+bool detokenizer_push_text(detokenizer *d, const char *text, size_t size, buf *out) {
+    while (size > 0) {
+        size_t part = size < TEXT_AT_ONCE ? size : TEXT_AT_ONCE;
+        if (part < size) part -= utf8_incomplete_tail(text, part);
+        buf_append(&d->text, text, part);
+        if (release(d, out)) return true;
+        text += part;
+        size -= part;
+    }
+    return false;
+}
+
+void detokenizer_resume(detokenizer *d, const char *said, size_t size) {
+    buf_clear(&d->bytes);
+    buf_clear(&d->text);
+    size_t most = size < CORE_STOP_BYTES_MAX ? size : CORE_STOP_BYTES_MAX;
+    if (d->stop_count && most) buf_append(&d->text, said + size - most, most);
+    buf_consume(&d->text, d->text.size ? d->text.size - stop_prefix(d) : 0);
+    d->shown = d->text.size;
+}
+
+void detokenizer_flush(detokenizer *d, buf *out) {
+    if (d->text.size > d->shown &&
+        !buf_append(out, d->text.data + d->shown, d->text.size - d->shown))
+        d->failed = true;
+    d->shown = d->text.size;
 }
 
 void detokenizer_finish(detokenizer *d, buf *out) {

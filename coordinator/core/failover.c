@@ -13,6 +13,8 @@
 #include "coordinator/core/outcalls.h"
 #include "coordinator/core/request.h"
 
+enum { BYTES_PER_TOKEN = 4 }; // of English text in usual vocabularies
+
 static int64_t earlier(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
@@ -354,12 +356,6 @@ int64_t failover_next(const core *c) {
 
 // ---- what comes back
 
-void failover_content(core *c, const core_event *e) {
-    outcall *call = outcall_find(c, e->upstream.call);
-    if (!call || !call->request) return;
-    outcall_take(c, call, &e->upstream.content);
-}
-
 static void add_usage(core *c, request *r, const upstream_usage *u) {
     r->completion_tokens += u->output_tokens;
     c->counters.completion_tokens += (uint64_t)u->output_tokens;
@@ -368,6 +364,22 @@ static void add_usage(core *c, request *r, const upstream_usage *u) {
     if (r->asked->prompt_count > 0 || r->upstream_prompt_tokens > 0) return;
     r->upstream_prompt_tokens = u->input_tokens; // what goes on from it is asked with more
     r->cached_tokens = u->cached_tokens;
+}
+
+// A stop text is complete while the upstream goes on: its API knows none, or has not seen the part
+// of it that another said. What it used is told when the call ends, too late for this answer.
+static void end_at_stop(core *c, outcall *call) {
+    request *r = call->request;
+    int32_t tokens = (int32_t)((call->taken + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN);
+    add_usage(c, r, &(upstream_usage){.output_tokens = tokens});
+    sequence_finish_away(c, &r->sequences[0], ANSWER_STOP); // lets go of the call
+}
+
+void failover_content(core *c, const core_event *e) {
+    outcall *call = outcall_find(c, e->upstream.call);
+    if (!call || !call->request) return;
+    outcall_take(c, call, &e->upstream.content);
+    if (call->stopped) end_at_stop(c, call);
 }
 
 // A call without a price may have cost anything: with a budget, no other is made.
@@ -425,7 +437,7 @@ void failover_end(core *c, const core_event *e) {
     const char *by = c->upstreams[upstream].policy->name;
     bool ok = end->outcome == UPSTREAM_OK;
     if (r && ok) outcall_flush(c, call, end->finish);
-    bool committed = call->committed;
+    bool committed = call->committed, stopped = call->stopped;
     if (r && !may_ask_again(call, end)) r->tried |= UINT32_C(1) << upstream;
     bool had_account = !c->upstreams[upstream].disabled;
     outcall_finish(c, call, end);
@@ -439,7 +451,7 @@ void failover_end(core *c, const core_event *e) {
     if (ok || committed) add_usage(c, r, &end->usage);
     if (ok)
         sequence_finish_away(c, &r->sequences[0],
-                             end->finish == ANSWER_GOES_ON ? ANSWER_STOP : end->finish);
+                             stopped || end->finish == ANSWER_GOES_ON ? ANSWER_STOP : end->finish);
     else if (committed)
         break_off(c, r, end);
     else

@@ -82,11 +82,13 @@ static void commit(core *c, outcall *call) {
     r->diverged = true;
     if (r->first_token_ns < 0) r->first_token_ns = c->now_ns;
     request_serve(r, c->upstreams[call->upstream].policy->name);
+    detokenizer_resume(&r->sequences[0].text, buf_string(&r->said), r->said.size);
 }
 
 static void say(core *c, outcall *call, const char *text, size_t size) {
     commit(c, call);
-    if (size) sequence_say_away(c, &call->request->sequences[0], text, size);
+    if (size && !call->stopped)
+        call->stopped = sequence_say_away(c, &call->request->sequences[0], text, size);
 }
 
 static bool is_held_back(const outcall *call) {
@@ -107,9 +109,11 @@ static void compare(core *c, outcall *call, bool limited) {
 void outcall_take(core *c, outcall *call, const upstream_content *content) {
     if (!content->size && !content->tool) return;
     upstream_limits_answered(&c->upstreams[call->upstream].limits); // others may follow
+    call->taken += content->size;
     if (content->tool) {
         if (is_held_back(call)) compare(c, call, false);
         commit(c, call);
+        if (call->stopped) return;
         call->request->used_tools = true;
         sequence_call_tool(c, &call->request->sequences[0], content->tool);
     }
@@ -123,7 +127,11 @@ void outcall_take(core *c, outcall *call, const upstream_content *content) {
 }
 
 void outcall_flush(core *c, outcall *call, answer_finish finish) {
+    const request *r = call->request;
     if (is_held_back(call) && call->held.size > 0) compare(c, call, finish == ANSWER_LENGTH);
+    // An empty answer has an end, too: what our group's last words held back is none of it.
+    if (!call->committed)
+        detokenizer_resume(&r->sequences[0].text, buf_string(&r->said), r->said.size);
 }
 
 // ---- the end

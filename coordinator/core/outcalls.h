@@ -11,7 +11,8 @@ void outcall_begin(core *c, request *r, int upstream, upstream_mode mode, bool f
 
 outcall *outcall_find(const core *c, uint64_t id); // NULL: over
 
-// Content of a wanted call: to the client, but for what a USER_TURN repeats.
+// Content of a wanted call: to the client, but for what a USER_TURN repeats, and up to a stop text:
+// then call->stopped is set, and the answer is complete.
 void outcall_take(core *c, outcall *call, const upstream_content *content);
 // It ended well: what was held back is said, unless it is a repetition (overlap.h). Of a call that
 // failed it is not: nobody has heard it, so another target may begin where this one did.

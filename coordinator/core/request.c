@@ -214,15 +214,25 @@ static void say_away(core *c, sequence *s, const char *text, size_t size, answer
     p->text = bytes;
     p->size = size;
     p->finish = finish;
+    p->stop = s->text.stopped;
 }
 
-void sequence_say_away(core *c, sequence *s, const char *text, size_t size) {
+bool sequence_say_away(core *c, sequence *s, const char *text, size_t size) {
     assert(s->state == SEQUENCE_AWAY);
-    say_away(c, s, text, size, ANSWER_GOES_ON);
+    buf out = buf_make(SAID_BYTES_MAX);
+    bool stopped = detokenizer_push_text(&s->text, text, size, &out);
+    effects_must(s->text.failed ? NULL : s); // like all that is short of memory while it answers
+    if (out.size) say_away(c, s, buf_string(&out), out.size, ANSWER_GOES_ON);
+    buf_free(&out);
+    return stopped;
 }
 
 void sequence_call_tool(core *c, sequence *s, const answer_tool *tool) {
     assert(s->state == SEQUENCE_AWAY);
+    buf before = buf_make(SAID_BYTES_MAX);
+    detokenizer_flush(&s->text, &before);
+    if (before.size) say_away(c, s, buf_string(&before), before.size, ANSWER_GOES_ON);
+    buf_free(&before);
     answer_tool *copy = effects_copy(c->out, tool, sizeof *tool);
     if (tool->id) copy->id = effects_text(c->out, tool->id);
     if (tool->name) copy->name = effects_text(c->out, tool->name);
@@ -233,8 +243,11 @@ void sequence_call_tool(core *c, sequence *s, const answer_tool *tool) {
 }
 
 void sequence_finish_away(core *c, sequence *s, answer_finish finish) {
-    assert(s->state == SEQUENCE_AWAY && !s->request->call);
-    say_away(c, s, "", 0, finish);
+    assert(s->state == SEQUENCE_AWAY);
+    buf rest = buf_make(SAID_BYTES_MAX);
+    detokenizer_flush(&s->text, &rest);
+    say_away(c, s, buf_string(&rest), rest.size, finish);
+    buf_free(&rest);
     done(c, s);
 }
 

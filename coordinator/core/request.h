@@ -23,8 +23,9 @@ void sequence_take_prompt_logprobs(core *c, sequence *s, int from, const seq_res
 // Who says what comes next: pieces tell it, and segments of the usage. `by` is copied.
 void request_serve(request *r, const char *by);
 
-// What an upstream says for a sequence that is AWAY.
-void sequence_say_away(core *c, sequence *s, const char *text, size_t size);
+// What an upstream says for a sequence that is AWAY. True: a stop text is complete, all that comes
+// after it is nobody's.
+bool sequence_say_away(core *c, sequence *s, const char *text, size_t size);
 void sequence_call_tool(core *c, sequence *s, const answer_tool *tool);
 void sequence_finish_away(core *c, sequence *s, answer_finish finish);
 

@@ -146,6 +146,8 @@ typedef struct outcall {
     bool committed; // the client hears this call
     bool compared;  // USER_TURN: what it repeats was cut off
     buf held;       // USER_TURN: text that is not yet compared
+    size_t taken;   // bytes of text that came
+    bool stopped;   // a stop text is complete: nothing more is said
     int32_t estimate;
     char public_id[40], client[128];
     struct outcall *peer; // of the same bucket

@@ -5,8 +5,11 @@
 #include "tests/sim/sim_check.h"
 
 void sim_away_begin(sim_away *a, const core_request *r) {
-    *a = (sim_away){
-        .route = r->route, .exact = true, .text = buf_make(1 << 16), .tool = buf_make(1 << 16)};
+    *a = (sim_away){.route = r->route,
+                    .asked = r,
+                    .exact = true,
+                    .text = buf_make(1 << 16),
+                    .tool = buf_make(1 << 16)};
 }
 
 void sim_away_free(sim_away *a) {
@@ -79,11 +82,28 @@ void sim_away_called(sim_away *a, const core_effect *e, const upstreams_policy *
     a->heard = false;
     buf_clear(&a->text);
     buf_append(&a->text, buf_string(heard), heard->size);
+    a->shown = heard->size;
+    a->complete = a->stopped = false;
+}
+
+// For stop texts, what several said is one text. No two of the clients' overlap.
+static void cut_at_stop(sim_away *a) {
+    for (int i = 0; i < a->asked->stop_count && !a->stopped; i++) {
+        const core_stop *stop = &a->asked->stop[i];
+        const char *at = memmem(a->text.data, a->text.size, stop->bytes, stop->size);
+        if (!at) continue;
+        size_t before = (size_t)(at - a->text.data);
+        a->text.size = before > a->shown ? before : a->shown;
+        a->stopped = a->complete = true;
+        a->exact = false; // the answer is over before the call tells what it used
+        a->finish = ANSWER_STOP;
+    }
 }
 
 void sim_away_said(sim_away *a, uint64_t call, const char *text, size_t size) {
-    if (a->call != call) return; // nobody waits for it any more
+    if (a->call != call || a->stopped) return; // nobody waits for it any more
     buf_append(&a->text, text, size);
+    if (a->text.size) cut_at_stop(a);
 }
 
 void sim_away_ending(sim_away *a, uint64_t call, const upstream_end *end) {
@@ -96,7 +116,7 @@ void sim_away_ending(sim_away *a, uint64_t call, const upstream_end *end) {
     if (end->prefill_refused) a->refused_prefill[a->upstream] = true;
     a->busy[a->upstream] += end->outcome == UPSTREAM_BUSY;
     a->complete = end->outcome == UPSTREAM_OK;
-    a->finish = end->finish;
+    a->finish = a->stopped ? ANSWER_STOP : end->finish;
     a->call = 0; // a call that the core makes now is the next
 }
 
@@ -105,7 +125,9 @@ void sim_away_ended(sim_away *a) {
 }
 
 void sim_away_called_tool(sim_away *a, uint64_t call, const char *arguments, size_t size) {
-    if (a->call == call) buf_append(&a->tool, arguments, size);
+    if (a->call != call || a->stopped) return;
+    buf_append(&a->tool, arguments, size);
+    a->shown = a->text.size;
 }
 
 void sim_away_heard_tool(sim_away *a, const answer_tool *tool) {

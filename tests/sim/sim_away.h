@@ -9,8 +9,9 @@
 
 typedef struct sim_away {
     core_route route; // as the router decided
-    uint64_t call;    // open and wanted; 0: none
-    bool speaks;      // pieces without tokens are its words
+    const core_request *asked;
+    uint64_t call; // open and wanted; 0: none
+    bool speaks;   // pieces without tokens are its words
     int upstream, attempts;
     int tried[SIM_UPSTREAMS_MAX]; // calls of each
     int busy[SIM_UPSTREAMS_MAX];  // of them, those that were told to come again
@@ -19,6 +20,8 @@ typedef struct sim_away {
     bool continued; // and was heard: the one switch is used up
     bool foreign;   // the client has heard an upstream
     buf text;       // what the client must have heard once all of it is through
+    size_t shown;   // of it, what cannot be taken back when a stop text turns out to begin in it
+    bool stopped;   // a stop text is complete: the rest of the call is nobody's
     buf tool;       // arguments that the client must hear next
     bool tools;     // it has heard some: nothing goes on from there
     bool complete;  // the call ended well

@@ -208,6 +208,59 @@ static void test_an_end_inside_of_what_is_repeated(void **state) {
     ends_repeating(b, ANSWER_STOP, "one two three four fitwo three");
 }
 
+static core_request *stops_at(core_request *r, const char *stop) {
+    r->stop[r->stop_count++] = (core_stop){.bytes = stop, .size = strlen(stop)};
+    return r;
+}
+
+// Begun here, ended there: the client has the text up to the stop text, and the call is let go.
+static void test_a_stop_text_over_the_switch(void **state) {
+    bench *b = *state;
+    start_group(b);
+    core_request *r = stops_at(may_leave(b), "1 END");
+    r->route.midstream = MIDSTREAM_CONTINUE;
+    submit(b, r);
+    answer(b);
+    answer(b);
+    assert_string_equal(b->said, "1 "); // the second "1 " may begin it
+    targets[0].takes_prefill = true;
+    lose(b);
+    assert_int_equal(last(b)->mode, UPSTREAM_PREFILL);
+    assert_string_equal(b->partial, "1 "); // what is held back will be said anew
+    content(b, last(b)->call, "and 1 E");
+    assert_string_equal(b->said, "1 and ");
+    content(b, last(b)->call, "ND of it");
+    assert_string_equal(b->said, "1 and ");
+    assert_int_equal(b->ends, 1);
+    assert_int_equal(b->ended.code, STATUS_OK);
+    assert_int_equal(b->finish, ANSWER_STOP);
+    assert_true(b->end.usage.estimated);
+    assert_int_equal(b->end.usage.segments[1].tokens, (7 + 8 + 3) / 4);
+    assert_int_equal(b->cancelled, last(b)->call);
+    content(b, last(b)->call, " and more"); // nobody's
+    end_well(b, last(b)->call);
+    assert_string_equal(b->said, "1 and ");
+    assert_int_equal(b->ends, 1);
+    targets[0].takes_prefill = false;
+}
+
+// Held back in vain: the next one says it anew, and the end says it.
+static void test_no_stop_text_after_all(void **state) {
+    bench *b = *state;
+    open_lane(b);
+    core_request *r = stops_at(stops_at(may_leave(b), "aab"), "ab");
+    r->route.midstream = MIDSTREAM_CONTINUE;
+    submit(b, r);
+    content(b, last(b)->call, "so aa");
+    assert_string_equal(b->said, "so ");
+    end_badly(b, last(b)->call, UPSTREAM_FAULT);
+    content(b, last(b)->call, "so a long text is it that it is no repetition, and aa");
+    content(b, last(b)->call, "c, aa");
+    end_well(b, last(b)->call); // all is said that was held back
+    assert_string_equal(b->said, "so so a long text is it that it is no repetition, and aac, aa");
+    assert_int_equal(b->finish, ANSWER_STOP);
+}
+
 static void test_continue_by_prefill(void **state) {
     bench *b = *state;
     targets[0].takes_prefill = true;
@@ -401,6 +454,8 @@ int main(void) {
         TEST(test_a_refused_account_is_left_alone),
         TEST(test_continue_by_user_turn_cuts_what_is_repeated),
         TEST(test_an_end_inside_of_what_is_repeated),
+        TEST(test_a_stop_text_over_the_switch),
+        TEST(test_no_stop_text_after_all),
         TEST(test_continue_by_prefill),
         TEST(test_words_of_ours_stay_when_redacted),
         TEST(test_replay_waits_and_error_ends),
