@@ -143,6 +143,7 @@ class Check:
         ]:
             lines = generate(emulated, model, prompts, ranks, [*greedy, "--device", "cuda", "--sums", "exact", *extra])
             self.that(lines == base, f"{what}: {'the same bits' if lines == base else 'other bits'}")
+        self.choices(model, prompts, base)
         for kv in ("f8", "i8"):
             got = numpy.frombuffer(self.logits(emulated, model, few, 2, ["--device", "cuda", "--sums", "exact", "--kv-type", kv]), "<f4")
             error = float(numpy.abs(got - want_logits).max() / numpy.abs(want_logits).max())
@@ -151,6 +152,17 @@ class Check:
             lines = generate(emulated, model, prompts, 2, [*greedy, "--device", "cuda", "--sums", "bf16", "--reduce", kind])
             equal, ties, wrong = compare_tokens(answers(lines), want)
             self.that(wrong == 0, f"BF16 sums by {kind}: {equal} equal the CPU's, {ties} end in a tie, {wrong} differ")
+
+
+    def choices(self, model, prompts, base):
+        """Tokens that the ranks' devices choose together, steps begun ahead: those of one rank that waits for each."""
+        device = ["--device", "cuda", "--sums", "exact", "--max-tokens", self.args.max_tokens, "--batch", 4]
+        lines = generate(self.args.emulated, model, prompts, 3, device)
+        self.that(lines == [" ".join(str(t) for t, _ in line) for line in answers(base)], "greedy tokens, chosen by the devices of 3 ranks")
+        sampled = [*device, "--temperature", 0.9, "--seed", 5]
+        alone = generate(self.args.emulated, model, prompts, 1, [*sampled, "--ahead=false"])
+        ahead = generate(self.args.emulated, model, prompts, 2, sampled)
+        self.that(ahead == alone and alone != lines, "sampled tokens on 2 ranks, a step ahead")
 
 
 def main():
