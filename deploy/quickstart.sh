@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 usage() {
   cat <<'TXT'
 usage: deploy/quickstart.sh [options]
-  --model PATH     a GGUF file or a Hugging Face folder (default: SmolLM2-135M-Instruct, fetched)
+  --model PATH     a GGUF file or a Hugging Face folder, or what deploy/get-model.sh fetches: OWNER/NAME[:FILE] of a
+                   Hugging Face hub, a GGUF's URL (default: smollm2-135m)
   --ranks N        tensor-parallel ranks (default 2)
   --prompt TEXT    answer this one prompt instead of opening a chat
   --keep           leave the cluster serving in front until Ctrl-C
@@ -39,7 +40,7 @@ cuda=OFF # compiling for cards takes minutes: only where there is one
 [ ! -e /dev/nvidiactl ] || cuda=AUTO
 "${tied[@]}" deploy/build.sh build -DOCTANT_TESTS=OFF -DOCTANT_CUDA=$cuda
 say "model"
-[ -n "$model" ] || model=$("${tied[@]}" deploy/get-model.sh smollm2-135m)
+[ -e "$model" ] || model=$("${tied[@]}" deploy/get-model.sh "${model:-smollm2-135m}")
 say "$ranks rank(s) of $model"
 
 # exec: Ctrl-C and SIGTERM reach the program that owns the cluster.
