@@ -14,6 +14,7 @@
 // answer that the request must get. Then the weather turns calm: everything that lives must end
 // with a full answer, all blocks must be free again and every call be in the books.
 #include <inttypes.h>
+#include <malloc.h>
 #include <string.h>
 
 #include "tests/sim/canary.h"
@@ -88,6 +89,8 @@ int main(int argc, char **argv) {
         return 2;
     }
     if (canary) o.tries = 30;
+    mallopt(M_TRIM_THRESHOLD, 1 << 28); // worlds come and go: their memory stays
+    mallopt(M_MMAP_THRESHOLD, 1 << 28);
     sim_sums sums = {0};
     bool fine = sim_runner_run(&o, &sums);
     if (canary) {

@@ -139,7 +139,7 @@ static void check_away(const core *c) {
 }
 
 static bool within(const sim_scope *scope, const group *g) {
-    if (!scope->all && (sim_here->event + g->epoch) % AUDIT_EVENTS) return false;
+    if ((sim_here->event + g->epoch) % AUDIT_EVENTS) return false;
     bool listed = scope->all;
     for (int i = 0; i < scope->count; i++) listed = listed || scope->epochs[i] == g->epoch;
     return listed;

@@ -21,7 +21,8 @@ typedef struct heard {
     int token_count, prompt_told;
     buf text;
     answer_finish finish;
-    sim_answer expected;
+    bool foreseen;
+    sim_answer expected; // once it is asked for: many requests are refused
 } heard;
 
 typedef struct asked {
@@ -130,14 +131,13 @@ static void make_sampling(sim_clients *c, core_request *r, bool calm) {
     r->sampling.logprobs = -1;
 }
 
-static void expect_answers(asked *a) {
+static const sim_answer *expected(asked *a, int index) {
     const core_request *r = a->request;
-    int left = SIM_CONTEXT - r->prompt_count, limit = r->max_tokens < left ? r->max_tokens : left;
-    for (int i = 0; i < r->n && i < SIM_N_MAX;
-         i++) { // the second bound is for gcc, which cannot see it
-        a->answers[i].text = buf_make(1 << 16);
-        sim_expect(r, a->salt, i, limit < 0 ? 0 : limit, &a->answers[i].expected);
-    }
+    heard *h = &a->answers[index];
+    int left = SIM_CONTEXT - r->prompt_count, limit = a->max_tokens < left ? a->max_tokens : left;
+    if (!h->foreseen) sim_expect(r, a->salt, index, limit < 0 ? 0 : limit, &h->expected);
+    h->foreseen = true;
+    return &h->expected;
 }
 
 static int64_t draw_deadline(sim_clients *c, int64_t now_ns, bool calm) {
@@ -173,7 +173,7 @@ core_request *sim_clients_ask(sim_clients *c, int64_t now_ns, bool calm) {
     a->salt = sim_salt(r->model, c->site->versions[a->model]);
     a->max_tokens = r->max_tokens;
     sim_away_begin(&a->away, r);
-    expect_answers(a);
+    for (int i = 0; i < SIM_N_MAX; i++) a->answers[i].text = buf_make(1 << 16);
     c->alive[c->count++] = a;
     return r;
 }
@@ -242,7 +242,6 @@ void sim_clients_hear_piece(sim_clients *c, uint64_t id, const answer_piece *p) 
         sim_away_heard_tool(&a->away, p->tool);
         return;
     }
-    const sim_answer *e = &h->expected;
     buf_append(&h->text, p->text, p->size);
     h->finish = p->finish;
     if (a->away.speaks && p->token_count == 0) {
@@ -251,6 +250,7 @@ void sim_clients_hear_piece(sim_clients *c, uint64_t id, const answer_piece *p) 
     }
     SIM_CHECK(!a->away.foreign, "request %llu: our words after an upstream's",
               (unsigned long long)id);
+    const sim_answer *e = expected(a, p->index);
     if (p->finish == ANSWER_GOES_ON) check_text(a->request, h, e);
     for (int i = 0; i < p->token_count; i++) {
         SIM_CHECK(h->token_count < e->token_count && p->tokens[i] == e->tokens[h->token_count],
@@ -264,10 +264,10 @@ void sim_clients_hear_piece(sim_clients *c, uint64_t id, const answer_piece *p) 
 }
 
 // Texts are compared as far as the answer got: a KV store may be smaller than the context.
-static void judge_answer(const asked *a, int index, int least_capacity) {
+static void judge_answer(asked *a, int index, int least_capacity) {
     const core_request *r = a->request;
     const heard *h = &a->answers[index];
-    const sim_answer *e = &h->expected;
+    const sim_answer *e = expected(a, index);
     SIM_CHECK(!r->prompt_logprobs || h->prompt_told == r->prompt_count, "%d of %d prompt logprobs",
               h->prompt_told, r->prompt_count);
     bool cut = h->finish == ANSWER_LENGTH && e->finish == ANSWER_STOP; // just before its end
@@ -300,13 +300,13 @@ static void judge_segments(const asked *a, const answer_usage *u) {
               (unsigned long long)a->request->id, u->segment_count ? u->segments[0].by : "nobody");
 }
 
-static void judge_usage(const asked *a, const answer_usage *u) {
+static void judge_usage(asked *a, const answer_usage *u) {
     int64_t completion = a->away.tokens;
     for (int i = 0; i < a->request->n; i++) {
         const heard *h = &a->answers[i];
         completion += h->token_count;
         if (h->finish == ANSWER_STOP && !a->away.complete)
-            completion += h->expected.sampled - h->expected.token_count;
+            completion += expected(a, i)->sampled - expected(a, i)->token_count;
     }
     SIM_CHECK(u->completion_tokens == completion || !a->away.exact,
               "request %llu: %d completion tokens, %lld were told",
@@ -329,7 +329,7 @@ static void judge_foreign(const asked *a) {
               (unsigned long long)a->request->id, h->finish, a->away.finish);
 }
 
-static void judge_ok(const asked *a, const answer_end *end, int least_capacity) {
+static void judge_ok(asked *a, const answer_end *end, int least_capacity) {
     judge_usage(a, &end->usage);
     if (a->away.complete) {
         judge_foreign(a);
@@ -340,7 +340,7 @@ static void judge_ok(const asked *a, const answer_end *end, int least_capacity) 
     for (int i = 0; i < a->request->n; i++) judge_answer(a, i, least_capacity);
 }
 
-static void judge_end(const sim_clients *c, const asked *a, const answer_end *end, int64_t now_ns,
+static void judge_end(const sim_clients *c, asked *a, const answer_end *end, int64_t now_ns,
                       const sim_weather *w) {
     const core_request *r = a->request;
     int least = c->site->least_capacity[a->model];
@@ -384,9 +384,9 @@ void sim_clients_hear_end(sim_clients *c, core_request *request, const answer_en
     asked *a = find(c, request->id, &index);
     SIM_CHECK(a->request == request, "another request came back");
     judge_end(c, a, end, now_ns, weather);
-    for (int i = 0; i < request->n; i++) {
+    for (int i = 0; i < SIM_N_MAX; i++) {
         buf_free(&a->answers[i].text);
-        sim_answer_free(&a->answers[i].expected);
+        if (a->answers[i].foreseen) sim_answer_free(&a->answers[i].expected);
     }
     sim_away_free(&a->away);
     c->alive[index] = c->alive[--c->count];

@@ -66,7 +66,7 @@ static void carry_out(world *w, core_effect *e) {
 // them, when a request ended or time passed, and now and then in any case.
 static sim_scope scope_of(const core_event *event, core_effects *effects) {
     sim_scope scope = {.all = event->kind == CORE_CANCEL || event->kind == CORE_TIMER ||
-                              event->kind == CORE_DRAIN || sim_here->event % 32 == 0};
+                              event->kind == CORE_DRAIN || sim_here->event % 32 < 4};
     scope.epochs[scope.count++] = event->epoch;
     for (size_t i = 0; i < core_effects_count(effects); i++) {
         const core_effect *e = core_effects_at(effects, i);
