@@ -287,6 +287,23 @@ static void strip_weight(char *name) {
     if (size > end && strcmp(name + size - end, ".weight") == 0) name[size - end] = 0;
 }
 
+// A matrix that is not there: perhaps it is, packed in a way that the config does not speak of.
+static status no_matrix(const tensor_list *list, char *name) {
+    static const char *const ends[] = {".qweight", ".weight_packed"};
+    char packed[NAME_BYTES_MAX + 32], whole[NAME_BYTES_MAX];
+    snprintf(whole, sizeof whole, "%s", name);
+    strip_weight(name);
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        snprintf(packed, sizeof packed, "%s%s", name, ends[i]);
+        if (!find(list, packed)) continue;
+        return status_error(STATUS_INVALID_ARGUMENT,
+                            "tensor '%s' is packed, but config.json has no quantization_config "
+                            "that says how: add it (older folders have it as quantize_config.json)",
+                            packed);
+    }
+    return missing(whole, "the model's config");
+}
+
 // ---- roles
 
 // Puts the tensor of one role into its place.
@@ -307,7 +324,7 @@ static status place(tensor_table *t, const model_config *c, tensor_naming naming
         strip_weight(name);
         return find_packed(c, list, name, role, placed, used);
     }
-    if (!found) return missing(name, "the model's config");
+    if (!found) return want.vector ? missing(name, "the model's config") : no_matrix(list, name);
     if (found->dims != (want.vector ? 1 : 2) || found->value.rows != want.rows ||
         found->value.cols != want.cols)
         return wrong_shape(name, found, want);

@@ -278,9 +278,10 @@ GPTQ_CONFIG = {  # quantization_config, words of the line
     "groups in words": ({"group_size": "many"}, "'group_size' must be an integer"),
     "another method": ({"quant_method": "squeeze"}, "'squeeze' is not supported"),
     "awq's words": ({"quant_method": "awq"}, "config.json's sizes, bits and group_size need"),
-    "fp8 that is none": ({"quant_method": "fp8"}, "is missing"),
+    "fp8 that is none": ({"quant_method": "fp8"}, "is packed, but config.json has no quantization_config that says how"),
     "another format": ({"checkpoint_format": "marlin"}, "'marlin' is not supported"),
     "no method": ({"quant_method": None}, "quant_method"),
+    "nothing": (None, "q_proj.qweight' is packed, but config.json has no quantization_config"),
 }
 
 
@@ -293,7 +294,7 @@ def test_quantised_folders_that_lie(tmp_path, standing):
     cases = {case: (damaged_folder(whole, tmp_path / f"w{i}", "model.safetensors", change(weights)), words)
              for i, (case, (change, words)) in enumerate(GPTQ_WEIGHTS.items())}
     for i, (case, (change, words)) in enumerate(GPTQ_CONFIG.items()):
-        lie = {**config, "quantization_config": {**config["quantization_config"], **change}}
+        lie = {**config, "quantization_config": change and {**config["quantization_config"], **change}}
         cases[case] = damaged_folder(whole, tmp_path / f"c{i}", "config.json", lie), words
     for case, line in refuse_all({case: path for case, (path, _) in cases.items()}, "--coordinator", standing.grpc).items():
         path, words = cases[case]
