@@ -98,13 +98,13 @@ void gpu_model_open(gpu *g, const gpu_shape *shape, int tokens, int blocks, gpu_
                            .shard = &out->shard,
                            .weights = &out->weights,
                            .kernels = g->k,
-                           .kv = &out->kv,
                            .reduce = out->reduce,
                            .max_tokens = tokens,
                            .kept_rows = 1,
                            .logit_rows = decoder_logit_rows(g->k, tokens, shape->of.vocab),
                            .max_vocab = shape->of.vocab};
     gpu_must(decoder_create(&parts, &out->decoder), "the decoder");
+    decoder_set_kv(out->decoder, &out->kv);
 }
 
 void gpu_model_close(gpu *g, gpu_model *m) {

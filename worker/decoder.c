@@ -12,6 +12,7 @@ enum { HOST_MICRO_LEAST = 32, DEVICE_MICRO_LEAST = 512, MICRO_PER_STAGE = 4 };
 
 struct decoder {
     decoder_parts p;
+    const kv_store *kv;
     shard_place place;
     int heads, kv_heads, ffn, vocab; // of this rank
     int width, head_dim;
@@ -148,6 +149,10 @@ fail:
     return st;
 }
 
+void decoder_set_kv(decoder *d, const kv_store *kv) {
+    d->kv = kv;
+}
+
 void decoder_destroy(decoder *d) {
     if (!d) return;
     if (d->x == d->hidden) d->x = NULL;
@@ -235,7 +240,7 @@ static status run_layers(void *context) {
     for (int i = 0; i < all->layer_count; i++) {
         const layer_weights *w = &all->layers[i];
         if (i > 0) TRY(add_and_norm(d, w->attn_norm));
-        attend(d, w, &d->p.kv->layers[i]);
+        attend(d, w, &d->kv->layers[i]);
         TRY(add_and_norm(d, w->ffn_norm));
         feed_forward(d, w);
     }
@@ -279,8 +284,8 @@ static status run_micro(decoder *d, const decoder_step *step, int begin, int end
                                                .fed = step->fed,
                                                .seqs = cut_seqs(d, step, begin, end),
                                                .seq = d->seqs,
-                                               .blocks = d->p.kv->blocks,
-                                               .block_tokens = d->p.kv->shape.block_tokens,
+                                               .blocks = d->kv->blocks,
+                                               .block_tokens = d->kv->shape.block_tokens,
                                                .wanted = last ? step->wanted_count : 0,
                                                .rows = step->wanted,
                                                .slots = step->slots});

@@ -36,7 +36,6 @@ typedef struct decoder_parts {
     const shard *shard;
     const weights *weights;
     kernels *kernels;
-    kv_store *kv;
     reduce *reduce; // of the stage
     relay *relay;   // between stages
     int max_tokens; // rows of a step
@@ -50,6 +49,9 @@ typedef struct decoder decoder;
 // Allocates all that later calls need. RESOURCE_EXHAUSTED.
 status decoder_create(const decoder_parts *parts, decoder **out);
 void decoder_destroy(decoder *d); // NULL is allowed
+
+// Where keys and values lie; before the first forward. It comes last because it takes what is left.
+void decoder_set_kv(decoder *d, const kv_store *kv);
 
 // The rows of a step, host memory, unchanged until the next forward.
 typedef struct decoder_step {

@@ -103,20 +103,33 @@ static status check_kv_type(const engine *e) {
                         e->o.kv_type);
 }
 
-static status open_kv(engine *e) {
-    TRY(agree(e, check_kv_type(e)));
-    const model_config *c = model_get_config(e->o.model);
+static kv_shape shape_of_kv(const engine *e) {
     const shard *s = &e->shards[comm_rank(e->o.comm)];
-    kv_shape shape = {.type = kv_type(&e->o),
+    return (kv_shape){.type = kv_type(&e->o),
                       .layers = s->layers.end - s->layers.begin,
                       .block_tokens = e->o.limits.block_tokens,
                       .heads = s->kv_heads.end - s->kv_heads.begin,
-                      .head_dim = c->head_dim};
+                      .head_dim = model_get_config(e->o.model)->head_dim};
+}
+
+// How many blocks the budget holds, on the rank where it holds least.
+static status fit_kv(engine *e) {
+    TRY(agree(e, check_kv_type(e)));
+    kv_shape shape = shape_of_kv(e);
     int blocks = 0;
     TRY(agree(e, kv_store_fit(e->kernels, &shape, e->o.kv_memory, &blocks)));
     TRY(least(e->o.comm, &blocks));
-    TRY(agree(e, kv_store_open(e->kernels, &shape, blocks, comm_local_size(e->o.comm), &e->kv)));
     e->o.limits.kv_blocks = blocks;
+    return status_ok();
+}
+
+// Behind all else that takes memory, so that what is short is the KV budget, and the line that says
+// so knows what is left for it.
+static status open_kv(engine *e) {
+    kv_shape shape = shape_of_kv(e);
+    int blocks = e->o.limits.kv_blocks;
+    TRY(agree(e, kv_store_open(e->kernels, &shape, blocks, comm_local_size(e->o.comm), &e->kv)));
+    decoder_set_kv(e->decoder, e->kv);
     tell_kv(e, &shape, blocks);
     return status_ok();
 }
@@ -175,7 +188,6 @@ static status open_decoder(engine *e) {
                            .shard = &e->shards[comm_rank(o->comm)],
                            .weights = e->weights,
                            .kernels = e->kernels,
-                           .kv = e->kv,
                            .reduce = e->reduce,
                            .relay = e->relay,
                            .max_tokens = o->limits.max_step_tokens,
@@ -213,10 +225,11 @@ static status open_all(engine *e) {
                                .warm_bytes = o->warm_memory,
                                .deadline_ns = load_deadline()};
     TRY(agree(e, weights_load(&weights, &e->weights)));
-    TRY(open_kv(e));
+    TRY(fit_kv(e));
     TRY(open_relay(e)); // agreed by itself
     TRY(agree(e, open_reduce(e)));
     TRY(agree(e, open_decoder(e)));
+    TRY(open_kv(e));
     progress_enter(o->progress, CLUSTER_IDLE);
     return status_ok();
 }
