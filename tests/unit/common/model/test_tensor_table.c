@@ -1,0 +1,220 @@
+// tensor_table: quantised folders: which tensors a matrix consists of, in which shapes, and what
+// each lie is called. (Plain files are met in test_model.c.)
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/model/tensor_table.h"
+
+enum { D = 256, H = 2, C = 128, F = 384, V = 4, ROOM = 64, WIDEST = 384 };
+
+static uint8_t zeros[64 << 10], ones[64 << 10];
+static int32_t groups_of_128[WIDEST];
+
+typedef struct folder {
+    model_config config;
+    char names[ROOM][80];
+    named_tensor items[ROOM];
+    size_t count;
+} folder;
+
+static void add(folder *f, const char *name, int dims, dtype type, int64_t rows, int64_t cols,
+                const void *data) {
+    assert_true(f->count < ROOM);
+    snprintf(f->names[f->count], sizeof f->names[0], "%s", name);
+    f->items[f->count] = (named_tensor){
+        .name_size = strlen(name),
+        .dims = dims,
+        .value = {.data = data, .type = type, .rows = rows, .cols = cols},
+        .bytes = rows * (int64_t)dtype_row_bytes(type, (size_t)cols),
+    };
+    f->count++;
+}
+
+typedef void add_matrix(folder *f, const char *base, int64_t rows, int64_t cols);
+
+static void with(folder *f, const char *base, const char *end, int dims, dtype type, int64_t rows,
+                 int64_t cols, const void *data) {
+    char name[80];
+    snprintf(name, sizeof name, "%s%s", base, end);
+    add(f, name, dims, type, rows, cols, data);
+}
+
+static void add_gptq(folder *f, const char *base, int64_t rows, int64_t cols) {
+    with(f, base, ".qweight", 2, DTYPE_I32, cols / 8, rows, zeros);
+    with(f, base, ".qzeros", 2, DTYPE_I32, cols / 128, rows / 8, zeros);
+    with(f, base, ".scales", 2, DTYPE_F16, cols / 128, rows, zeros);
+    with(f, base, ".g_idx", 1, DTYPE_I32, 1, cols, groups_of_128);
+}
+
+static void add_blocks(folder *f, const char *base, int64_t rows, int64_t cols) {
+    with(f, base, ".weight", 2, DTYPE_F8_E4M3, rows, cols, zeros);
+    with(f, base, ".weight_scale_inv", 2, DTYPE_F32, rows / 128, cols / 128, zeros);
+}
+
+static void add_int8(folder *f, const char *base, int64_t rows, int64_t cols) {
+    with(f, base, ".weight", 2, DTYPE_I8, rows, cols, zeros);
+    with(f, base, ".weight_scale", 2, DTYPE_BF16, rows, 1, zeros);
+}
+
+static folder make(quantisation q, add_matrix *matrix) {
+    static const struct {
+        const char *base;
+        int64_t rows, cols;
+    } matrices[] = {
+        {"self_attn.q_proj", H * C, D}, {"self_attn.k_proj", C, D}, {"self_attn.v_proj", C, D},
+        {"self_attn.o_proj", D, H * C}, {"mlp.gate_proj", F, D},    {"mlp.up_proj", F, D},
+        {"mlp.down_proj", D, F},
+    };
+    folder f = {.config = {.layers = 1,
+                           .width = D,
+                           .ffn_width = F,
+                           .heads = H,
+                           .kv_heads = 1,
+                           .head_dim = C,
+                           .vocab = V,
+                           .tied_embeddings = true,
+                           .quant = q}};
+    add(&f, "model.embed_tokens.weight", 2, DTYPE_BF16, V, D, zeros);
+    add(&f, "model.norm.weight", 1, DTYPE_BF16, 1, D, zeros);
+    add(&f, "model.layers.0.input_layernorm.weight", 1, DTYPE_BF16, 1, D, zeros);
+    add(&f, "model.layers.0.post_attention_layernorm.weight", 1, DTYPE_BF16, 1, D, zeros);
+    for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) {
+        char base[64];
+        snprintf(base, sizeof base, "model.layers.0.%s", matrices[i].base);
+        matrix(&f, base, matrices[i].rows, matrices[i].cols);
+    }
+    return f;
+}
+
+static named_tensor *find(folder *f, const char *end) {
+    for (size_t i = 0; i < f->count; i++)
+        if (strstr(f->names[i], end)) return &f->items[i];
+    fail_msg("no %s", end);
+    return NULL;
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const named_tensor *)a)->name, ((const named_tensor *)b)->name);
+}
+
+static status build(const folder *f, tensor_table **out) {
+    named_tensor sorted[ROOM];
+    memcpy(sorted, f->items, f->count * sizeof *sorted);
+    for (size_t i = 0; i < f->count; i++) sorted[i].name = f->names[i]; // folders are copied
+    qsort(sorted, f->count, sizeof *sorted, by_name);
+    tensor_list list = {sorted, f->count};
+    return tensor_table_build(&f->config, TENSOR_NAMES_HF, &list, out);
+}
+
+static tensor good(const folder *f, tensor_role role) {
+    tensor_table *table;
+    tensor t;
+    assert_string_equal(build(f, &table).message, "");
+    assert_true(tensor_table_get(table, role, 0, &t));
+    tensor_table_free(table);
+    return t;
+}
+
+static void bad(const folder *f, status_code code, const char *words) {
+    tensor_table *table;
+    status s = build(f, &table);
+    if (s.code != code || !strstr(s.message, words))
+        fail_msg("code %d, '%s' lacks '%s'", (int)s.code, s.message, words);
+    assert_null(table);
+}
+
+static const quantisation gptq = {
+    .method = QUANTISATION_GPTQ, .bits = 4, .group = 128, .zero_added = 1, .zero_stored = true};
+
+static void test_packed(void **state) {
+    (void)state;
+    folder f = make(gptq, add_gptq);
+    tensor t = good(&f, TENSOR_DOWN);
+    assert_true(t.packing == TENSOR_GPTQ && t.type == DTYPE_I4 && t.rows == D && t.cols == F);
+    assert_true(t.scale_cols == 128 && t.zeros && t.bits == 4 && t.zero_added == 1);
+    f.config.head_dim = 64, f.config.heads = 4, f.config.kv_heads = 2; // o may be cut at 64
+    assert_int_equal(good(&f, TENSOR_O).type, DTYPE_I4_32);
+    assert_int_equal(good(&f, TENSOR_Q).type, DTYPE_I4);
+    f = make(gptq, add_gptq);
+    find(&f, "up_proj.qzeros")->value.cols--;
+    bad(&f, STATUS_INVALID_ARGUMENT, "up_proj.qzeros' is 2 x 47 of type I32");
+    f = make(gptq, add_gptq);
+    find(&f, "k_proj.scales")->value.type = DTYPE_I32;
+    bad(&f, STATUS_INVALID_ARGUMENT, "need 2 x 128 of F16, BF16 or F32");
+    f = make(gptq, add_gptq);
+    find(&f, "o_proj.g_idx")->value.data = zeros; // all in the first group
+    bad(&f, STATUS_UNIMPLEMENTED, "o_proj.g_idx' scatters");
+    f = make(gptq, add_gptq);
+    find(&f, "o_proj.g_idx")->value.cols = D - 1;
+    bad(&f, STATUS_INVALID_ARGUMENT, "o_proj.g_idx' is not I32 of 256 values");
+    f = make(gptq, add_gptq);
+    f.config.quant.method = QUANTISATION_NONE;
+    bad(&f, STATUS_INVALID_ARGUMENT, "has no quantization_config");
+}
+
+// AutoGPTQ's biases of zeros are no biases; others would be another model.
+static void test_biases(void **state) {
+    (void)state;
+    folder f = make(gptq, add_gptq);
+    add(&f, "model.layers.0.mlp.up_proj.bias", 1, DTYPE_F16, 1, F, zeros);
+    good(&f, TENSOR_UP);
+    f.items[f.count - 1].value.data = ones;
+    bad(&f, STATUS_UNIMPLEMENTED, "up_proj.bias' has no place");
+    f.items[f.count - 1].value.data = zeros;
+    add(&f, "model.layers.1.mlp.up_proj.qweight", 2, DTYPE_I32, D / 8, F, zeros);
+    bad(&f, STATUS_UNIMPLEMENTED, "layers.1.mlp.up_proj.qweight' has no place");
+}
+
+static void test_blocks_of_fp8(void **state) {
+    (void)state;
+    const quantisation q = {.method = QUANTISATION_FP8, .block_rows = 128, .block_cols = 128};
+    folder f = make(q, add_blocks);
+    tensor t = good(&f, TENSOR_GATE);
+    assert_true(t.type == DTYPE_F8_BLOCK && t.scale_rows == 128 && t.scale_cols == 128);
+    find(&f, "gate_proj.weight_scale_inv")->value.cols++;
+    bad(&f, STATUS_UNIMPLEMENTED, "gate_proj.weight_scale_inv' has 3 x 3 scales");
+    f = make(q, add_blocks);
+    f.config.quant.block_rows = f.config.quant.block_cols = 0;
+    bad(&f, STATUS_UNIMPLEMENTED, "q_proj.weight_scale_inv' has 2 x 2 scales");
+    f = make(q, add_blocks);
+    find(&f, "q_proj.weight_scale_inv")->value.rows = 1;
+    find(&f, "q_proj.weight_scale_inv")->value.cols = 1;
+    t = good(&f, TENSOR_Q); // one for the matrix
+    assert_true(t.type == DTYPE_F8_E4M3 && t.scale_rows == H * C && t.scale_cols == D);
+    f = make(q, add_blocks);
+    snprintf(f.names[5], sizeof f.names[5], "x");
+    f.items[5].name_size = 1;
+    bad(&f, STATUS_INVALID_ARGUMENT, "q_proj.weight_scale' is missing");
+}
+
+static void test_int8(void **state) {
+    (void)state;
+    const quantisation q = {.method = QUANTISATION_INT8};
+    folder f = make(q, add_int8);
+    tensor t = good(&f, TENSOR_K);
+    assert_true(t.type == DTYPE_I8 && t.scale_rows == 1 && t.scale_type == DTYPE_BF16);
+    f.config.quant.method = QUANTISATION_FP8;
+    bad(&f, STATUS_INVALID_ARGUMENT, "q_proj.weight' is I8, which only");
+    f = make(q, add_int8);
+    find(&f, "embed_tokens")->value.type = DTYPE_I32;
+    bad(&f, STATUS_INVALID_ARGUMENT, "embed_tokens.weight' is I32, which only");
+}
+
+int main(void) {
+    memset(ones, 1, sizeof ones);
+    for (int i = 0; i < WIDEST; i++) groups_of_128[i] = i / 128;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_packed),
+        cmocka_unit_test(test_biases),
+        cmocka_unit_test(test_blocks_of_fp8),
+        cmocka_unit_test(test_int8),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
