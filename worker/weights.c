@@ -272,36 +272,47 @@ static status place_one(gathering *g, int i, void *host) {
     return status_ok();
 }
 
-// The matrices that no file has as they are, some at a time, which bounds the memory that it takes.
+// The next matrices from items[*i] on that no file has as they are: SLICE_THREADS at a time, which
+// bounds the memory that it takes. *done counts them.
+static status make_some(gathering *g, int *i, int *done) {
+    slice slices[SLICE_THREADS];
+    void *made[SLICE_THREADS];
+    int at[SLICE_THREADS], count = 0, failed = 0;
+    for (; *i < g->count && count < SLICE_THREADS; (*i)++) {
+        if (!g->places[*i].made) continue;
+        at[count] = *i;
+        slices[count++] = g->places[*i].from;
+    }
+    char name[NAME_BYTES];
+    status s = slices_make(slices, count, read_range, g, made, &failed);
+    if (!status_is_ok(&s))
+        return status_context(s, "%s", load_item_name(&g->items[at[failed]], name, sizeof name));
+    for (int k = 0; k < count; k++) {
+        if (status_is_ok(&s))
+            s = place_one(g, at[k], made[k]);
+        else
+            free(made[k]);
+    }
+    *done += count;
+    return s;
+}
+
+static int count_made(const gathering *g) {
+    int count = 0;
+    for (int i = 0; i < g->count; i++) count += g->places[i].made;
+    return count;
+}
+
 static status place_made(gathering *g) {
-    int all = 0, done = 0, at[SLICE_THREADS];
-    for (int i = 0; i < g->count; i++) all += g->places[i].made;
-    for (int i = 0; i < g->count;) {
-        slice slices[SLICE_THREADS];
-        void *made[SLICE_THREADS];
-        int count = 0;
-        for (; i < g->count && count < SLICE_THREADS; i++) {
-            if (!g->places[i].made) continue;
-            at[count] = i;
-            slices[count++] = g->places[i].from;
-        }
-        if (count == 0) break;
-        int failed = 0;
-        char name[NAME_BYTES];
-        status s = slices_make(slices, count, read_range, g, made, &failed);
-        if (!status_is_ok(&s))
-            return status_context(s, "%s",
-                                  load_item_name(&g->items[at[failed]], name, sizeof name));
-        for (int k = 0; k < count; k++) {
-            if (status_is_ok(&s))
-                s = place_one(g, at[k], made[k]);
-            else
-                free(made[k]);
-        }
-        TRY(s);
-        done += count;
+    int all = count_made(g), done = 0;
+    int64_t begin = clock_now_ns();
+    for (int i = 0; i < g->count && done < all;) {
+        TRY(make_some(g, &i, &done));
         progress_load(g->o->progress, (double)done / all);
     }
+    if (all > 0)
+        log_info("weights", "made %d matrices from packed integers or cut blocks in %.2f s", all,
+                 (double)(clock_now_ns() - begin) / (double)CLOCK_SECOND);
     return status_ok();
 }
 
@@ -314,7 +325,7 @@ static status load_from_files(gathering *g, load_report *report) {
                                      .items = g->items,
                                      .item_count = g->count,
                                      .direct = true,
-                                     .progress = g->o->progress,
+                                     .progress = count_made(g) > 0 ? NULL : g->o->progress,
                                      .deadline_ns = g->o->deadline_ns},
                    report));
     TRY(place_made(g));
