@@ -38,8 +38,18 @@ table inet border {{
 
 def lacking():
     """Why there can be no border on this machine; None: there can."""
-    missing = [name for name in ("nft", "tcpdump") if not shutil.which(name)]
-    return f"no '{missing[0]}' program" if missing else hosts.allowed()
+    for program in ("nft", "tcpdump"):
+        if not shutil.which(program):
+            return f"no '{program}' program"
+    if why_not := hosts.allowed():
+        return why_not
+    with hosts.Hosts(0) as trial:
+        for words in (("nft", "add", "table", "inet", "trial"), ("tcpdump", "-i", "lo", "-d")):
+            with hosts.within(trial.hub):
+                tried = hosts.run(*words, check=False)
+            if tried.returncode != 0:
+                return f"{words[0]} does not work here: {tried.stderr.strip().splitlines()[-1:]}"
+    return None
 
 
 class Border:
@@ -55,8 +65,9 @@ class Border:
         return self
 
     def __exit__(self, *_):
-        with contextlib.suppress(AssertionError):
-            self.end()
+        if self.dump and self.dump.poll() is None:
+            self.dump.kill()
+            self.dump.wait()
         self.net.__exit__()
 
     def inside(self):
@@ -111,8 +122,6 @@ class Border:
 
     def end(self):
         """Ends the capture, when the site is gone. What crossed the cable, read; all of it was kept."""
-        if not self.dump or self.dump.poll() is not None:
-            return None
         size = -1
         while size != (size := self.path.stat().st_size):  # until nothing more is written
             time.sleep(0.3)
