@@ -150,6 +150,7 @@ static status open_reduce(engine *e) {
     reduce_options options = {.comm = e->stage,
                               .kernels = e->kernels,
                               .progress = o->progress,
+                              .relay = e->relay,
                               .kind = o->reduce,
                               .fast = o->device.fast,
                               .one_shot_bytes = o->one_shot_bytes,
@@ -178,6 +179,9 @@ static status open_relay(engine *e) {
                          .kernels = e->kernels,
                          .progress = o->progress,
                          .shards = e->shards,
+                         .by_host = o->reduce == REDUCE_HOST,
+                         .by_nccl = o->reduce == REDUCE_NCCL,
+                         .nccl_path = o->nccl_path,
                          .max_count = (size_t)rows * (size_t)model_get_config(o->model)->width},
         load_deadline(), &e->relay);
 }

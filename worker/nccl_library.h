@@ -2,7 +2,7 @@
 // without it. The calls keep NCCL's own names and signatures (nccl.h is needed to build this file's
 // users, the library never).
 //
-// Included by reduce_nccl.c only; where nccl.h is missing at build, no_nccl.c stands in for both.
+// Included by nccl_group.h only; where nccl.h is missing at build, no_nccl.c stands in for all of it.
 #ifndef OCTANT_WORKER_NCCL_LIBRARY_H
 #define OCTANT_WORKER_NCCL_LIBRARY_H
 

@@ -132,15 +132,21 @@ int reduce_first_bad(const reduce *r) {
 
 enum { NO_MARK = -1 };
 
+// Whether a communicator of this rank's has failed.
+static status check_all(reduce *r) {
+    if (r->ops && r->ops->check) TRY(r->ops->check(r->state));
+    return relay_check(r->o.relay);
+}
+
 static status wait_for_device(reduce *r, int mark, int64_t deadline_ns) {
     bool done = false;
     for (int i = 0;; i++) {
         TRY(mark == NO_MARK ? kernels_poll(r->o.kernels, &done)
                             : kernels_mark_poll(r->o.kernels, mark, &done));
         // Kernels that waited for a rank in vain end too, and leave the reason with the transport.
-        if (done) return r->ops && r->ops->check ? r->ops->check(r->state) : status_ok();
+        if (done) return check_all(r);
         if (i < SPINS) continue;
-        if (r->ops && r->ops->check) TRY(r->ops->check(r->state));
+        TRY(check_all(r));
         if (clock_now_ns() > deadline_ns)
             return status_error(STATUS_DEADLINE_EXCEEDED,
                                 "the device has not finished the step within its time");
@@ -150,7 +156,9 @@ static status wait_for_device(reduce *r, int mark, int64_t deadline_ns) {
 
 static status wait_or_abort(reduce *r, int mark, int64_t deadline_ns) {
     status s = wait_for_device(r, mark, deadline_ns);
-    if (!status_is_ok(&s) && r->ops && r->ops->abort) r->ops->abort(r->state);
+    if (status_is_ok(&s)) return s;
+    if (r->ops && r->ops->abort) r->ops->abort(r->state);
+    relay_abort(r->o.relay);
     return s;
 }
 

@@ -14,6 +14,7 @@
 #include "kernels/kernels.h"
 #include "worker/comm.h"
 #include "worker/progress.h"
+#include "worker/relay.h"
 
 typedef enum reduce_kind { REDUCE_AUTO, REDUCE_HOST, REDUCE_NCCL, REDUCE_PEER } reduce_kind;
 
@@ -21,6 +22,7 @@ typedef struct reduce_options {
     comm *comm;
     kernels *kernels;
     progress *progress;
+    relay *relay;          // reduce_wait watches and ends it too; NULL is allowed
     reduce_kind kind;      // AUTO: host on cpu; on cuda the fastest that works here
     size_t max_count;      // sums of the largest call
     int64_t timeout_ns;    // longest that one sum may take on the device before the rank gives up

@@ -21,13 +21,17 @@ typedef struct relay_options {
     comm *comm; // of all stages
     kernels *kernels;
     progress *progress;
-    const shard *shards; // (ranks)
-    size_t max_count;    // floats of the longest message
+    const shard *shards;   // (ranks)
+    size_t max_count;      // floats of the longest message
+    bool by_host;          // on a device, too
+    bool by_nccl;          // or fail; else by the host where NCCL cannot
+    const char *nccl_path; // libnccl.so.2; NULL: where the loader finds it
 } relay_options;
 
 typedef struct relay relay;
 
-// Collective over all ranks. RESOURCE_EXHAUSTED.
+// Collective over all ranks: the same outcome on all. FAILED_PRECONDITION and the like where NCCL
+// is demanded and cannot work.
 status relay_open(const relay_options *o, int64_t deadline_ns, relay **out);
 void relay_close(relay *r); // NULL is allowed
 
@@ -41,6 +45,11 @@ bool relay_queues(const relay *r);
 // calls. Both do nothing at the ends. An error means that the group cannot go on.
 status relay_receive(relay *r, float *x, size_t count, int64_t deadline_ns);
 status relay_send(relay *r, const float *x, size_t count, int64_t deadline_ns);
+
+// Of devices that hand on by themselves: whether that has failed, without waiting; and its end,
+// when the group cannot go on. reduce_wait calls both.
+status relay_check(relay *r);
+void relay_abort(relay *r);
 
 // Collectives counted so far (progress.h), and from where to count on: with what other stages do
 // counted in, the numbers that heartbeats tell say of any two ranks which of them is behind.

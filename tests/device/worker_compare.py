@@ -3,7 +3,7 @@
 
     tests/device/worker_compare.py --emulated build/tests/generate_emulated --generate build/tests/generate [--ranks 1,2,3]
 
-Small random models in several weight types, prompts of random tokens, greedy answers. On 1, 2 and 3 ranks with exact sums
+Small random models in several weight types, prompts of random tokens, greedy answers. On 1, 2 and 3 ranks, and in stages of them, with exact sums
 the device must give the same logits bit by bit, whoever adds the sums, in whatever company and chunks. Beside the CPU's
 plain reference it may differ by rounding: it multiplies BF16 activations (8 bits of mantissa). An answer may leave the
 reference's only where the reference's best two log probabilities are nearer than TIE, and logits may differ by LIMIT of
@@ -139,11 +139,18 @@ class Check:
             ("prompts in chunks of 3 tokens", 1, ["--chunk", 3]),
             ("sums by way of the host", 2, ["--reduce", "host"]),
             ("sums by NCCL's stand-in", 2, ["--reduce", "nccl"]),
-            ("sums over peer memory", 3, ["--reduce", "peer"]),
+            ("sums over peer memory in 2 stages, rows by NCCL's stand-in", 3, ["--reduce", "peer", "--stages", 2]),
+            ("2 stages, 4 prompts at once, all by the host", 2, ["--reduce", "host", "--stages", 2, "--batch", 4]),
+            ("3 stages, all by NCCL's stand-in", 3, ["--reduce", "nccl", "--stages", 3]),
         ]:
             lines = generate(emulated, model, prompts, ranks, [*greedy, "--device", "cuda", "--sums", "exact", *extra])
             self.that(lines == base, f"{what}: {'the same bits' if lines == base else 'other bits'}")
         self.choices(model, prompts, base)
+        lost = ["mpirun", "--oversubscribe", "--allow-run-as-root", "--bind-to", "none", "-x", "OCTANT_NCCL_STAND_IN=mute=1:3,limit=800",
+                "-n", 2, emulated, model, "--token-file", few, "--context", 512, *greedy, "--device", "cuda", "--stages", 2]
+        ended = subprocess.run([str(word) for word in lost], capture_output=True, text=True, timeout=100)
+        said = "NCCL a rank's failure" in ended.stderr
+        self.that(ended.returncode != 0 and said, f"rows that a stage never hands on: {'an error' if said else ended.stderr[-300:]}")
         for kv in ("f8", "i8"):
             got = numpy.frombuffer(self.logits(emulated, model, few, 2, ["--device", "cuda", "--sums", "exact", "--kv-type", kv]), "<f4")
             error = float(numpy.abs(got - want_logits).max() / numpy.abs(want_logits).max())
