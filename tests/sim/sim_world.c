@@ -51,6 +51,7 @@ static void carry_out(world *w, core_effect *e) {
         sim_traffic_notice(&w->traffic, &w->site, &e->notice, sim_here->now_ns);
         sim_places_notice(w, &e->notice);
         sim_upstreams_notice(w, &e->notice);
+        if (e->notice.kind == NOTICE_GROUP_LOST) w->weather.calm = false; // found out only now
         if (e->notice.kind == NOTICE_REQUEST_POISON)
             sim_clients_quarantined(w->clients, e->notice.text, w->killed);
         break;
