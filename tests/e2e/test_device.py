@@ -37,12 +37,23 @@ def ask(cluster, i):
     return choice["text"], choice["logprobs"] and choice["logprobs"]["token_logprobs"]
 
 
+def leave(cluster, i):
+    """Goes away while its sequence has rows in steps under way; its slot and blocks are another's in the next."""
+    try:
+        cluster.post("/v1/completions", {**body(i), "max_tokens": 200}, timeout=0.1 + 0.1 * i)
+    except OSError:
+        return True
+    return False
+
+
 def test_the_same_answers_alone_and_in_a_crowd_on_one_rank_and_on_two(tiny_model):
     with device_cluster(tiny_model, 1) as cluster:
         assert json.loads(cluster.get("/status")[1])["groups"][0]["backend"].startswith("cuda-sm_")
         alone = [ask(cluster, i) for i in range(9)]
-    with device_cluster(tiny_model, 2) as cluster, concurrent.futures.ThreadPoolExecutor(9) as pool:
+    with device_cluster(tiny_model, 2) as cluster, concurrent.futures.ThreadPoolExecutor(14) as pool:
+        gone = [pool.submit(leave, cluster, i) for i in range(5)]
         crowd = list(pool.map(lambda i: ask(cluster, i), range(9)))
+        assert any(g.result() for g in gone)
     assert crowd == alone
 
 
