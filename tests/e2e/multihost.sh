@@ -4,8 +4,9 @@
 #
 #   tests/e2e/multihost.sh BUILD MODEL          as root; skips with a line (exit 77) where namespaces are not allowed
 #
-# Passes when 3 ranks, one here and two there, give the tokens that one rank gives: by themselves, as octant-worker driven by a fake
-# coordinator, and behind the real one, asked over HTTP.
+# Passes when 3 ranks, two here and one there, give the tokens that one rank gives: by themselves, in one stage and in two (each on a
+# host, its sums through shared memory), as octant-worker driven by a fake coordinator, and, in two stages, behind the real one, asked
+# over HTTP.
 set -euo pipefail
 build=$(realpath "${1:-build}")
 model=$(realpath "${2:?usage: multihost.sh BUILD MODEL}")
@@ -43,7 +44,7 @@ shift
 exec ip netns exec $there unshare --uts sh -c "hostname $there; \$*"
 AGENT
 chmod +x "$work/agent"
-printf '10.77.0.1 slots=1\n10.77.0.2 slots=2\n' >"$work/hosts"
+printf '10.77.0.1 slots=2\n10.77.0.2 slots=1\n' >"$work/hosts"
 
 run_here() { ip netns exec "$here" unshare --uts sh -c "hostname $here; exec \"\$@\"" sh "$@"; }
 on_both() {
@@ -59,6 +60,11 @@ on_both "$build/tests/generate" "$model" --tokens "$prompt" --max-tokens 24 >"$w
 grep -h "ranks=3" "$work/log"
 grep -q "transport=mpi" "$work/log" || { echo "failed: the ranks were not joined by MPI"; exit 1; }
 cmp "$work/alone" "$work/together" || { echo "failed: other tokens on two hosts"; exit 1; }
+on_both "$build/tests/generate" "$model" --stages 2 --tokens "$prompt" --max-tokens 24 >"$work/together" 2>"$work/log" ||
+    { cat "$work/log"; echo "failed: generate in a stage on each host"; exit 1; }
+echo "in a stage on each host: $(grep -h "ranks=3" "$work/log")"
+cmp "$work/alone" "$work/together" || { echo "failed: other tokens from two stages"; exit 1; }
+if grep "several hosts" "$work/log"; then echo "failed: a stage is on two hosts"; exit 1; fi
 
 ip netns exec "$here" "$build/tests/fake_coordinator" --address 10.77.0.1:50099 --tokens "$prompt" --max-tokens 24 >"$work/coordinator" &
 coordinator=$!
@@ -74,7 +80,7 @@ grep -q "^rank 2 " "$work/coordinator" || { echo "failed: no heartbeat of rank 2
 ask() { ip netns exec "$here" curl -s --max-time 60 "$@"; }
 ip netns exec "$here" "$build/bin/octant-coordinator" --http 10.77.0.1:8080 --grpc 10.77.0.1:50051 >"$work/coordinator" 2>&1 &
 coordinator=$!
-on_both "$build/bin/octant-worker" --coordinator 10.77.0.1:50051 --model "$model" --kv-memory 64MiB --threads 1 >"$work/log" 2>&1 &
+on_both "$build/bin/octant-worker" --coordinator 10.77.0.1:50051 --model "$model" --kv-memory 64MiB --threads 1 --stages 2 >"$work/log" 2>&1 &
 workers=$!
 for _ in $(seq 300); do
     [ "$(ask -o "$work/health" -w '%{http_code}' http://10.77.0.1:8080/health)" != 200 ] || break
