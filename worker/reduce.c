@@ -28,9 +28,10 @@ static status check_alike(const reduce_options *o, int64_t deadline_ns) {
     for (int i = 1; comm_rank(c) == 0 && i < comm_size(c); i++) {
         if (all[i] == all[0]) continue;
         s = status_error(STATUS_FAILED_PRECONDITION,
-                         "rank 0 computes on the %s and rank %d on the %s; start all with the same "
-                         "--device",
-                         all[0] ? "GPU" : "CPU", i, all[i] ? "GPU" : "CPU");
+                         "rank %d computes on the %s and rank %d on the %s; start all with the "
+                         "same --device",
+                         comm_number(c, 0), all[0] ? "GPU" : "CPU", comm_number(c, i),
+                         all[i] ? "GPU" : "CPU");
         break;
     }
     return comm_agree(c, s, deadline_ns);

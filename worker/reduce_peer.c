@@ -144,6 +144,7 @@ static status create(peer *p, peer_invitation *mine) {
     size_t longest = kernels_sums_bytes(p->o.kernels, p->o.max_count);
     peer_group_options options = {.rank = comm_rank(p->o.comm),
                                   .ranks = comm_size(p->o.comm),
+                                  .first = comm_number(p->o.comm, 0),
                                   .one_shot_bytes = least(ONE_SHOT_BYTES, longest),
                                   .two_shot_bytes = least(TWO_SHOT_BYTES, longest),
                                   // The rest is for the host to hear of it, and tell who it was.

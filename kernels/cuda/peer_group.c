@@ -16,6 +16,7 @@ enum { FUSED_ROW_BYTES = 64 << 10 };
 
 struct peer_group {
     peer_view view;
+    int first;
     size_t one_shot_bytes;
     uint32_t *report; // (PEER_RANKS_MAX) pinned; view.report is the device's name for it
     bool joined[PEER_RANKS_MAX];
@@ -76,6 +77,7 @@ status peer_group_create(const peer_group_options *o, peer_group **out, peer_inv
         .layout = peer_layout_of(o->ranks, o->one_shot_bytes, o->two_shot_bytes),
         .limit_ns = (uint64_t)o->limit_ns,
     };
+    g->first = o->first;
     g->one_shot_bytes = g->view.layout.one_shot_bytes;
     status s = make_region(g);
     if (status_is_ok(&s)) s = make_report(g);
@@ -178,15 +180,15 @@ status peer_group_add_rmsnorm(peer_group *g, void *stream, float *x, void *sums,
 }
 
 status peer_group_check(const peer_group *g) {
-    char missing[PEER_RANKS_MAX * 4] = "";
+    char missing[PEER_RANKS_MAX * 6] = "";
     uint32_t operation = 0;
     int used = 0;
     for (int rank = 0; rank < g->view.ranks; rank++) {
         uint32_t at = __atomic_load_n(&g->report[rank], __ATOMIC_RELAXED);
         if (at == 0) continue;
         operation = at;
-        used +=
-            snprintf(missing + used, sizeof missing - (size_t)used, "%s%d", used ? ", " : "", rank);
+        used += snprintf(missing + used, sizeof missing - (size_t)used, "%s%d", used ? ", " : "",
+                         g->first + rank);
     }
     if (used == 0) return status_ok();
     return status_error(STATUS_UNAVAILABLE,

@@ -27,6 +27,7 @@ typedef struct peer_invitation {
 
 typedef struct peer_group_options {
     int rank, ranks;       // 2 <= ranks <= PEER_RANKS_MAX, all on this host
+    int first;             // what messages call rank 0; the others follow
     size_t one_shot_bytes; // longest message that may go one-shot; rounded up to 16
     size_t two_shot_bytes; // longest of one two-shot launch; longer messages are cut
     int64_t limit_ns;      // longest that a kernel waits for another rank
