@@ -41,7 +41,8 @@ static void read_format(const model *m, roofline_format *f) {
     for (int layer = 0; layer < model_get_config(m)->layers; layer++) {
         for (size_t i = 0; i < sizeof linear / sizeof *linear; i++) {
             if (!model_tensor(m, linear[i], layer, &t)) continue;
-            bytes += (double)t.rows * (double)dtype_row_bytes(t.type, (size_t)t.cols);
+            size_t scales = dtype_row_scales(t.type, (size_t)t.cols) * sizeof(float);
+            bytes += (double)t.rows * (double)(dtype_row_bytes(t.type, (size_t)t.cols) + scales);
             values += (double)t.rows * (double)t.cols;
         }
     }
