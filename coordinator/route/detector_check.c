@@ -115,11 +115,12 @@ static bool passes(detector_check check, const symbols *s) {
 }
 
 // Whether the symbols so far can be all of it, with `next` behind them. Digits end where a letter
-// begins; a number whose length its first letters tell ends there, whatever stands behind it.
+// begins; in an IBAN, which has both, only if its country's length says that it ends there.
 static bool may_end(detector_check check, const symbols *s, unsigned char next) {
     if (!isalnum(next)) return true;
-    if (check == CHECK_CARD || check == CHECK_LUHN) return !isdigit(next);
-    return check == CHECK_MOD97 && s->count >= IBAN_MIN && iban_length(s->of) == s->count;
+    bool turn = isdigit((unsigned char)s->of[s->count - 1]) && !isdigit(next);
+    if (check == CHECK_CARD || check == CHECK_LUHN) return turn;
+    return check == CHECK_MOD97 && turn && s->count >= IBAN_MIN && iban_length(s->of) == s->count;
 }
 
 size_t detector_check_run(detector_check check, const char *text, size_t matched, size_t rest) {

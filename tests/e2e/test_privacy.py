@@ -88,7 +88,7 @@ def disguise(rng, text):
 PLACES = {"t": "text", "s": "system", "u": "a user's turn before", "w": "an answer before", "n": "a name", "d": "a tool's description",
           "p": "a tool's parameter", "f": "a function", "g": "arguments", "j": "arguments, escaped twice", "r": "a tool's result",
           "y": "a second part or turn", "z": "stop texts"}
-MARKER = re.compile(rb"(mk\d{6}[0-9a-f]{12})([a-z])")
+MARKER = re.compile(rb"(mrk\d{6}[0-9a-f]{12})([a-z])")
 REPLACED = re.compile(rb"\[(email|ticket)\]")
 
 
@@ -170,7 +170,7 @@ def as_anthropic(body):
 
 
 def make(rng, number):
-    marker = f"mk{number:06d}{rng.getrandbits(48):012x}"
+    marker = f"mrk{number:06d}{rng.getrandbits(48):012x}"
     secret = f"{rng.getrandbits(64):016x}"
     key = rng.choice(["open"] * 4 + ["redacted"] * 2 + ["closed", "unlisted"])
     model = rng.choice(["tiny"] * 6 + list(MODELS))

@@ -9,7 +9,7 @@ import pytest
 import wire
 
 SYN, ACK = 2, 16
-WORD = b"mk000123abcdef012345t"
+WORD = b"mrk000123abcdef012345t"
 
 
 def frame(sequence, payload=b"", flags=ACK, port=40000):

@@ -108,7 +108,8 @@ static void ibans(void **state) {
                                "\uff24\uff2589370400440532013000",
                                "DE89\u200b3704 0044 0532 0130 \u0660\u0660", NULL},
          (const char *const[]){"DE88370400440532013000", "DE89", "DE863704004405320130",
-                               "AB12CD34EF56GH78IJ90", "XDE89370400440532013000", NULL});
+                               "AB12CD34EF56GH78IJ90", "XDE89370400440532013000",
+                               "DE893704004405320130001", "MK002035d5ec4125c445", NULL});
 }
 
 static void social_security_numbers(void **state) {
