@@ -3,6 +3,7 @@
 // into a status.
 #include "common/model/chat_template.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -4,13 +4,14 @@
 #ifndef OCTANT_MODEL_CHAT_TEMPLATE_H
 #define OCTANT_MODEL_CHAT_TEMPLATE_H
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "common/base/buf.h"
 #include "common/base/status.h"
+
+typedef struct json_t json_t; // jansson.h, which machines that only bench kernels have not
 
 typedef struct chat_template chat_template;
 
