@@ -352,17 +352,75 @@ static void check_warp(check *c) {
         check_that(c, memcmp(got[i], want[i], sizeof got[i]) == 0, "result %d", i);
 }
 
-static bool has_fp8_mma(void) {
+// ---- sm_90a
+
+// "Register fragment layout for accumulator matrix D" of wgmma.mma_async: element i of thread t.
+static place place_d(int t, int i) {
+    return (place){t / 32 * 16 + t % 32 / 4 + (i % 4 >= 2 ? 8 : 0),
+                   i / 4 * 8 + t % 4 * 2 + (i & 1)};
+}
+
+static void check_wgmma_at(check *c, int e4m3, int n) {
+    enum { THREADS = 128, ROWS = 64, N_MAX = 128, BYTES = 128 };
+    check_case(c, "wgmma m64n%dk%d", n, e4m3 ? 32 : 16);
+    ptx_mma kind = e4m3 ? PTX_MMA_E4M3 : PTX_MMA_BF16;
+    int cols = e4m3 ? BYTES : BYTES / 2, bits = 8 * BYTES / cols;
+    uint8_t *raw = check_host(c, (size_t)(ROWS + N_MAX) * BYTES);
+    int(*values)[BYTES] = check_host(c, sizeof(int[ROWS + N_MAX][BYTES]));
+    for (int r = 0; r < ROWS + n; r++)
+        for (int i = 0; i < cols; i++) {
+            values[r][i] = small(c, 16);
+            uint32_t code = encode(kind, values[r][i]);
+            memcpy(raw + r * BYTES + i * bits / 8, &code, (size_t)bits / 8); // little endian
+        }
+    float *d = check_host(c, sizeof(float[THREADS][N_MAX / 2]));
+    float *got = check_host(c, sizeof(float[THREADS][N_MAX / 2]));
+    size_t d_bytes = (size_t)THREADS * (size_t)n / 2 * sizeof *d;
+    for (int i = 0; i < THREADS * n / 2; i++) d[i] = (float)small(c, 1000);
+    buffers device = {.c = c};
+    uint4 *da = device_put(&device, raw, ROWS * BYTES);
+    uint4 *db = device_put(&device, raw + ROWS * BYTES, (size_t)n * BYTES);
+    float *dd = device_put(&device, d, d_bytes);
+    device_get(&device, ptx_probe_wgmma(NULL, e4m3, n, da, db, dd), got, dd, d_bytes);
+    device_free(&device);
+    int bad = 0;
+    for (int t = 0; t < THREADS; t++)
+        for (int i = 0; i < n / 2; i++) {
+            place at = place_d(t, i);
+            float want = d[t * n / 2 + i];
+            for (int x = 0; x < cols; x++)
+                want += (float)(values[at.row][x] * values[ROWS + at.col][x]);
+            if (got[t * n / 2 + i] != want && bad++ == 0)
+                check_that(c, false, "thread %d, d%d (row %d, column %d) is %g, should be %g", t, i,
+                           at.row, at.col, (double)got[t * n / 2 + i], (double)want);
+        }
+    check_that(c, bad == 0, "%d of %d sums are wrong", bad, ROWS * n);
+}
+
+static void check_bulk(check *c) {
+    enum { PIECES = 7 };
+    check_case(c, "cp.async.bulk");
+    uint32_t from[PIECES * PTX_BULK_BYTES / 4], got[PIECES * PTX_BULK_BYTES / 4];
+    for (int i = 0; i < PIECES * PTX_BULK_BYTES / 4; i++) from[i] = (uint32_t)rng_next(&c->random);
+    buffers device = {.c = c};
+    uint4 *df = device_put(&device, from, sizeof from);
+    uint4 *out = device_put(&device, NULL, sizeof got);
+    device_get(&device, ptx_probe_bulk(NULL, PIECES, df, out), got, out, sizeof got);
+    device_free(&device);
+    check_same(c, "copied", got, from, sizeof from);
+}
+
+static int capability(void) { // 90 for sm_90
     int device = 0, major = 0, minor = 0;
     cudaGetDevice(&device);
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
     cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-    return major * 10 + minor >= 89;
+    return major * 10 + minor;
 }
 
 int check_ptx(check *c) {
     for (int kind = PTX_MMA_BF16; kind <= PTX_MMA_S8; kind++)
-        if (kind != PTX_MMA_E4M3 || has_fp8_mma()) check_mma(c, (ptx_mma)kind);
+        if (kind != PTX_MMA_E4M3 || capability() >= 89) check_mma(c, (ptx_mma)kind);
     for (int matrices = 2; matrices <= 4; matrices += 2)
         for (int transposed = 0; transposed < 2; transposed++)
             check_ldmatrix(c, matrices, transposed);
@@ -373,5 +431,9 @@ int check_ptx(check *c) {
     check_barriers(c);
     check_acquire(c);
     check_warp(c);
+    if (capability() != 90) return c->failed;
+    check_bulk(c);
+    for (int n = 8; n <= 128; n *= 2)
+        for (int e4m3 = 0; e4m3 < 2; e4m3++) check_wgmma_at(c, e4m3, n);
     return c->failed;
 }

@@ -3,7 +3,7 @@
 // CMakeLists.txt.
 //
 //   emulator_faults CASE
-#include "device.h"
+#include "device_sm90a.h"
 #include "tests/device/shim/emulator.h"
 
 #include <cstdio>
@@ -128,6 +128,60 @@ __global__ void write_shared(uint32_t *out, int count) {
     out[threadIdx.x] = 1;
 }
 
+// ---- what sm_90 does behind the threads' backs
+
+enum bulk_fault {
+    BULK_RIGHT,
+    BULK_NO_INIT,
+    BULK_NO_WAIT,
+    BULK_PARITY,
+    BULK_NO_EXPECT,
+    BULK_REFILL
+};
+
+template <int KIND> __global__ void bulk(const uint4 *from, uint4 *out) {
+    DYN_SMEM_1024(smem);
+    const uint4 *shared = reinterpret_cast<const uint4 *>(smem);
+    uint64_t *full = reinterpret_cast<uint64_t *>(smem + 1024);
+    if (threadIdx.x == 0 && KIND != BULK_NO_INIT) {
+        mbarrier_init(full, 1);
+        mbarrier_init_fence();
+    }
+    __syncthreads();
+    for (int fill = 0; fill < 2; fill++) {
+        if (fill == 1 && KIND != BULK_REFILL) __syncthreads();
+        if (threadIdx.x == 0) {
+            if (KIND == BULK_NO_EXPECT)
+                mbarrier_arrive(full);
+            else
+                mbarrier_arrive_expect(full, 1024);
+            bulk_copy(smem, from + fill * 64, 1024, full);
+        }
+        if (KIND != BULK_NO_WAIT)
+            mbarrier_wait(full, (uint32_t)(KIND == BULK_PARITY ? !fill : fill));
+        if (KIND == BULK_REFILL) __syncthreads(); // all have waited, not all have read
+        out[fill * 64 + threadIdx.x] = shared[threadIdx.x];
+    }
+}
+
+enum wgmma_fault { WGMMA_RIGHT, WGMMA_NO_PROXY, WGMMA_NO_FENCE, WGMMA_NO_WAIT, WGMMA_OVERWRITE };
+
+template <int KIND> __global__ void product(float *out) {
+    DYN_SMEM_1024(smem);
+    uint32_t *shared = reinterpret_cast<uint32_t *>(smem);
+    for (int i = threadIdx.x; i < 72 * 32; i += 128) shared[i] = 0x3f803f80; // ones
+    if (KIND != WGMMA_NO_PROXY) proxy_fence();
+    __syncthreads();
+    uint64_t a = 1ull << 62 | 64ull << 32 | shared_address(smem) >> 4, b = a + 64 * 128 / 16;
+    float d[4] = {0, 0, 0, 0};
+    if (KIND != WGMMA_NO_FENCE) wgmma_fence();
+    wgmma_bf16<8>(d, a, b, false);
+    wgmma_commit();
+    if (KIND == WGMMA_OVERWRITE) shared[threadIdx.x] = 0;
+    if (KIND != WGMMA_NO_WAIT) wgmma_wait<0>(d);
+    out[threadIdx.x] = d[0];
+}
+
 // ---- cases
 
 template <class T> T *memory(size_t count) {
@@ -150,6 +204,14 @@ void finish_consumer(fixture &f, bool waits) {
         launch_dependent(consume<true>, 1, 64, 0, nullptr, f.other, f.out);
     else
         launch_dependent(consume<false>, 1, 64, 0, nullptr, f.other, f.out);
+}
+
+template <int KIND> void start_bulk(fixture &f) {
+    launch(bulk<KIND>, 1, 64, 1024 + 8, nullptr, (const uint4 *)f.other, (uint4 *)f.out);
+}
+
+template <int KIND> void start_product(fixture &f) {
+    launch(product<KIND>, 1, 128, 72 * 128, nullptr, (float *)f.out);
 }
 
 void use_after_free(fixture &f) {
@@ -207,6 +269,17 @@ const fault faults[] = {
     {"misaligned", [](fixture &f) { launch(misaligned, 1, 32, 1024, nullptr, f.out); }},
     {"overrun", [](fixture &f) { launch(write_words, 1, 32, 0, nullptr, f.out, WORDS + 1); }},
     {"overrun_shared", [](fixture &f) { launch(write_shared, 1, 32, 256, nullptr, f.out, 65); }},
+    {"bulk", start_bulk<BULK_RIGHT>},
+    {"bulk_without_init", start_bulk<BULK_NO_INIT>},
+    {"bulk_without_wait", start_bulk<BULK_NO_WAIT>},
+    {"bulk_wrong_parity", start_bulk<BULK_PARITY>},
+    {"bulk_without_expect", start_bulk<BULK_NO_EXPECT>},
+    {"bulk_refill", start_bulk<BULK_REFILL>},
+    {"wgmma", start_product<WGMMA_RIGHT>},
+    {"wgmma_without_proxy_fence", start_product<WGMMA_NO_PROXY>},
+    {"wgmma_without_fence", start_product<WGMMA_NO_FENCE>},
+    {"wgmma_without_wait", start_product<WGMMA_NO_WAIT>},
+    {"wgmma_overwritten", start_product<WGMMA_OVERWRITE>},
     {"use_after_free", use_after_free},
     {"host_memory", host_memory},
     {"host_strict", host_strict},

@@ -49,6 +49,15 @@ cudaError_t ptx_probe_release(cudaStream_t stream, int count, uint32_t *values, 
 enum { PTX_WARP_RESULTS = 10 };
 cudaError_t ptx_probe_warp(cudaStream_t stream, const uint32_t *in, uint32_t *out);
 
+// sm_90a: d (128 threads, n / 2) += a (64, 128 bytes) * b (n, 128 bytes)^T, BF16 or E4M3; n is 8,
+// 16, 32, 64 or 128 (ptx_probe_sm90a.cu).
+cudaError_t ptx_probe_wgmma(cudaStream_t stream, int e4m3, int n, const uint4 *a, const uint4 *b,
+                            float *d);
+
+// sm_90a: from (pieces, PTX_BULK_BYTES) to out, by bulk copies through a ring of two places.
+enum { PTX_BULK_BYTES = 2048 };
+cudaError_t ptx_probe_bulk(cudaStream_t stream, int pieces, const uint4 *from, uint4 *out);
+
 #ifdef __cplusplus
 }
 #endif

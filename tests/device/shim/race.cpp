@@ -33,7 +33,14 @@ namespace simt {
 
 namespace {
 
-enum { RACE_EXIT = 66, SLOTS = 4, PAGE_BITS = 12, WORDS = (1 << PAGE_BITS) / 4, REPORTS_MAX = 20 };
+enum {
+    RACE_EXIT = 66,
+    SLOTS = 4,
+    ENGINE = THREADS_MAX - 1,
+    PAGE_BITS = 12,
+    WORDS = (1 << PAGE_BITS) / 4,
+    REPORTS_MAX = 20
+};
 
 struct access {
     uint32_t block;      // serial number over all launches; 0: none
@@ -66,6 +73,23 @@ struct view {
     int thread;
 };
 
+// What a thread knows, or a barrier passes on, of all threads of the block: by warp clock what lies
+// before a barrier, by lane clock what lies before an arrival.
+struct knowledge {
+    uint32_t warp[WARPS_MAX], lane[THREADS_MAX];
+};
+
+void learn(knowledge *k, const knowledge &from) {
+    for (int i = 0; i < WARPS_MAX; i++)
+        if (from.warp[i] > k->warp[i]) k->warp[i] = from.warp[i];
+    for (int i = 0; i < THREADS_MAX; i++)
+        if (from.lane[i] > k->lane[i]) k->lane[i] = from.lane[i];
+}
+
+struct mbarrier_knowledge {
+    knowledge arrived = {}, completed = {};
+};
+
 struct acquired {
     std::shared_ptr<const view> what;
     access when;
@@ -75,7 +99,7 @@ struct acquired {
 bool on = false;
 
 struct {
-    bool synchronized = false; // the host waited for all grids so far
+    bool synchronized = false;                             // the host waited for all grids so far
     uint32_t block = 0, launch_first = 0, chain_first = 0; // serial numbers of blocks
     uint32_t launch = 0;
     int threads = 0;
@@ -85,6 +109,12 @@ struct {
     uint32_t lanes[WARPS_MAX][WARP][WARP];
     bool fenced[THREADS_MAX], waited[THREADS_MAX];
     bool dependent = false, orderly = true;
+    // Through mbarriers. The copy engine (cp.async.bulk) counts as thread ENGINE with a clock of
+    // its own.
+    bool mbarriers = false;
+    knowledge told[THREADS_MAX];
+    uint32_t proxy_fenced[THREADS_MAX], engine_clock = 0; // lane clock of the last proxy fence
+    std::map<const void *, mbarrier_knowledge> passed;
     std::vector<acquired> acquisitions;                                        // of this block
     std::map<const void *, std::vector<std::shared_ptr<const view>>> releases; // of this launch
     std::unordered_map<uintptr_t, std::unique_ptr<page>> pages;
@@ -106,8 +136,11 @@ bool is_atomic(uint8_t kind) {
 bool before_in_block(const access &a, const access &b) {
     if (a.thread == b.thread) return true;
     int wa = a.thread / WARP, wb = b.thread / WARP;
-    if (wa == wb) return state.lanes[wb][b.thread % WARP][a.thread % WARP] >= a.lane_clock;
-    return state.warps[wb][wa] >= a.warp_clock;
+    bool known = wa == wb ? state.lanes[wb][b.thread % WARP][a.thread % WARP] >= a.lane_clock
+                          : state.warps[wb][wa] >= a.warp_clock;
+    if (known || !state.mbarriers) return known;
+    const knowledge &k = state.told[b.thread];
+    return k.warp[wa] >= a.warp_clock || k.lane[a.thread] >= a.lane_clock;
 }
 
 bool in_view(const access &a, const view &v) {
@@ -220,10 +253,23 @@ void keep(word *w, const access &me, region where) {
     *into = me;
 }
 
-void note_word(uintptr_t at, uint8_t bytes, uint8_t kind, uint32_t place) {
+// Who accesses: the running thread; the copy engine for it, as the copy begins (in order after what
+// the thread knows) and as it lands; the tensor cores for it.
+enum actor { BY_THREAD, BY_COPY, BY_LANDING, BY_TENSOR_CORE };
+
+// What threads wrote is seen by the asynchronous proxy only after their fence.
+void check_proxy(const access &a, const access &me, const void *p) {
+    if (a.kind != WRITE || a.block != me.block || a.thread == ENGINE || !(a.bytes & me.bytes))
+        return;
+    if (state.proxy_fenced[a.thread] < a.lane_clock)
+        report("shared memory that threads wrote read by wgmma without fence.proxy.async", a, me,
+               p);
+}
+
+void note_word(uintptr_t at, uint8_t bytes, uint8_t kind, uint32_t place, actor who) {
     word *w = find_word(at);
     region where = state.last_page->where;
-    int t = current->id;
+    int t = who == BY_LANDING ? (int)ENGINE : current->id;
     access me = {state.block,
                  state.warps[t / WARP][t / WARP],
                  state.lanes[t / WARP][t % WARP][t % WARP],
@@ -236,8 +282,20 @@ void note_word(uintptr_t at, uint8_t bytes, uint8_t kind, uint32_t place) {
         report("memory of the host that is not pinned", {}, me, p);
         return;
     }
-    for (const access &a : w->slots)
-        if (alive(a, where)) check_pair(a, me, p);
+    if (who == BY_LANDING) {
+        me.warp_clock = ~0u; // no barrier of the block tells of it
+        me.lane_clock = state.engine_clock;
+    }
+    for (const access &a : w->slots) {
+        if (!alive(a, where)) continue;
+        check_pair(a, me, p);
+        if (who == BY_TENSOR_CORE) check_proxy(a, me, p);
+    }
+    if (who == BY_COPY) {
+        me.thread = ENGINE;
+        me.warp_clock = ~0u;
+        me.lane_clock = state.engine_clock + 1; // never told: landing takes its place
+    }
     bool stale = where == SHARED   ? w->written_by != state.block || (bytes & ~w->written)
                  : where == STATIC ? w->written_by != 0 && w->written_by != state.block
                                    : false;
@@ -250,12 +308,12 @@ void note_word(uintptr_t at, uint8_t bytes, uint8_t kind, uint32_t place) {
     keep(w, me, where);
 }
 
-void note_at(const void *p, size_t n, uint8_t kind, const void *pc) {
+void note_at(const void *p, size_t n, uint8_t kind, const void *pc, actor who = BY_THREAD) {
     if (!on || !current || n == 0 || is_own_memory(p)) return;
     uint32_t place = (uint32_t)((const char *)pc - __executable_start);
     for (uintptr_t at = (uintptr_t)p, end = at + n; at < end;) {
         uintptr_t base = at & ~(uintptr_t)3, stop = base + 4 < end ? base + 4 : end;
-        note_word(base, (uint8_t)(((1u << (stop - at)) - 1) << (at - base)), kind, place);
+        note_word(base, (uint8_t)(((1u << (stop - at)) - 1) << (at - base)), kind, place, who);
         at = stop;
     }
 }
@@ -272,6 +330,16 @@ template <int N> void join(uint32_t (*known)[N], uint32_t members) {
             memcpy(known[i], all, sizeof all);
             known[i][i]++;
         }
+}
+
+// The same for what came by mbarriers; `member` says who.
+template <class F> void join_told(F member) {
+    if (!state.mbarriers) return;
+    knowledge all = {};
+    for (int i = 0; i < state.threads; i++)
+        if (member(i)) learn(&all, state.told[i]);
+    for (int i = 0; i < state.threads; i++)
+        if (member(i)) learn(&state.told[i], all);
 }
 
 std::shared_ptr<view> current_view() {
@@ -354,6 +422,13 @@ void race_block() {
     state.acquisitions.clear();
     memset(state.fenced, 0, sizeof state.fenced);
     memset(state.waited, 0, sizeof state.waited);
+    if (state.mbarriers) {
+        memset(state.told, 0, sizeof state.told);
+        memset(state.proxy_fenced, 0, sizeof state.proxy_fenced);
+        state.engine_clock = 0;
+        state.passed.clear();
+        state.mbarriers = false;
+    }
     memset(state.warps, 0, sizeof state.warps);
     memset(state.lanes, 0, sizeof state.lanes);
     for (int w = 0; w < WARPS_MAX; w++) {
@@ -371,6 +446,7 @@ void race_block_end() {
 
 void race_barrier(uint32_t warps) {
     if (!on) return;
+    join_told([=](int t) { return warps >> t / WARP & 1; });
     join<WARPS_MAX>(state.warps, warps);
     bool waited = false;
     for (int i = 0; i < state.threads; i++)
@@ -382,7 +458,68 @@ void race_barrier(uint32_t warps) {
 }
 
 void race_warp(int w, unsigned mask) {
-    if (on) join<WARP>(state.lanes[w], mask);
+    if (!on) return;
+    join_told([=](int t) { return t / WARP == w && (mask >> t % WARP & 1); });
+    join<WARP>(state.lanes[w], mask);
+}
+
+void race_arrive(const void *mbarrier) {
+    if (!on || !current) return;
+    state.mbarriers = true;
+    int t = current->id, w = t / WARP, l = t % WARP;
+    knowledge mine = state.told[t];
+    for (int i = 0; i < WARPS_MAX; i++) {
+        uint32_t known = i == w ? state.warps[w][w] - 1 : state.warps[w][i];
+        if (known > mine.warp[i]) mine.warp[i] = known;
+    }
+    for (int i = 0; i < WARP; i++)
+        if (state.lanes[w][l][i] > mine.lane[w * WARP + i])
+            mine.lane[w * WARP + i] = state.lanes[w][l][i];
+    state.lanes[w][l][l]++; // what comes next is not before the arrival
+    learn(&state.passed[mbarrier].arrived, mine);
+}
+
+void race_complete(const void *mbarrier) {
+    if (!on || !current) return;
+    mbarrier_knowledge &b = state.passed[mbarrier];
+    b.completed = b.arrived;
+}
+
+void race_acquire(const void *mbarrier) {
+    if (on && current) learn(&state.told[current->id], state.passed[mbarrier].completed);
+}
+
+void race_proxy_fence() {
+    if (!on || !current) return;
+    int t = current->id;
+    state.proxy_fenced[t] = state.lanes[t / WARP][t % WARP][t % WARP]++;
+}
+
+void note_bulk_begin(const void *to, size_t bytes, const void *pc) {
+    note_at(to, bytes, PENDING, pc, BY_COPY);
+    if (!on || !current) return;
+    int t = current->id; // the engine's write comes after what this thread knows, and did
+    learn(&state.told[ENGINE], state.told[t]);
+    for (int i = 0; i < WARPS_MAX; i++) {
+        uint32_t known = i == t / WARP ? state.warps[i][i] - 1 : state.warps[t / WARP][i];
+        if (known > state.told[ENGINE].warp[i]) state.told[ENGINE].warp[i] = known;
+    }
+    for (int i = 0; i < WARP; i++) {
+        uint32_t known = state.lanes[t / WARP][t % WARP][i], *told = state.told[ENGINE].lane;
+        if (known > told[t / WARP * WARP + i]) told[t / WARP * WARP + i] = known;
+    }
+}
+
+void note_bulk_landed(const void *to, size_t bytes, const void *mbarrier, const void *pc) {
+    if (!on || !current) return;
+    state.mbarriers = true;
+    state.engine_clock++;
+    note_at(to, bytes, WRITE, pc, BY_LANDING);
+    state.passed[mbarrier].arrived.lane[ENGINE] = state.engine_clock;
+}
+
+void note_wgmma_read(const void *p, size_t bytes, const void *pc) {
+    note_at(p, bytes, READ, pc, BY_TENSOR_CORE);
 }
 
 void race_grid_wait() {

@@ -158,6 +158,7 @@ struct {
     const grid *work;
     fiber launcher;
     bool copies_late = true;
+    std::vector<std::pair<const void *, lane *>> parked;
 } block;
 
 lane *self() {
@@ -213,6 +214,7 @@ void thread_main() {
     fiber_entered(&block.launcher);
     block.work->body->run();
     copy_wait(0);
+    async_thread_end();
     self()->done = true;
     block.done++;
     release_if_all_here();
@@ -239,10 +241,12 @@ void run_block() {
     memset(dynamic_smem, 0xff,
            block.work->smem); // NaN in every float type: what was never written shows
     race_block();
+    async_block();
     for (int i = 0; i < block.threads; i++) prepare_thread(i);
     current = block.queue.pop();
     fiber_switch(&block.launcher, &self()->context, false);
     current = nullptr;
+    async_block_end();
     race_block_end();
     for (const named_barrier &b : block.barriers)
         if (!b.waiting.empty()) die("a block ended while threads wait at a named barrier");
@@ -336,6 +340,22 @@ void pause() {
     yield(false);
 }
 
+void park(const void *key, const char *what) {
+    self()->waits = what;
+    block.parked.push_back({key, self()});
+    yield(false);
+}
+
+void wake(const void *key) {
+    std::vector<std::pair<const void *, lane *>> left;
+    for (const auto &p : block.parked)
+        if (p.first == key)
+            block.queue.push(p.second);
+        else
+            left.push_back(p);
+    block.parked.swap(left);
+}
+
 static void carry_out(const copy &c) {
     if (c.from)
         memcpy(c.to, c.from, c.bytes);
@@ -395,6 +415,14 @@ void set_order(int order, uint64_t seed) {
 
 void set_copies_late(bool late) {
     block.copies_late = late;
+}
+
+bool copies_late() {
+    return block.copies_late;
+}
+
+size_t smem_bytes() {
+    return block.work->smem;
 }
 
 } // namespace simt

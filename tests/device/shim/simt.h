@@ -77,6 +77,11 @@ unsigned warp_live(); // lanes that the block has in this warp
 // Gives other fibers, and other processes, a turn.
 void pause();
 
+// Blocks the running thread until another wakes all that wait for `key`; `what` is for the report
+// of a deadlock.
+void park(const void *key, const char *what);
+void wake(const void *key);
+
 // Copies in the background (cp.async). `from` null: zeros.
 void copy_begin(void *to, const void *from, int bytes);
 void copy_commit();
@@ -96,6 +101,15 @@ void note_fence();                   // __threadfence and wider
 void note_release(const void *p);    // an atomic that publishes what was fenced
 void note_acquire(const void *p);
 
+// What the race checker is told of mbarriers and of the asynchronous proxy (async.cpp).
+void race_arrive(const void *mbarrier);   // what the thread did before is seen by who waits
+void race_complete(const void *mbarrier); // a phase: of the arrivals and landed copies so far
+void race_acquire(const void *mbarrier);  // the thread saw the last phase complete
+void race_proxy_fence();
+void note_bulk_begin(const void *to, size_t bytes, const void *pc);
+void note_bulk_landed(const void *to, size_t bytes, const void *mbarrier, const void *pc);
+void note_wgmma_read(const void *p, size_t bytes, const void *pc);
+
 // Between the scheduler, the race checker and emulator.cpp.
 void race_grid(const grid &g);
 void race_synchronized(); // the host waited for the whole device
@@ -106,9 +120,14 @@ void race_warp(int warp, unsigned mask);
 void race_grid_wait();
 void race_launch_dependents();
 int race_count();
+void async_block();                       // async.cpp: a block begins
+void async_thread_end();                  // a thread has ended
+void async_block_end();                   // and all have
 bool is_own_memory(const void *p);        // of threads and their stacks, not of the device
 void set_order(int order, uint64_t seed); // an emulator_order
 void set_copies_late(bool late);
+bool copies_late();
+size_t smem_bytes(); // of the block that runs
 
 } // namespace simt
 
