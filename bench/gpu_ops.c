@@ -71,6 +71,10 @@ static void open_product(gpu *g, product *p, dtype type, const int rows[3], int 
         for (int i = 0; i < p->count; i++) p->w[set][i] = gpu_weight_again(g, &p->w[0][i]);
 }
 
+static bool is_f8(dtype type) {
+    return type == DTYPE_F8_E4M3 || type == DTYPE_F8_BLOCK;
+}
+
 static void bench_tokens(gpu *g, product *p, const char *name, const int rows[3], int cols) {
     size_t tokens = (size_t)p->tokens;
     double weights = 0, all = 0;
@@ -86,7 +90,7 @@ static void bench_tokens(gpu *g, product *p, const char *name, const int rows[3]
     if (sums) p->sums = gpu_take(g, kernels_sums_bytes(g->k, tokens * (size_t)rows[0]));
     double out = p->kind == GATE_UP ? 2.0 * rows[0] : sums ? 2.0 * all : 4.0 * all;
     double bytes = weights + p->tokens * (2.0 * cols + out), flops = 2.0 * p->tokens * all * cols;
-    double floor = gpu_floor(g, bytes, flops, p->w[0][0].type == DTYPE_F8_E4M3);
+    double floor = gpu_floor(g, bytes, flops, is_f8(p->w[0][0].type));
     gpu_report(g, "ops", name, gpu_time(g, run_product, p, p->sets, floor), bytes, flops, floor,
                "");
 }
@@ -125,8 +129,8 @@ static void bench_products(gpu *g, const gpu_shape *shape) {
 
 // The other weight types, at one matrix.
 static void bench_types(gpu *g, const gpu_shape *shape) {
-    static const dtype types[] = {DTYPE_F8_E4M3, DTYPE_I8,   DTYPE_I4,   DTYPE_Q8_0,
-                                  DTYPE_Q4_0,    DTYPE_Q4_1, DTYPE_Q4_K, DTYPE_Q6_K};
+    static const dtype types[] = {DTYPE_F8_E4M3, DTYPE_F8_BLOCK, DTYPE_I8,   DTYPE_I4,  DTYPE_Q8_0,
+                                  DTYPE_Q4_0,    DTYPE_Q4_1,     DTYPE_Q4_K, DTYPE_Q6_K};
     static const int real[] = {1, 32}, tiny[] = {1, 2};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         bench_product(g, shape, types[i], DOWN, g->tiny ? tiny : real, 2);

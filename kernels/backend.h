@@ -27,7 +27,7 @@ typedef struct kernels_ops {
     void (*mark)(kernels *k, int mark);
     status (*mark_poll)(kernels *k, int mark, bool *done);
     void *(*stream)(const kernels *k);
-    size_t (*weight_bytes)(const kernels_weight *host);
+    size_t (*weight_bytes)(const kernels *k, const kernels_weight *host);
     status (*weight_place)(kernels *k, const kernels_weight *host, void *device,
                            kernels_weight *out);
     status (*stage_open)(kernels *k, int slots, size_t bytes, kernels_stage **out);

@@ -121,7 +121,7 @@ static void check_weight(const kernels_weight *w) {
 
 size_t kernels_weight_bytes(const kernels *k, const kernels_weight *host) {
     check_view(host);
-    return k->ops->weight_bytes ? k->ops->weight_bytes(host) : 0;
+    return k->ops->weight_bytes ? k->ops->weight_bytes(k, host) : 0;
 }
 
 status kernels_weight_place(kernels *k, const kernels_weight *host, void *device,

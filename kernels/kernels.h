@@ -140,7 +140,9 @@ status kernels_create_cpu(int threads, int first_core, const char *isa, kernels 
 typedef struct kernels_cuda_options {
     int device;
     kernels_sums sums;
-    bool fast; // large products by cuBLASLt where it is found: not batch-invariant
+    // Large products by cuBLASLt where it is found: not batch-invariant. And on sm_90, with BF16
+    // sums, activations that meet FP8 weights are rounded to FP8 (kernels/cuda/wgmma.h).
+    bool fast;
 } kernels_cuda_options;
 status kernels_create_cuda(kernels_cuda_options options, kernels **out);
 

@@ -92,7 +92,8 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
         {"nccl", CONFIG_STRING, &o->nccl, 0, 0, NULL, "PATH",
          "file of NCCL's library; default: libnccl.so.2 where the loader finds it"},
         {"fast", CONFIG_BOOL, &o->fast, 0, 0, NULL, NULL,
-         "cuda: allow what makes an answer depend on the other requests in its batch"},
+         "cuda: allow what makes an answer depend on the other requests in its batch, and on sm_90 "
+         "FP8 activations for FP8 weights"},
         {"transport", CONFIG_CHOICE, &o->transport, 0, 0, "auto|shm|mpi", NULL,
          "between ranks; auto: shared memory on one host, MPI across hosts"},
         {"warm-shards", CONFIG_STRING, &o->warm_shards, 0, 0, NULL, "DIR|off",

@@ -44,7 +44,8 @@ void cpu_zero(kernels *k, void *memory, size_t bytes) {
     memset(memory, 0, bytes);
 }
 
-size_t cpu_weight_bytes(const kernels_weight *host) {
+size_t cpu_weight_bytes(const kernels *k, const kernels_weight *host) {
+    (void)k;
     if (host->type < DTYPE_COUNT) return 0;
     return (size_t)host->rows * (size_t)host->cols * sizeof(uint16_t);
 }

@@ -76,7 +76,7 @@ int cpu_find(const int *starts, int count, int i);
 
 // Memory shared by backends on plain memory. Weights of the types up to DTYPE_COUNT are multiplied
 // where they are mapped; those beyond, made for GPUs, are turned into BF16 once.
-size_t cpu_weight_bytes(const kernels_weight *host);
+size_t cpu_weight_bytes(const kernels *k, const kernels_weight *host);
 status cpu_weight_place(kernels *k, const kernels_weight *host, void *memory, kernels_weight *out);
 status cpu_alloc(kernels *k, size_t bytes, void **out);
 void cpu_release(kernels *k, void *memory);

@@ -278,6 +278,8 @@ static status open_device(cuda *k, kernels_cuda_options options) {
         TRY(cuda_status(cudaEventCreateWithFlags(&k->staged[i], cudaEventDisableTiming),
                         "cudaEventCreateWithFlags"));
     }
+    // Both change numbers: cuBLASLt with the batch, FP8 activations by their rounding.
+    k->wgmma = options.fast && options.sums == KERNELS_SUMS_BF16 && k->card.major == 9;
     return options.fast ? cublas_create(&k->blas) : status_ok();
 }
 
@@ -293,8 +295,8 @@ status kernels_create_cuda(kernels_cuda_options options, kernels **out) {
         cuda_destroy(&k->base);
         return s;
     }
-    snprintf(k->base.name, sizeof k->base.name, "cuda-sm_%d%d%s", k->card.major, k->card.minor,
-             k->blas ? "+cublaslt" : "");
+    snprintf(k->base.name, sizeof k->base.name, "cuda-sm_%d%d%s%s", k->card.major, k->card.minor,
+             k->blas ? "+cublaslt" : "", k->wgmma ? "+wgmma" : "");
     *out = &k->base;
     return s;
 }

@@ -62,6 +62,7 @@ typedef struct cuda {
     cudaEvent_t marks[KERNELS_MARKS];
     status failed; // the first error of a call that cannot return one
     cublas *blas;  // NULL: not used
+    bool wgmma;    // FP8 weights meet FP8 activations (wgmma.h)
 
     // Copies between the device and memory of others: two pinned pieces, filled in turn.
     uint8_t *staging[2];
@@ -81,6 +82,7 @@ typedef struct cuda {
 
     // Scratch (operators.c).
     void *product_workspace;
+    void *x8; // for wgmma
     void *attention_scratch;
     size_t attention_scratch_bytes;
     float *pair; // (2, pair_rows, cols)
@@ -132,7 +134,15 @@ void cuda_forget_runs(kernels *k);
 void cuda_graphs_destroy(cuda *k);
 
 // place.c
-size_t cuda_weight_bytes(const kernels_weight *host);
+// Whether a weight of this type lies in wgmma's tiles (wgmma.h), for its products; else as
+// weight_pack.h says.
+bool cuda_takes_wgmma(const cuda *k, dtype type);
+size_t cuda_weight_bytes(const kernels *k, const kernels_weight *host);
+// Queues the packing of rows [first, first + count) of the matrix `shape` into its place at
+// `device`; raw and scales are weight_pack_rows'.
+cudaError_t cuda_pack_rows(const cuda *k, cudaStream_t stream, const kernels_weight *shape,
+                           const void *raw, size_t raw_stride, const float *scales, int first,
+                           int count, void *device);
 status cuda_weight_place(kernels *k, const kernels_weight *host, void *device, kernels_weight *out);
 
 // stage.c

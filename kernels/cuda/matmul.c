@@ -45,6 +45,13 @@ static int tile_tokens(dtype type, bool f64, int tokens) {
     return one_scale && tokens > 64 ? 128 : 64;
 }
 
+// The same of the warpgroup kernel.
+static int warpgroup_tokens(bool f64, int tokens) {
+    int n = 8;
+    while (n < tokens && n < (f64 ? 64 : 128)) n *= 2;
+    return n;
+}
+
 // True if splitting keeps more of the device busy. A call's blocks are then at most half of the
 // multiprocessors, which bounds the workspace.
 static bool split_pays(const matmul_plan *p, unsigned blocks, int multiprocessors) {
@@ -63,7 +70,7 @@ static int count_blocks(matmul_plan *p) {
 
 static void plan_grid(matmul_plan *p, dtype type, int multiprocessors) {
     p->splits = 1;
-    if (p->tokens <= MATMUL_STREAM_TOKENS) {
+    if (p->tokens <= MATMUL_STREAM_TOKENS && !p->sm90) {
         p->block_tokens = MATMUL_STREAM_TOKENS;
         p->grid[0] = (unsigned)p->first_tile[p->output == MATMUL_GATE_UP ? 1 : p->count];
         p->grid[1] = p->experts.count > 0 ? (unsigned)p->experts.count : 1;
@@ -72,7 +79,8 @@ static void plan_grid(matmul_plan *p, dtype type, int multiprocessors) {
     }
     int tokens =
         p->experts.count > 0 && p->tokens > 64 ? 64 : p->tokens; // an expert has few of them
-    p->block_tokens = tile_tokens(type, p->output == MATMUL_F64, tokens);
+    p->block_tokens = p->sm90 ? warpgroup_tokens(p->output == MATMUL_F64, tokens)
+                              : tile_tokens(type, p->output == MATMUL_F64, tokens);
     p->grid[0] = (unsigned)ceil_div(p->tokens, p->block_tokens);
     p->grid[1] = (unsigned)count_blocks(p);
     if (split_pays(p, p->grid[0] * p->grid[1], multiprocessors))
@@ -103,6 +111,7 @@ static matmul_plan make_plan(const matmul_call *c, int first, int count) {
         p.first_tile[i + 1] = p.first_tile[i] + ceil_div(w->rows, WEIGHT_PACK_ROWS);
     }
     if (c->experts) p.experts = *c->experts;
+    p.sm90 = c->sm90 && !c->experts && c->w[first].type == DTYPE_BF16;
     p.segment = c->output == MATMUL_F64 ? c->segment : strand_cols(p.cols);
     p.segments = ceil_div(p.cols, p.segment);
     plan_grid(&p, c->w[first].type, c->multiprocessors);
@@ -137,6 +146,7 @@ cudaError_t matmul(cudaStream_t stream, const matmul_call *c) {
         if (!go) return cudaErrorInvalidValue;
         matmul_plan p = make_plan(c, first, count);
         if (p.tokens == 0 || p.first_tile[p.count] == 0) continue;
+        if (p.sm90) go = matmul_start_bf16_sm90;
         cudaError_t e = go(stream, &p);
         if (e == cudaSuccess && p.splits > 1) e = matmul_finish(stream, &p);
         if (e != cudaSuccess) return e;

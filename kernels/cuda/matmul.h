@@ -11,6 +11,9 @@
 // Weights enter the tensor core exactly, as BF16 (a value before its scale is a small integer or
 // an FP8 number), except that F32 and F16 were rounded to BF16 when they were packed.
 //
+// On sm_90 the strands (and segments) of BF16 weights are summed by m64nNk16 steps instead, for any
+// number of tokens (wgmma_bf16_sm90a.cu).
+//
 // Sums over ranks as double: each `segment` of columns is summed as a strand is, rounded to the
 // grid (kernels_to_grid) and added in double, where the order does not matter.
 #ifndef OCTANT_KERNELS_CUDA_MATMUL_H
@@ -59,6 +62,7 @@ typedef struct matmul_call {
     int tokens;    // T
     const matmul_experts *experts; // NULL: none; then no bias, and all matrices of one type
     int multiprocessors;           // of the device: how finely the work is cut
+    bool sm90;                     // of the device: capability 9.0
     void *workspace;               // matmul_workspace_bytes, device memory; of one stream at a time
 } matmul_call;
 

@@ -33,12 +33,14 @@ typedef struct matmul_plan {
     matmul_experts experts; // count 0: none
     size_t expert_bytes[MATMUL_COUNT_MAX]; // from an expert's matrix to the next's
     matmul_output output;
+    bool sm90;        // the warpgroup kernel, of 8, 16, 32, 64 or 128 tokens; else:
     int block_tokens; // MATMUL_STREAM_TOKENS: the stream kernel; else the tile kernel's
     unsigned grid[3];
 } matmul_plan;
 
 // One for each packed type (matmul_bf16.cu, ...).
 typedef cudaError_t matmul_start(cudaStream_t stream, const matmul_plan *p);
+matmul_start matmul_start_bf16_sm90; // BF16 with sm90
 matmul_start matmul_start_bf16, matmul_start_f8_e4m3, matmul_start_f8_block, matmul_start_i8,
     matmul_start_i4, matmul_start_i4_32;
 matmul_start matmul_start_q8_0, matmul_start_q6_k, matmul_start_q4_0, matmul_start_q4_1,

@@ -11,6 +11,7 @@
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/cuda/sampler.h"
+#include "kernels/cuda/wgmma.h"
 
 // The most rows that one call's matrices may have together: only the products' workspace depends on
 // it.
@@ -22,6 +23,7 @@ status cuda_scratch_create(cuda *k, kernels_limits limits) {
     TRY(cuda_device_alloc(
         k, matmul_workspace_bytes(rows, PRODUCT_ROWS_MAX, k->card.multiprocessors), &memory));
     k->product_workspace = memory;
+    if (k->wgmma) TRY(cuda_device_alloc(k, wgmma_x8_bytes(rows, limits.cols), &k->x8));
     k->attention_scratch_bytes =
         cuda_attention_scratch_bytes(rows, limits.heads, limits.head_dim, limits.context);
     TRY(cuda_device_alloc(k, k->attention_scratch_bytes, &k->attention_scratch));
@@ -37,7 +39,7 @@ status cuda_scratch_create(cuda *k, kernels_limits limits) {
 }
 
 void cuda_scratch_destroy(cuda *k) {
-    void *all[] = {k->product_workspace, k->attention_scratch, k->pair, k->best};
+    void *all[] = {k->product_workspace, k->x8, k->attention_scratch, k->pair, k->best};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) (void)cudaFree(all[i]);
     (void)cudaFreeHost(k->best_host);
 }
@@ -46,11 +48,23 @@ static weight_pack pack_of(const kernels_weight *w) {
     return weight_pack_at(w->type, w->rows, w->cols, w->data);
 }
 
+static wgmma_pack tiles_of(const kernels_weight *w) {
+    return wgmma_pack_at(w->type, w->rows, w->cols, w->data);
+}
+
 static void embed(kernels *base, const kernels_weight *table, int first_row, void *sums) {
     cuda *k = (cuda *)base;
     cuda_enter(k);
-    weight_pack w = pack_of(table);
     weight_number number = base->sums_type == KERNELS_SUMS_EXACT ? WEIGHT_DOUBLE : WEIGHT_BF16;
+    if (cuda_takes_wgmma(k, table->type)) {
+        wgmma_pack tiles = tiles_of(table);
+        cuda_note(k,
+                  wgmma_embed(k->stream, &tiles, first_row, k->step.ids, k->step.fed,
+                              k->step.tokens, sums),
+                  "embed");
+        return;
+    }
+    weight_pack w = pack_of(table);
     cuda_note(k,
               weight_embed(k->stream, &w, first_row, k->step.ids, k->step.fed, k->step.tokens,
                            number, sums),
@@ -62,7 +76,17 @@ static matmul_call call_of(const cuda *k, const void *x, int tokens, matmul_outp
                          .tokens = tokens,
                          .output = output,
                          .multiprocessors = k->card.multiprocessors,
+                         .sm90 = k->card.major == 9,
                          .workspace = k->product_workspace};
+}
+
+static wgmma_call wgmma_call_of(const cuda *k, const void *x, int tokens, matmul_output output) {
+    return (wgmma_call){.x = x,
+                        .tokens = tokens,
+                        .output = output,
+                        .multiprocessors = k->card.multiprocessors,
+                        .workspace = k->product_workspace,
+                        .x8 = k->x8};
 }
 
 // Whether a product goes to cuBLASLt; it has been queued then.
@@ -80,15 +104,23 @@ static void matmul_all(kernels *base, int count, const kernels_weight *const wei
     cuda *k = (cuda *)base;
     cuda_enter(k);
     matmul_call call = call_of(k, x, tokens, MATMUL_FLOAT);
+    wgmma_call tiles = wgmma_call_of(k, x, tokens, MATMUL_FLOAT);
     for (int i = 0; i < count; i++) {
         const float *bias = biases ? biases[i] : NULL;
-        if (weights[i]->rows == 0 || by_library(k, weights[i], bias, x, tokens, outs[i], false))
+        if (weights[i]->rows == 0) continue;
+        if (cuda_takes_wgmma(k, weights[i]->type)) {
+            tiles.w[tiles.count] = tiles_of(weights[i]);
+            tiles.bias[tiles.count] = bias;
+            tiles.outs[tiles.count++] = outs[i];
             continue;
+        }
+        if (by_library(k, weights[i], bias, x, tokens, outs[i], false)) continue;
         call.w[call.count] = pack_of(weights[i]);
         call.bias[call.count] = bias;
         call.outs[call.count++] = outs[i];
     }
     if (call.count > 0) cuda_note(k, matmul(k->stream, &call), "matmul");
+    if (tiles.count > 0) cuda_note(k, wgmma_product(k->stream, &tiles), "matmul by wgmma");
 }
 
 // Two products, then their gate: where gate and up are of different types, or the library
@@ -113,8 +145,18 @@ static void gate_up(kernels *base, const kernels_weight *gate, const kernels_wei
                     const kernels_act *x, int tokens, kernels_act *out) {
     cuda *k = (cuda *)base;
     cuda_enter(k);
-    if (gate->type != up->type || cublas_wants(k->blas, gate, tokens)) {
+    bool tiles = cuda_takes_wgmma(k, gate->type);
+    if (gate->type != up->type || (!tiles && cublas_wants(k->blas, gate, tokens))) {
         gate_up_pair(k, gate, up, (const uint16_t *)x, tokens, (uint16_t *)out);
+        return;
+    }
+    if (tiles) {
+        wgmma_call call = wgmma_call_of(k, x, tokens, MATMUL_GATE_UP);
+        call.w[0] = tiles_of(gate);
+        call.w[1] = tiles_of(up);
+        call.outs[0] = out;
+        call.count = 2;
+        cuda_note(k, wgmma_product(k->stream, &call), "gate_up by wgmma");
         return;
     }
     matmul_call call = call_of(k, x, tokens, MATMUL_GATE_UP);
@@ -130,6 +172,14 @@ static void matmul_sums(kernels *base, const kernels_weight *w, int segment, con
     cuda *k = (cuda *)base;
     cuda_enter(k);
     bool exact = base->sums_type == KERNELS_SUMS_EXACT;
+    if (cuda_takes_wgmma(k, w->type)) {
+        wgmma_call tiles = wgmma_call_of(k, x, tokens, MATMUL_BF16);
+        tiles.w[0] = tiles_of(w);
+        tiles.outs[0] = sums;
+        tiles.count = 1;
+        cuda_note(k, wgmma_product(k->stream, &tiles), "matmul_sums by wgmma");
+        return;
+    }
     if (!exact && by_library(k, w, NULL, x, tokens, sums, true)) return;
     matmul_call call = call_of(k, x, tokens, exact ? MATMUL_F64 : MATMUL_BF16);
     call.w[0] = pack_of(w);

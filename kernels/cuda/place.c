@@ -7,9 +7,28 @@
 
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/weight_pack.h"
+#include "kernels/cuda/wgmma.h"
 
-size_t cuda_weight_bytes(const kernels_weight *host) {
+bool cuda_takes_wgmma(const cuda *k, dtype type) {
+    return k->wgmma && (type == DTYPE_F8_E4M3 || type == DTYPE_F8_BLOCK);
+}
+
+size_t cuda_weight_bytes(const kernels *base, const kernels_weight *host) {
+    if (cuda_takes_wgmma((const cuda *)base, host->type))
+        return wgmma_pack_bytes(host->type, host->rows, host->cols);
     return weight_pack_bytes(weight_pack_type(host->type), host->rows, host->cols);
+}
+
+cudaError_t cuda_pack_rows(const cuda *k, cudaStream_t stream, const kernels_weight *shape,
+                           const void *raw, size_t raw_stride, const float *scales, int first,
+                           int count, void *device) {
+    if (cuda_takes_wgmma(k, shape->type)) {
+        wgmma_pack tiles = wgmma_pack_at(shape->type, shape->rows, shape->cols, device);
+        return wgmma_pack_rows(stream, raw, raw_stride, scales, first, count, &tiles);
+    }
+    weight_pack pack =
+        weight_pack_at(weight_pack_type(shape->type), shape->rows, shape->cols, device);
+    return weight_pack_rows(stream, raw, raw_stride, shape->type, scales, first, count, &pack);
 }
 
 // Rows are laid one behind another; each starts where the kernels may read 16 bytes at a time.
@@ -28,8 +47,7 @@ static void gather(const kernels_weight *w, int first, int count, size_t stride,
         memcpy(to + (size_t)r * stride, from + (size_t)r * w->row_stride, bytes);
 }
 
-static status place_rows(cuda *k, const kernels_weight *host, int first, int count,
-                         const weight_pack *pack) {
+static status place_rows(cuda *k, const kernels_weight *host, int first, int count, void *device) {
     size_t stride = packed_stride(host);
     int slot = 0;
     uint8_t *piece = NULL;
@@ -46,8 +64,7 @@ static status place_rows(cuda *k, const kernels_weight *host, int first, int cou
               "the upload of weights");
     cuda_staging_sent(k, slot);
     cuda_note(
-        k,
-        weight_pack_rows(k->stream, k->place_raw, stride, host->type, scales, first, count, pack),
+        k, cuda_pack_rows(k, k->stream, host, k->place_raw, stride, scales, first, count, device),
         "packing weights");
     return k->failed;
 }
@@ -69,10 +86,9 @@ status cuda_weight_place(kernels *base, const kernels_weight *host, void *device
         k->place_raw = memory;
     }
     dtype type = weight_pack_type(host->type);
-    weight_pack pack = weight_pack_at(type, host->rows, host->cols, device);
     for (int first = 0; first < host->rows; first += rows) {
         int left = host->rows - first;
-        TRY(place_rows(k, host, first, left < rows ? left : rows, &pack));
+        TRY(place_rows(k, host, first, left < rows ? left : rows, device));
     }
     // Products read weights before they wait for the work that was queued before them.
     TRY(cuda_sync(base, clock_now_ns() + CUDA_WAIT_NS));

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
-#include "kernels/cuda/weight_pack.h"
 
 enum { LANES = 3, SCALES_ALIGNMENT = 16 };
 
@@ -147,9 +146,7 @@ status cuda_stage_rows(kernels_stage *base, int slot, size_t offset, const kerne
     cuda_note(k, cudaStreamWaitEvent(s->copies, s->packed[lane], 0), "cudaStreamWaitEvent");
     copy(s, k, slot, offset, raw, bytes);
     cuda_note(k, cudaStreamWaitEvent(s->packs, s->slot[slot].copied, 0), "cudaStreamWaitEvent");
-    weight_pack pack =
-        weight_pack_at(weight_pack_type(shape->type), shape->rows, shape->cols, device);
-    cuda_note(k, weight_pack_rows(s->packs, raw, row, shape->type, scales, first_row, count, &pack),
+    cuda_note(k, cuda_pack_rows(k, s->packs, shape, raw, row, scales, first_row, count, device),
               "packing weights");
     cuda_note(k, cudaEventRecord(s->packed[lane], s->packs), "cudaEventRecord");
     return k->failed;

@@ -263,10 +263,11 @@ typedef struct shape {
 } shape;
 
 // The call against the reference; then again split (or not) and one token at a time: the same bits.
-static void check_shape(check *c, shape s) {
+static void check_shape_on(check *c, shape s, bool sm90) {
     static const char *const outputs[] = {"float", "f64", "bf16", "gate_up"};
-    check_case(c, "%s as %s, %d x (%d, %d), T %d, %s, segment %d", dtype_name(s.from),
-               dtype_name(s.as), s.count, s.rows, s.cols, s.tokens, outputs[s.output], s.segment);
+    check_case(c, "%s as %s, %d x (%d, %d), T %d, %s, segment %d%s", dtype_name(s.from),
+               dtype_name(s.as), s.count, s.rows, s.cols, s.tokens, outputs[s.output], s.segment,
+               sm90 ? ", sm_90" : "");
     arena a = {.c = c};
     matrix m[MATRICES_MAX];
     float *bias[MATRICES_MAX] = {NULL};
@@ -274,6 +275,7 @@ static void check_shape(check *c, shape s) {
     matmul_call call = {
         .count = s.count, .output = s.output, .segment = s.segment, .tokens = s.tokens};
     call.multiprocessors = MANY_PROCESSORS;
+    call.sm90 = sm90;
     call.x = device(&a, x, (size_t)s.tokens * (size_t)matmul_act_stride(s.cols) * 2);
     for (int i = 0; i < s.count; i++) {
         bool other = i == s.count - 1 && s.last != s.from && s.last != DTYPE_ALL;
@@ -323,9 +325,14 @@ static const float *slice_scales(arena *a, const matrix *m, int from, int width)
     return device(a, some, (size_t)m->rows * kept * sizeof *some);
 }
 
+static void check_shape(check *c, shape s) {
+    check_shape_on(c, s, false);
+}
+
 // Sums as double of the left and of the right columns, added, are those of all columns, bit by bit;
 // and on the grid.
-static void check_cut(check *c, dtype type, int rows, int cols, int cut, int segment, int tokens) {
+static void check_cut(check *c, dtype type, int rows, int cols, int cut, int segment, int tokens,
+                      bool sm90) {
     check_case(c, "%s (%d, %d) cut at %d, T %d", dtype_name(type), rows, cols, cut, tokens);
     arena a = {.c = c};
     matrix m = make_matrix(&a, type, type, rows, cols);
@@ -348,6 +355,7 @@ static void check_cut(check *c, dtype type, int rows, int cols, int cut, int seg
         matmul_call call = {
             .w = {pack}, .count = 1, .output = MATMUL_F64, .segment = segment, .tokens = tokens};
         call.multiprocessors = MANY_PROCESSORS;
+        call.sm90 = sm90;
         call.x = device(&a, part, (size_t)tokens * (size_t)stride * 2);
         void *out;
         run(&a, &call, &out);
@@ -433,7 +441,14 @@ static int whole(const kind *k, int cols) {
     return (cols + k->block - 1) / k->block * k->block;
 }
 
-static void check_kind(check *c, const kind *k) {
+static bool is_sm90(void) {
+    int device = 0, major = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    return major == 9;
+}
+
+static void check_kind(check *c, const kind *k, bool sm90) {
     check_pack(c, k->from, k->as, 37, whole(k, 72));
     check_pack(c, k->from, k->as, 50, whole(k, 333));
     static const struct {
@@ -454,9 +469,11 @@ static void check_kind(check *c, const kind *k) {
         size_t turn = i + (size_t)(k - kinds) + (size_t)c->seed;
         if (c->emulated && turn % (c->thorough ? 3 : 9) != 0)
             continue; // a sample; all on a real card
-        check_shape(c, (shape){k->from, k->as, shapes[i].rows, whole(k, shapes[i].cols),
+        check_shape_on(c,
+                       (shape){k->from, k->as, shapes[i].rows, whole(k, shapes[i].cols),
                                shapes[i].tokens, shapes[i].output, shapes[i].count,
-                               shapes[i].segment, DTYPE_ALL});
+                               shapes[i].segment, DTYPE_ALL},
+                       sm90);
     }
 }
 
@@ -464,8 +481,10 @@ static void check_kind(check *c, const kind *k) {
 // contract.
 static void check_corners(check *c) {
     for (int tokens = 2; tokens <= 9; tokens += 7) {
-        check_shape(c,
-                    (shape){DTYPE_BF16, DTYPE_BF16, 33, 720, tokens, MATMUL_F64, 1, 72, DTYPE_ALL});
+        for (int sm90 = 0; sm90 <= is_sm90(); sm90++)
+            check_shape_on(
+                c, (shape){DTYPE_BF16, DTYPE_BF16, 33, 720, tokens, MATMUL_F64, 1, 72, DTYPE_ALL},
+                sm90 == 1);
         check_shape(c, (shape){DTYPE_F8_E4M3, DTYPE_F8_E4M3, 33, 720, tokens, MATMUL_F64, 1, 80,
                                DTYPE_ALL});
         check_shape(c,
@@ -478,14 +497,15 @@ static void check_corners(check *c) {
                     (shape){DTYPE_BF16, DTYPE_BF16, 20, 512, tokens, MATMUL_FLOAT, 4, 0, DTYPE_I8});
     }
     for (int tokens = 3; tokens <= 19; tokens += 16) {
-        check_cut(c, DTYPE_BF16, 20, 720, 288, 72, tokens);
-        check_cut(c, DTYPE_F8_E4M3, 20, 640, 240, 80, tokens);
-        check_cut(c, DTYPE_Q4_1, 35, 1280, 384, 128, tokens);
-        check_cut(c, DTYPE_F8_BLOCK, 35, 1280, 384, 128, tokens);
-        check_cut(c, DTYPE_I4, 35, 1280, 384, 128, tokens);
-        check_cut(c, DTYPE_I4_32, 20, 448, 96, 32, tokens);
-        check_cut(c, DTYPE_Q8_0, 20, 448, 96, 32, tokens);
-        check_cut(c, DTYPE_Q6_K, 20, 1280, 256, 256, tokens);
+        check_cut(c, DTYPE_BF16, 20, 720, 288, 72, tokens, false);
+        if (is_sm90()) check_cut(c, DTYPE_BF16, 20, 720, 288, 72, tokens, true);
+        check_cut(c, DTYPE_F8_E4M3, 20, 640, 240, 80, tokens, false);
+        check_cut(c, DTYPE_Q4_1, 35, 1280, 384, 128, tokens, false);
+        check_cut(c, DTYPE_F8_BLOCK, 35, 1280, 384, 128, tokens, false);
+        check_cut(c, DTYPE_I4, 35, 1280, 384, 128, tokens, false);
+        check_cut(c, DTYPE_I4_32, 20, 448, 96, 32, tokens, false);
+        check_cut(c, DTYPE_Q8_0, 20, 448, 96, 32, tokens, false);
+        check_cut(c, DTYPE_Q6_K, 20, 1280, 256, 256, tokens, false);
     }
     check_case(c, "broken calls");
     weight_pack w = weight_pack_at(DTYPE_BF16, 16, 64, NULL);
@@ -501,7 +521,8 @@ static void check_corners(check *c) {
 }
 
 int check_matmul(check *c) {
-    for (int i = 0; i < KINDS; i++) check_kind(c, &kinds[i]);
+    if (is_sm90()) check_kind(c, &kinds[0], true); // BF16, by its warpgroup kernel
+    for (int i = 0; i < KINDS; i++) check_kind(c, &kinds[i], false);
     check_corners(c);
     return c->failed;
 }

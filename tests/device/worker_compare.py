@@ -25,6 +25,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 MAKE = HERE.parent / "golden" / "make_random_llama.py"
 TIE = 0.05
 LIMIT = 0.03
+FP8_LIMIT = 0.15  # of activations with three bits of mantissa
 MODELS = [  # preset, dtype; the KV cache is F16 on both sides
     ("twin6", "bf16"),
     ("twin9", "q8_0"),
@@ -171,6 +172,19 @@ class Check:
         ahead = generate(self.args.emulated, model, prompts, 2, sampled)
         self.that(ahead == alone and alone != lines, "sampled tokens on 2 ranks, a step ahead")
 
+    def fp8_activations(self, model, prompts, few, greedy, want_logits):
+        """--fast on sm_90: FP8 activations meet FP8 weights. Other numbers, but the same ones in any company."""
+        device = ["--device", "cuda", "--sums", "bf16", "--fast"]
+        for ranks in (1, 2):
+            got = numpy.frombuffer(self.logits(self.args.emulated, model, few, ranks, device), "<f4")
+            error = float(numpy.abs(got - want_logits).max() / numpy.abs(want_logits).max())
+            fine = numpy.isfinite(got).all() and LIMIT / 10 < error < FP8_LIMIT
+            self.that(fine, f"FP8 activations on {ranks} ranks: logits within {error:.2g}")
+        alone = generate(self.args.emulated, model, prompts, 1, [*greedy, *device])
+        for what, extra in (("4 prompts at once", ["--batch", 4]), ("chunks of 3 tokens", ["--chunk", 3])):
+            lines = generate(self.args.emulated, model, prompts, 1, [*greedy, *device, *extra])
+            self.that(lines == alone, f"FP8 activations, {what}: {'the same bits' if lines == alone else 'other bits'}")
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -188,6 +202,8 @@ def main():
         for number in map(int, args.models.split(",")):
             made = check.model(*MODELS[number])
             first = first or made
+            if MODELS[number][1] == "fp8":
+                check.fp8_activations(*made[:4], made[6])
         if not args.no_variants:
             check.variants(*first)
     print(f"{check.passed} passed, {check.failed} failed")

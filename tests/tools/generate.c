@@ -26,7 +26,7 @@ static struct {
         *device, *sums, *reduce, *warm_shards;
     int64_t max_tokens, stages, threads, batch, chunk, context, kv_memory, step_tokens, seed;
     double temperature;
-    bool gaps, full, pin, prompt_logprobs, text, ahead;
+    bool gaps, full, pin, prompt_logprobs, text, ahead, fast;
 } o = {.max_tokens = 32,
        .stages = 1,
        .threads = 1,
@@ -54,6 +54,7 @@ static const config_option options[] = {
     {"transport", CONFIG_CHOICE, &o.transport, 0, 0, "auto|shm|mpi", NULL, "how ranks talk"},
     {"device", CONFIG_CHOICE, &o.device, 0, 0, "auto|cpu|cuda", NULL, "where to compute"},
     {"sums", CONFIG_CHOICE, &o.sums, 0, 0, "exact|bf16", NULL, "partial sums between ranks"},
+    {"fast", CONFIG_BOOL, &o.fast, 0, 0, NULL, NULL, "the worker's --fast"},
     {"reduce", CONFIG_CHOICE, &o.reduce, 0, 0, "auto|host|nccl|peer", NULL, "who adds them"},
     {"isa", CONFIG_STRING, &o.isa, 0, 0, NULL, "NAME", "force a backend"},
     {"kv-type", CONFIG_CHOICE, &o.kv_type, 0, 0, "auto|f32|f16|bf16|f8|i8", NULL,
@@ -367,7 +368,8 @@ static void open_engine(run_state *r) {
                                    .isa = o.isa,
                                    .threads = (int)o.threads,
                                    .pin = o.pin,
-                                   .sums = o.sums},
+                                   .sums = o.sums,
+                                   .fast = o.fast},
                         .reduce = !strcmp(o.reduce, "host")   ? REDUCE_HOST
                                   : !strcmp(o.reduce, "nccl") ? REDUCE_NCCL
                                   : !strcmp(o.reduce, "peer") ? REDUCE_PEER

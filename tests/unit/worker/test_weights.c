@@ -50,7 +50,8 @@ ssize_t pwrite(int fd, const void *bytes, size_t size, off_t offset) {
 
 static kernels_ops placing_ops;
 
-static size_t placed_bytes(const kernels_weight *w) {
+static size_t placed_bytes(const kernels *k, const kernels_weight *w) {
+    (void)k;
     return (size_t)w->rows * dtype_row_bytes(w->type, (size_t)w->cols);
 }
 
