@@ -55,6 +55,14 @@ def make_configs():
         for rope in ("none", "linear", "llama3"):
             with open(corpus("model_config", f"{family}-{rope}"), "w", encoding="utf-8") as out:
                 json.dump(random_llama.config_json(model_arguments(family=family, rope=rope), "f32"), out)
+    for name, quantisation in (
+            ("gptq", {"quant_method": "gptq", "bits": 4, "group_size": 32, "checkpoint_format": "gptq_v2", "is_marlin_format": False}),
+            ("awq", {"quant_method": "awq", "bits": 4, "group_size": -1, "version": "gemm"}),
+            ("fp8", {"quant_method": "fp8", "weight_block_size": [128, 128]}),
+            ("packed", {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": {"weights": {
+                "num_bits": 4, "strategy": "group", "group_size": 32, "symmetric": False}}}})):
+        with open(corpus("model_config", name), "w", encoding="utf-8") as out:
+            json.dump(dict(random_llama.config_json(model_arguments(), "f32"), quantization_config=quantisation), out)
     new = random_llama.config_json(model_arguments(), "f32")
     new["rope_parameters"] = dict(random_llama.LLAMA3, rope_theta=5e5)
     new.update(architectures=["MistralForCausalLM"], sliding_window=16)
