@@ -124,7 +124,7 @@ def test_a_new_group_serves_after_a_loss(tiny_model):
 
 def test_a_group_ends_with_its_coordinator(tiny_model):
     """The orderly end, MPI's included: in an instrumented build this is where a rank's leaks show."""
-    with Cluster(tiny_model, ranks=2) as cluster:
+    with Cluster(tiny_model, ranks=3, worker_args=STAGES) as cluster:
         cluster.coordinator.send_signal(signal.SIGTERM)
         assert cluster.coordinator.wait(30) == 0
         assert cluster.groups[0].wait(30) == 0, cluster.log()
