@@ -145,7 +145,7 @@ def test_without_a_group(site, doubles):
     for key in [api + way for api in APIS for way in ("", "-turn")]:
         answer = site.chat(key, "tiny", "say 9 words")
         assert (answer.status, answer.text, answer.served_by, answer.segments) == (200, canonical(9), key, [key]), answer
-    for key in ("openai-chat", "anthropic", "gemini"):  # the doubles know no stop texts
+    for key in ("openai-chat", "openai-responses", "anthropic", "gemini"):  # the doubles know no stop texts
         for answer in (site.chat(key, "tiny", "say 9 words", stop=["none", "2 gamma"]), site.stream(key, "tiny", "say 9 words", stop=["2 gamma"]).run()):
             assert (answer.text, answer.status) == (canonical(9).split("2 gamma")[0], 200), answer
         assert answer.finish == "stop" and answer.done

@@ -146,8 +146,6 @@ static void test_whole_conversation(void **state) {
         "\"parametersJsonSchema\":{\"type\":\"object\",\"properties\":{}}},{\"name\":\"clock\"}]}],"
         "\"toolConfig\":{\"functionCallingConfig\":{\"mode\":\"ANY\"}}}");
     target.api = UPSTREAM_OPENAI_RESPONSES;
-    expect_refusal(&ask, STATUS_FAILED_PRECONDITION, "stop");
-    prompt.stop = NULL;
     prompt.single_tool = true;
     expect_body(
         &ask,
