@@ -52,7 +52,7 @@ class Cluster:
         with open(folder / "coordinator.log", "wb") as log:
             self.coordinator = subprocess.Popen(
                 [str(o.build / "bin/octant-coordinator"), "--http", f"{address}:0", "--grpc", f"{address}:0", "--address-file",
-                 str(listening), "--max-seqs", str(max(64, o.streams))], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                 str(listening), "--max-seqs", str(max(64, o.streams))], stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
         wait_for(listening.exists, 30, "the coordinator listens")
         values = dict(line.split("=", 1) for line in listening.read_text().splitlines())
         self.http, grpc = "http://" + values["http"], values["grpc"]
