@@ -127,93 +127,65 @@ template <uint32_t (*pair)(uint32_t, int)> struct row_bytes : bytes<pair> {
 struct f8_e4m3 : row_bytes<e4m3_pair_of> {};
 struct i8 : row_bytes<i8_pair_of> {};
 
-// Records of 4 and of 8 bytes.
-__device__ inline void load_records(const uint8_t *records, int lane, uint32_t (&r)[2]) {
-    const uint32_t *at = reinterpret_cast<const uint32_t *>(records);
-    r[0] = at[lane / 4], r[1] = at[lane / 4 + 8];
-}
-__device__ inline void load_records(const uint8_t *records, int lane, uint2 (&r)[2]) {
-    const uint2 *at = reinterpret_cast<const uint2 *>(records);
-    r[0] = at[lane / 4], r[1] = at[lane / 4 + 8];
-}
-
-// FP8 with a scale for each 128 columns of a row.
-struct f8_block : bytes<e4m3_pair_of> {
-    static constexpr int RECORD = 4, RECORD_TILES = 2, FLUSH = 32;
+// Values beside which stands a record for each row: 4 or 8 bytes, by the type of their word. VALUES
+// is bytes or nibbles. What a type has otherwise, it says itself.
+template <class VALUES, class RECORD_WORD> struct recorded : VALUES {
+    static constexpr int RECORD = sizeof(RECORD_WORD), RECORD_TILES = 1, FLUSH = 32;
     static constexpr bool ROW_SCALE = false, MINIMUM = false;
     struct regs {
-        values v;
-        uint32_t record[2];
+        typename VALUES::values v;
+        RECORD_WORD record[2]; // of rows g and g + 8
     };
     __device__ static regs load(const uint8_t *tile, const uint8_t *records, int lane) {
+        const RECORD_WORD *at = reinterpret_cast<const RECORD_WORD *>(records);
         regs r;
-        r.v = load_values(tile, lane);
-        load_records(records, lane, r.record);
+        r.v = VALUES::load_values(tile, lane);
+        r.record[0] = at[lane / 4], r.record[1] = at[lane / 4 + 8];
         return r;
     }
+    __device__ static void minimums(const regs &, int, float (&)[2]) {}
+};
+
+template <uint32_t (*pair)(uint32_t, int), class RECORD_WORD>
+struct recorded_bytes : recorded<bytes<pair>, RECORD_WORD> {
+    typedef typename recorded<bytes<pair>, RECORD_WORD>::regs regs;
     __device__ static void fragment(const regs &r, const uint8_t *, int, int k, uint32_t (&a)[4]) {
-        values_fragment(r.v, k, a);
+        bytes<pair>::values_fragment(r.v, k, a);
     }
+};
+
+// FP8 with a scale for each 128 columns of a row.
+struct f8_block : recorded_bytes<e4m3_pair_of, uint32_t> {
+    static constexpr int RECORD_TILES = 2;
     __device__ static void scales(const regs &r, int, float (&s)[2]) {
         for (int i = 0; i < 2; i++) s[i] = __uint_as_float(r.record[i]);
     }
-    __device__ static void minimums(const regs &, int, float (&)[2]) {}
 };
 
-struct q8_0 : bytes<i8_pair_of> {
-    static constexpr int RECORD = 4, RECORD_TILES = 1, FLUSH = 32;
-    static constexpr bool ROW_SCALE = false, MINIMUM = false;
-    struct regs {
-        values v;
-        uint32_t record[2];
-    };
-    __device__ static regs load(const uint8_t *tile, const uint8_t *records, int lane) {
-        regs r;
-        r.v = load_values(tile, lane);
-        load_records(records, lane, r.record);
-        return r;
-    }
-    __device__ static void fragment(const regs &r, const uint8_t *, int, int k, uint32_t (&a)[4]) {
-        values_fragment(r.v, k, a);
-    }
+struct q8_0 : recorded_bytes<i8_pair_of, uint32_t> {
     __device__ static void scales(const regs &r, int k, float (&s)[2]) {
         for (int i = 0; i < 2; i++) s[i] = k < 2 ? f16_low(r.record[i]) : f16_high(r.record[i]);
     }
-    __device__ static void minimums(const regs &, int, float (&)[2]) {}
 };
 
-struct q6_k : bytes<i8_pair_of> {
-    static constexpr int RECORD = 8, RECORD_TILES = 1, FLUSH = 16;
-    static constexpr bool ROW_SCALE = false, MINIMUM = false;
-    struct regs {
-        values v;
-        uint2 record[2];
-    };
-    __device__ static regs load(const uint8_t *tile, const uint8_t *records, int lane) {
-        regs r;
-        r.v = load_values(tile, lane);
-        load_records(records, lane, r.record);
-        return r;
-    }
-    __device__ static void fragment(const regs &r, const uint8_t *, int, int k, uint32_t (&a)[4]) {
-        values_fragment(r.v, k, a);
-    }
+struct q6_k : recorded_bytes<i8_pair_of, uint2> {
+    static constexpr int FLUSH = 16;
     __device__ static void scales(const regs &r, int k, float (&s)[2]) {
         for (int i = 0; i < 2; i++)
             s[i] = f16_low(r.record[i].x) * (float)(int8_t)(r.record[i].y >> (8 * k));
     }
-    __device__ static void minimums(const regs &, int, float (&)[2]) {}
 };
 
 // 4-bit values.
 struct nibbles {
     static constexpr int TILE = 512;
-    static constexpr bool PLAIN = false, ROW_SCALE = false;
-    __device__ static uint4 load_values(const uint8_t *tile, int lane) {
+    static constexpr bool PLAIN = false;
+    typedef uint4 values;
+    __device__ static values load_values(const uint8_t *tile, int lane) {
         return reinterpret_cast<const uint4 *>(tile)[lane];
     }
     // bias: of rows g and g + 8.
-    __device__ static void values_fragment(const uint4 &v, int k, uint32_t bias, uint32_t bias8,
+    __device__ static void values_fragment(const values &v, int k, uint32_t bias, uint32_t bias8,
                                            uint32_t (&a)[4]) {
         uint32_t low = word_of(v, k / 2 * 2) >> (8 * (k % 2)),
                  high = word_of(v, k / 2 * 2 + 1) >> (8 * (k % 2));
@@ -222,41 +194,17 @@ struct nibbles {
     }
 };
 
-struct q4_0 : nibbles {
-    static constexpr int RECORD = 4, RECORD_TILES = 1, FLUSH = 32;
-    static constexpr bool MINIMUM = false;
-    struct regs {
-        uint4 v;
-        uint32_t record[2];
-    };
-    __device__ static regs load(const uint8_t *tile, const uint8_t *records, int lane) {
-        regs r;
-        r.v = load_values(tile, lane);
-        load_records(records, lane, r.record);
-        return r;
-    }
+struct q4_0 : recorded<nibbles, uint32_t> {
     __device__ static void fragment(const regs &r, const uint8_t *, int, int k, uint32_t (&a)[4]) {
         values_fragment(r.v, k, BIAS_128 + 0x00080008, BIAS_128 + 0x00080008, a);
     }
     __device__ static void scales(const regs &r, int k, float (&s)[2]) {
         for (int i = 0; i < 2; i++) s[i] = k < 2 ? f16_low(r.record[i]) : f16_high(r.record[i]);
     }
-    __device__ static void minimums(const regs &, int, float (&)[2]) {}
 };
 
-struct i4 : nibbles {
-    static constexpr int RECORD = 4, RECORD_TILES = 2, FLUSH = 32;
-    static constexpr bool MINIMUM = false;
-    struct regs {
-        uint4 v;
-        uint32_t record[2];
-    };
-    __device__ static regs load(const uint8_t *tile, const uint8_t *records, int lane) {
-        regs r;
-        r.v = load_values(tile, lane);
-        load_records(records, lane, r.record);
-        return r;
-    }
+struct i4 : recorded<nibbles, uint32_t> {
+    static constexpr int RECORD_TILES = 2;
     __device__ static uint32_t bias(uint32_t record) {
         return BIAS_128 + (record >> 16) * 0x00010001;
     }
@@ -266,23 +214,10 @@ struct i4 : nibbles {
     __device__ static void scales(const regs &r, int, float (&s)[2]) {
         for (int i = 0; i < 2; i++) s[i] = f16_low(r.record[i]);
     }
-    __device__ static void minimums(const regs &, int, float (&)[2]) {}
 };
 
 // A scale and a zero point for each 32 columns.
-struct i4_32 : nibbles {
-    static constexpr int RECORD = 8, RECORD_TILES = 1, FLUSH = 32;
-    static constexpr bool MINIMUM = false;
-    struct regs {
-        uint4 v;
-        uint2 record[2];
-    };
-    __device__ static regs load(const uint8_t *tile, const uint8_t *records, int lane) {
-        regs r;
-        r.v = load_values(tile, lane);
-        load_records(records, lane, r.record);
-        return r;
-    }
+struct i4_32 : recorded<nibbles, uint2> {
     __device__ static uint32_t of_step(const uint2 &record, int k) {
         return k < 2 ? record.x : record.y;
     }
@@ -293,23 +228,11 @@ struct i4_32 : nibbles {
     __device__ static void scales(const regs &r, int k, float (&s)[2]) {
         for (int i = 0; i < 2; i++) s[i] = f16_low(of_step(r.record[i], k));
     }
-    __device__ static void minimums(const regs &, int, float (&)[2]) {}
 };
 
 // With an offset: Q4_1 and Q4_K.
-struct offset_nibbles : nibbles {
-    static constexpr int RECORD = 8, RECORD_TILES = 1, FLUSH = 32;
+struct offset_nibbles : recorded<nibbles, uint2> {
     static constexpr bool MINIMUM = true;
-    struct regs {
-        uint4 v;
-        uint2 record[2];
-    };
-    __device__ static regs load(const uint8_t *tile, const uint8_t *records, int lane) {
-        regs r;
-        r.v = load_values(tile, lane);
-        load_records(records, lane, r.record);
-        return r;
-    }
     __device__ static void fragment(const regs &r, const uint8_t *, int, int k, uint32_t (&a)[4]) {
         values_fragment(r.v, k, BIAS_128, BIAS_128, a);
     }
