@@ -1,29 +1,18 @@
 // wgmma_f8: the product of wgmma.h: E4M3 by E4M3, promoted to float every 128 columns (DeepSeek-V3
 // technical report, 3.3.2, "Increasing accumulation precision").
 //
-// A block has 128 rows of weights (gate_up: the same 64 of both matrices) and TOKENS tokens, and
-// three warpgroups. One thread of the first is the producer: it keeps a ring of stages of 128
-// columns full, with one bulk copy for each tile. The other two each multiply 64 rows. Two
-// mbarriers a stage: `full` completes when its bytes are there, `empty` when all eight warps are
-// done with it. The ring is filled with weights before the kernel before this one has ended; only
-// then come the activations.
-#include "device_sm90a.h"
-
-#include "kernels/cuda/matmul_kernel.h"
+// One thread is the producer, with one bulk copy for each tile. The ring is filled with weights
+// before the kernel before this one has ended; only then come the activations.
+#include "kernels/cuda/wgmma_kernel.h"
 #include "kernels/cuda/wgmma_plan.h"
 
 namespace {
 
-enum {
-    TILE = WGMMA_TILE_BYTES,
-    GROUP = 128,          // threads of a warpgroup
-    CONSUMERS = 2,        // warpgroups
-    CONSUMER_BARRIER = 1, // a named barrier of theirs
-    THREADS = (CONSUMERS + 1) * GROUP,
-    BLOCK_SCALES = WGMMA_ROWS * (int)sizeof(float), // bytes, of a tile
-    STEP_BYTES = 32,                                // columns of one product
-    STEPS = WGMMA_COLS / STEP_BYTES,
-};
+using namespace wgmma_kernel;
+
+enum { BLOCK_SCALES = WGMMA_ROWS * (int)sizeof(float) }; // bytes, of a tile
+static_assert((int)TILE == (int)WGMMA_TILE_BYTES && (int)ROW_BYTES == (int)WGMMA_COLS,
+              "a stage is a packed tile: one byte a column");
 
 // A block's shared memory: stages (their tiles aligned to 1024), the consumers' totals, each
 // stage's scales, barriers. Totals are touched once for each strand: registers hold what is touched
@@ -62,18 +51,6 @@ template <int TOKENS> struct layout {
     __device__ uint64_t *empty(int slot) const { return full(slot) + DEPTH; }
 };
 
-// The place of stage `count` in the ring, and the parity of the phase that its uses are.
-template <int DEPTH> struct place {
-    int slot = 0;
-    uint32_t parity = 0;
-
-    __device__ void next() {
-        if (++slot < DEPTH) return;
-        slot = 0;
-        parity ^= 1;
-    }
-};
-
 // Which stages the block multiplies: the splits are the strands.
 struct stages {
     int first, end, strand;
@@ -85,22 +62,6 @@ struct stages {
     }
     __device__ bool ends_strand(int stage) const {
         return (stage + 1) % strand == 0 || stage + 1 == end;
-    }
-};
-
-// A consumer's 64 rows.
-struct rows64 {
-    int matrix, tile;
-    bool valid;
-
-    __device__ rows64(const matmul_plan &p, int consumer) : matrix(0), tile((int)blockIdx.y) {
-        if (p.output == MATMUL_GATE_UP) {
-            matrix = consumer;
-        } else {
-            while (matrix + 1 < p.count && tile >= p.first_block[matrix + 1]) matrix++;
-            tile = (tile - p.first_block[matrix]) * CONSUMERS + consumer;
-        }
-        valid = tile * WGMMA_ROWS < p.rows[matrix];
     }
 };
 
@@ -154,12 +115,6 @@ __device__ inline void produce(const wgmma_plan &p, const layout<TOKENS> &l, con
 }
 
 // ---- the consumers
-
-// A tile's rows, or tokens, in shared memory, as device_sm90a.h says of descriptors.
-__device__ inline uint64_t operand(const void *tile) {
-    constexpr uint64_t EIGHT_ROWS = 8 * WGMMA_COLS / 16, SWIZZLE_128 = 1;
-    return SWIZZLE_128 << 62 | EIGHT_ROWS << 32 | (shared_address(tile) & 0x3ffff) >> 4;
-}
 
 // sum += the product of one stage under its scales. A lane has, of tokens 8j + 2t and 8j + 2t + 1,
 // rows g and g + 8 of the warp's 16, whose own scales are row_scale.
@@ -223,30 +178,6 @@ __device__ inline void consume(const wgmma_plan &p, const layout<TOKENS> &l, con
     }
 }
 
-// Results of a block that multiplied all columns, or a strand of them for the finish kernel. `up`:
-// of the other warpgroup, with gate_up.
-template <int TOKENS>
-__device__ inline void store_tile(const matmul_plan &p, const rows64 &r, const float *total,
-                                  const float *up) {
-    int warp = (int)threadIdx.x / 32 % 4, lane = (int)threadIdx.x % 32;
-    int first_row = r.tile * WGMMA_ROWS + warp * 16 + lane / 4;
-    int first_token = (int)blockIdx.x * TOKENS + lane % 4 * 2;
-    const matmul_kernel::slots all = matmul_kernel::slots::all(p);
-#pragma unroll 4
-    for (int i = 0; i < layout<TOKENS>::SUMS; i++) {
-        int row = first_row + i % 4 / 2 * 8, token = first_token + i / 4 * 8 + i % 2;
-        if (p.splits == 1) {
-            matmul_kernel::store<float>(p, all, r.matrix, row, token, total[i * GROUP],
-                                        up ? up[i * GROUP] : 0);
-        } else if (row < p.rows[r.matrix] && token < p.tokens) {
-            size_t tile = ((size_t)blockIdx.z * p.tokens + token) * p.first_tile[p.count] +
-                          p.first_tile[r.matrix] + row / WEIGHT_PACK_ROWS;
-            ((float *)p.partials)[tile * WEIGHT_PACK_ROWS + row % WEIGHT_PACK_ROWS] =
-                total[i * GROUP];
-        }
-    }
-}
-
 template <int TOKENS>
 __global__ void __launch_bounds__(THREADS, layout<TOKENS>::BLOCKS)
     product_f8(const __grid_constant__ wgmma_plan p) {
@@ -273,7 +204,7 @@ __global__ void __launch_bounds__(THREADS, layout<TOKENS>::BLOCKS)
     bool pairs = p.base.output == MATMUL_GATE_UP && p.base.splits == 1;
     if (pairs) named_barrier_sync(CONSUMER_BARRIER, CONSUMERS * GROUP); // both have their totals
     if (r.valid && !(pairs && consumer == 1))
-        store_tile<TOKENS>(p.base, r, l.totals(consumer), pairs ? l.totals(1) : nullptr);
+        store_tile<float, TOKENS>(p.base, r, l.totals(consumer), pairs ? l.totals(1) : nullptr);
 }
 
 template <int TOKENS> cudaError_t start(cudaStream_t stream, const wgmma_plan &p) {
