@@ -151,7 +151,10 @@ def from_hub(folder, owner_name, revision, wanted):
         lfs = about.get("lfs") or {}
         digest = ("sha256", lfs["sha256"]) if "sha256" in lfs else ("sha1", about["blobId"]) if "blobId" in about else None
         url = f"{HUB}/{owner_name}/resolve/{commit}/{urllib.parse.quote(name)}"
-        return download(url, place / pathlib.PurePosixPath(name).name, lfs.get("size", about.get("size")), digest)
+        path = pathlib.PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise Failure(f"{owner_name}: {name}: a file's name may not lead out of its repository")
+        return download(url, place / path, lfs.get("size", about.get("size")), digest)
 
     ggufs = sorted(name for name in files if name.lower().endswith(".gguf"))
     fits = [name for name in ggufs if wanted in (name, pathlib.PurePosixPath(name).name)] or \

@@ -27,6 +27,7 @@ def plain(data):
 REPOSITORIES = {
     "we/one": {"README.md": (b"hi", plain), "model.Q4_K_M.gguf": (WEIGHTS, lfs)},
     "we/two": {"a.Q4_K_M.gguf": (WEIGHTS, lfs), "a.Q8_0.gguf": (WEIGHTS[:1000], lfs)},
+    "we/deep": {"q4/model.gguf": (WEIGHTS, lfs), "q8/model.gguf": (WEIGHTS[:1000], lfs)},
     "we/parts": {"big-00001-of-00002.gguf": (WEIGHTS, lfs)},
     "we/folder": {"config.json": (b"{}", plain), "model.safetensors": (WEIGHTS, lfs), "tokenizer.json": (b"[]", plain),
                   "pytorch_model.bin": (b"x", plain), "onnx/model.json": (b"x", plain)},
@@ -126,6 +127,12 @@ def test_one_file_and_once(hub, tmp_path):
     assert path_of(get(hub, f"{hub.front.url}/we/one/resolve/main/model.Q4_K_M.gguf", tmp_path)) == path
     small = path_of(get(hub, "we/two:q8_0", tmp_path))
     assert small.read_bytes() == WEIGHTS[:1000]
+
+
+def test_files_of_one_name_in_two_folders(hub, tmp_path):
+    for name, data in (("q4/model.gguf", WEIGHTS), ("q8/model.gguf", WEIGHTS[:1000])):
+        path = path_of(get(hub, f"we/deep:{name}", tmp_path))
+        assert path.name == "model.gguf" and path.read_bytes() == data
 
 
 def test_a_broken_download_goes_on_where_it_was(hub, tmp_path):
