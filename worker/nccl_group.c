@@ -12,14 +12,14 @@ enum {
 };
 
 static status check_call(nccl_group *g, ncclResult_t code, const char *what) {
-    return nccl_library_check(&g->library, code, g->communicator, what);
+    return nccl_library_check(&g->api, code, g->communicator, what);
 }
 
 // Waits until the call that NCCL has under way is done.
 static status settle(nccl_group *g, const char *what, int64_t deadline_ns) {
     for (int i = 0;; i++) {
         ncclResult_t state = ncclSuccess;
-        TRY(check_call(g, g->library.CommGetAsyncError(g->communicator, &state), what));
+        TRY(check_call(g, g->api.CommGetAsyncError(g->communicator, &state), what));
         if (state != ncclInProgress) return check_call(g, state, what);
         if (clock_now_ns() > deadline_ns)
             return status_error(STATUS_DEADLINE_EXCEEDED,
@@ -38,12 +38,12 @@ status nccl_group_finish(nccl_group *g, ncclResult_t code, const char *what, int
 status nccl_group_check(nccl_group *g) {
     if (!g->communicator) return status_error(STATUS_UNAVAILABLE, "NCCL was aborted before");
     ncclResult_t error = ncclSuccess;
-    TRY(check_call(g, g->library.CommGetAsyncError(g->communicator, &error), "state"));
+    TRY(check_call(g, g->api.CommGetAsyncError(g->communicator, &error), "state"));
     return check_call(g, error, "a rank's failure");
 }
 
 void nccl_group_abort(nccl_group *g) {
-    if (g->communicator) g->library.CommAbort(g->communicator);
+    if (g->communicator) g->api.CommAbort(g->communicator);
     g->communicator = NULL;
 }
 
@@ -57,8 +57,8 @@ status nccl_group_quiet(nccl_group *g) {
 static status end(nccl_group *g) {
     TRY(nccl_group_quiet(g));
     int64_t deadline = clock_now_ns() + CLOSE_TIMEOUT_S * CLOCK_SECOND;
-    TRY(nccl_group_finish(g, g->library.CommFinalize(g->communicator), "end", deadline));
-    TRY(check_call(g, g->library.CommDestroy(g->communicator), "end"));
+    TRY(nccl_group_finish(g, g->api.CommFinalize(g->communicator), "end", deadline));
+    TRY(check_call(g, g->api.CommDestroy(g->communicator), "end"));
     g->communicator = NULL;
     return status_ok();
 }
@@ -66,7 +66,7 @@ static status end(nccl_group *g) {
 void nccl_group_close(nccl_group *g) {
     if (g->communicator) (void)end(g);
     nccl_group_abort(g); // what could not end in order
-    nccl_library_close(&g->library);
+    nccl_library_close(&g->api);
 }
 
 // ---- Opening
@@ -81,7 +81,7 @@ static status suits(const kernels *k) {
 static status compare_versions(nccl_group *g, int64_t deadline_ns) {
     comm *c = g->comm;
     int all[SHARD_RANKS_MAX];
-    TRY(comm_gather(c, &g->library.version, sizeof(int), all, deadline_ns));
+    TRY(comm_gather(c, &g->api.version, sizeof(int), all, deadline_ns));
     status s = status_ok();
     for (int i = 1; comm_rank(c) == 0 && i < comm_size(c); i++) {
         if (all[i] == all[0]) continue;
@@ -99,9 +99,9 @@ static status compare_versions(nccl_group *g, int64_t deadline_ns) {
 static status init(nccl_group *g, const ncclUniqueId *id, int64_t deadline_ns) {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    ncclResult_t code = g->library.CommInitRankConfig(&g->communicator, comm_size(g->comm), *id,
-                                                      comm_rank(g->comm), &config);
-    TRY(nccl_library_check(&g->library, code, NULL, "start"));
+    ncclResult_t code = g->api.CommInitRankConfig(&g->communicator, comm_size(g->comm), *id,
+                                                  comm_rank(g->comm), &config);
+    TRY(nccl_library_check(&g->api, code, NULL, "start"));
     return settle(g, "start", deadline_ns);
 }
 
@@ -110,7 +110,7 @@ static status meet(nccl_group *g, int64_t deadline_ns) {
     ncclUniqueId id = {0};
     status s = status_ok();
     if (comm_rank(c) == 0)
-        s = nccl_library_check(&g->library, g->library.GetUniqueId(&id), NULL, "address");
+        s = nccl_library_check(&g->api, g->api.GetUniqueId(&id), NULL, "address");
     TRY(comm_agree(c, s, deadline_ns));
     TRY(comm_broadcast(c, &id, sizeof id, deadline_ns));
     int64_t own = clock_now_ns() + MEET_TIMEOUT_S * CLOCK_SECOND;
@@ -123,7 +123,7 @@ status nccl_group_open(comm *c, kernels *k, const char *path, int64_t deadline_n
                        nccl_group *out) {
     TRY(comm_agree(c, suits(k), deadline_ns));
     nccl_group g = {.comm = c, .kernels = k};
-    status s = comm_agree(c, nccl_library_open(path, &g.library), deadline_ns);
+    status s = comm_agree(c, nccl_library_open(path, &g.api), deadline_ns);
     if (status_is_ok(&s)) s = compare_versions(&g, deadline_ns);
     if (status_is_ok(&s)) s = meet(&g, deadline_ns);
     if (status_is_ok(&s)) {
@@ -131,6 +131,6 @@ status nccl_group_open(comm *c, kernels *k, const char *path, int64_t deadline_n
         return s;
     }
     nccl_group_abort(&g);
-    nccl_library_close(&g.library);
+    nccl_library_close(&g.api);
     return s;
 }

@@ -18,7 +18,7 @@
 typedef struct nccl_group {
     comm *comm;
     kernels *kernels;
-    nccl_library library;
+    nccl_library api;
     ncclComm_t communicator; // NULL: aborted, or not open
 } nccl_group;
 

@@ -27,7 +27,7 @@ typedef struct nccl {
 } nccl;
 
 static status check_call(nccl *n, ncclResult_t code, const char *what) {
-    return nccl_library_check(&n->group.library, code, n->group.communicator, what);
+    return nccl_library_check(&n->group.api, code, n->group.communicator, what);
 }
 
 // ---- Sums
@@ -49,7 +49,7 @@ static span slice_of(const nccl *n, int rank, void *sums, size_t count) {
 
 // to[r] goes to rank r, from[r] comes from it; empty spans do not travel.
 static status exchange(nccl *n, const span *to, const span *from, int64_t deadline_ns) {
-    const nccl_library *l = &n->group.library;
+    const nccl_library *l = &n->group.api;
     cudaStream_t stream = kernels_stream(n->o.kernels);
     TRY(check_call(n, l->GroupStart(), "group"));
     ncclResult_t code = ncclSuccess;
@@ -96,8 +96,8 @@ static status sum(void *state, void *sums, size_t count, kernels_sums type, int6
     bool exact = type == KERNELS_SUMS_EXACT;
     if (!exact && !n->o.fast) return sum_in_order(n, sums, count, deadline_ns);
     ncclResult_t code =
-        n->group.library.AllReduce(sums, sums, count, exact ? ncclDouble : ncclBfloat16, ncclSum,
-                                   n->group.communicator, kernels_stream(n->o.kernels));
+        n->group.api.AllReduce(sums, sums, count, exact ? ncclDouble : ncclBfloat16, ncclSum,
+                               n->group.communicator, kernels_stream(n->o.kernels));
     return nccl_group_finish(&n->group, code, "sum", deadline_ns);
 }
 
@@ -106,7 +106,7 @@ static status register_buffer(void *state, void *sums, size_t bytes) {
     if (n->registered_count == BUFFERS_MAX) return status_ok(); // registering only saves a copy
     void **handle = &n->registered[n->registered_count];
     int64_t deadline = clock_now_ns() + REGISTER_TIMEOUT_S * CLOCK_SECOND;
-    ncclResult_t code = n->group.library.CommRegister(n->group.communicator, sums, bytes, handle);
+    ncclResult_t code = n->group.api.CommRegister(n->group.communicator, sums, bytes, handle);
     TRY(nccl_group_finish(&n->group, code, "register", deadline));
     n->registered_count++;
     return status_ok();
@@ -126,7 +126,7 @@ static void close_nccl(void *state) {
     nccl *n = state;
     status s = nccl_group_quiet(&n->group);
     for (int i = 0; status_is_ok(&s) && i < n->registered_count; i++)
-        s = check_call(n, n->group.library.CommDeregister(n->group.communicator, n->registered[i]),
+        s = check_call(n, n->group.api.CommDeregister(n->group.communicator, n->registered[i]),
                        "deregister");
     nccl_group_close(&n->group);
     kernels_free(n->o.kernels, n->parts);
@@ -145,7 +145,7 @@ static status make_parts(nccl *n) {
 static void tell(const nccl *n) {
     if (comm_rank(n->o.comm) != 0) return;
     char version[NCCL_LIBRARY_VERSION_MAX];
-    nccl_library_version_text(n->group.library.version, version);
+    nccl_library_version_text(n->group.api.version, version);
     log_info("reduce", "NCCL %s joins %d ranks; sums are %s", version, comm_size(n->o.comm),
              kernels_sums_type(n->o.kernels) == KERNELS_SUMS_EXACT ? "exact"
              : n->o.fast                                           ? "in NCCL's order"

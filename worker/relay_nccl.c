@@ -8,19 +8,18 @@
 #include "worker/relay_transport.h"
 
 static status check_call(nccl_group *g, ncclResult_t code, const char *what) {
-    return nccl_library_check(&g->library, code, g->communicator, what);
+    return nccl_library_check(&g->api, code, g->communicator, what);
 }
 
 static status send(void *state, const int *to, int to_count, const float *x, size_t count,
                    int64_t deadline_ns) {
     nccl_group *g = state;
     if (to_count == 0) return status_ok();
-    TRY(check_call(g, g->library.GroupStart(), "group"));
+    TRY(check_call(g, g->api.GroupStart(), "group"));
     ncclResult_t code = ncclSuccess;
     for (int i = 0; i < to_count && code == ncclSuccess; i++)
-        code = g->library.Send(x, count, ncclFloat, to[i], g->communicator,
-                               kernels_stream(g->kernels));
-    ncclResult_t end = g->library.GroupEnd(); // also after an error, else the group stays open
+        code = g->api.Send(x, count, ncclFloat, to[i], g->communicator, kernels_stream(g->kernels));
+    ncclResult_t end = g->api.GroupEnd(); // also after an error, else the group stays open
     TRY(nccl_group_finish(g, code, "send", deadline_ns));
     return nccl_group_finish(g, end, "send", deadline_ns);
 }
@@ -28,7 +27,7 @@ static status send(void *state, const int *to, int to_count, const float *x, siz
 static status receive(void *state, int from, float *x, size_t count, int64_t deadline_ns) {
     nccl_group *g = state;
     ncclResult_t code =
-        g->library.Recv(x, count, ncclFloat, from, g->communicator, kernels_stream(g->kernels));
+        g->api.Recv(x, count, ncclFloat, from, g->communicator, kernels_stream(g->kernels));
     return nccl_group_finish(g, code, "receive", deadline_ns);
 }
 
