@@ -51,11 +51,12 @@ static void *watch(void *argument) {
         return NULL;
     }
     bool fatal = false;
+    char said[KERNELS_FAULT_MAX] = ""; // faults of some program come by the thousand
     for (int timeout_ms = 0; !atomic_load(&w->ending) && !fatal; timeout_ms = INTERVAL_MS) {
         device_health health;
         char fault[KERNELS_FAULT_MAX];
         fatal = kernels_monitor_wait(monitor, timeout_ms, &health, fault) != 0;
-        if (fault[0]) log_warn("device", "%s", fault);
+        if (fault[0] && strcmp(fault, said) != 0) log_warn("device", "%s", strcpy(said, fault));
         publish(w, &health, fatal, fault);
     }
     kernels_monitor_close(monitor);
