@@ -337,7 +337,7 @@ typedef struct core_counters {
     uint64_t requests, ended_ok, ended_error, rejected; // requests = ended + rejected + alive
     uint64_t prompt_tokens, cached_tokens, completion_tokens;
     uint64_t steps, step_rows, preemptions, replays, groups_lost;
-    uint64_t compute_us, comm_us; // as the leaders measured
+    uint64_t compute_us, comm_us; // of the steps that had rows, as the leaders measured
 } core_counters;
 
 typedef struct core_view {

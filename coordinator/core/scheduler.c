@@ -291,13 +291,18 @@ static status take_entry(core *c, group *g, const plan_entry *entry, uint64_t st
     return status_ok();
 }
 
-// Each request pays for its share of the rows, on all ranks.
-static void charge_compute(const group *g, const plan_record *taken, uint32_t compute_us) {
-    double each = (double)compute_us * g->ranks_count / taken->rows;
+// Each request pays for its share of the rows, on all ranks; for the rows of one that is gone pay
+// those of the group's next step, so that what all pay is what was computed.
+static void charge_compute(group *g, const plan_record *taken, uint32_t compute_us) {
+    double each = ((double)compute_us * g->ranks_count + g->unpaid_us) / taken->rows;
+    g->unpaid_us = 0;
     for (int i = 0; i < taken->count; i++) {
         const plan_entry *e = &taken->entries[i];
         sequence *s = g->slots[e->slot];
-        if (s && s->opened == e->opened) s->request->compute_us += (int64_t)(each * e->rows + 0.5);
+        if (s && s->opened == e->opened)
+            s->request->compute_us += (int64_t)(each * e->rows + 0.5);
+        else
+            g->unpaid_us += each * e->rows;
     }
 }
 
@@ -314,9 +319,11 @@ status scheduler_take_result(core *c, group *g, const step_result *result) {
         g->ns_per_row += (g->ns_per_row > 0 ? 0.1 : 1.0) * (per_row - g->ns_per_row);
     }
     g->step_began_ns = c->now_ns;
-    c->counters.compute_us += result->compute_us;
-    c->counters.comm_us += result->comm_us;
-    if (taken.rows) charge_compute(g, &taken, result->compute_us);
+    if (taken.rows) { // one that only closes slots computes nothing
+        c->counters.compute_us += result->compute_us;
+        c->counters.comm_us += result->comm_us;
+        charge_compute(g, &taken, result->compute_us);
+    }
     for (int i = 0; i < taken.count; i++) TRY(take_entry(c, g, &taken.entries[i], result->step));
     return status_ok();
 }

@@ -208,6 +208,7 @@ typedef struct group {
     uint64_t steps_sent;
     int64_t step_began_ns;      // of the oldest under way
     double ns_per_row;          // smoothed
+    double unpaid_us;           // rank-microseconds of rows whose request was gone
     const seq_result **by_slot; // (max_seqs), scratch for a result
 } group;
 

@@ -89,7 +89,7 @@ void core_metrics_append(const core_view *view, buf *out) {
                    c->rejected);
     append_counter(out, "octant_groups_lost_total", "Groups declared LOST.", c->groups_lost);
     append_counter(out, "octant_step_compute_microseconds_total",
-                   "Wall time of the steps, as the leaders measured.", c->compute_us);
+                   "Wall time of the steps that had rows, as the leaders measured.", c->compute_us);
     append_counter(out, "octant_step_comm_microseconds_total", "Of it, in collectives.",
                    c->comm_us);
     append_group_states(view, out);

@@ -401,6 +401,12 @@ static void test_each_pays_for_its_rows(void **state) {
     assert_int_equal(b->end.usage.compute_us, 2000);
     assert_string_equal(b->end.usage.segments[0].by, "local/m");
     assert_int_equal(b->end.usage.segments[0].tokens, 1);
+
+    uint64_t left = ask_for(b, 20, 3, 9); // and goes with two steps under way
+    send(b, (core_event){.kind = CORE_CANCEL, .request_id = left});
+    ask_for(b, 40, 3, 1);
+    finish_all(b);
+    assert_int_equal(b->end.usage.compute_us, 2000 + 2 * 2000);
 }
 
 int main(void) {
