@@ -61,6 +61,8 @@ typedef struct kernels_ops {
     void (*attention)(kernels *k, const kernels_head_map *map, float scale, const float *q,
                       const kernels_kv *kv, kernels_act *out);
     void (*gather)(kernels *k, const float *x, int first, int count, int width, float *out);
+    void (*reorder)(kernels *k, const kernels_act *x, const int32_t *order, int tokens, int width,
+                    kernels_act *out);
     void (*argmax)(kernels *k, const float *logits, int count, int width, int32_t *best,
                    float *value);
 

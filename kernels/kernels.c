@@ -280,6 +280,13 @@ void kernels_gather(kernels *k, const float *x, int first, int count, int width,
     if (count > 0) k->ops->gather(k, x, first, count, width, out);
 }
 
+void kernels_reorder(kernels *k, const kernels_act *x, const int32_t *order, int tokens, int width,
+                     kernels_act *out) {
+    check_tokens(k, tokens);
+    assert(width >= 1 && width <= k->limits.cols && out != x);
+    if (tokens > 0) k->ops->reorder(k, x, order, tokens, width, out);
+}
+
 void kernels_argmax(kernels *k, const float *logits, int count, int width, int32_t *best,
                     float *value) {
     assert(count >= 0 && width >= 1);

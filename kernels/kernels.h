@@ -296,6 +296,12 @@ void kernels_attention(kernels *k, const kernels_head_map *map, float scale, con
 // out (count, D) = rows first to first + count - 1 of the step's wanted rows of x.
 void kernels_gather(kernels *k, const float *x, int first, int count, int width, float *out);
 
+// out (T, D) = x with its columns in another order: out[t][i] = x[t][order[i]], exactly. `order` is
+// (width), device memory, each of 0 to width - 1. For weights whose columns were sorted
+// (act-order). out is not x.
+void kernels_reorder(kernels *k, const kernels_act *x, const int32_t *order, int tokens, int width,
+                     kernels_act *out);
+
 // For each of `count` rows of logits (count, V): the largest value and its column, the lowest such
 // column on a tie. `best` and `value` are host memory, valid after the call returns (this one
 // waits).

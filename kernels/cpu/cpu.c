@@ -172,6 +172,7 @@ static const kernels_ops cpu_ops = {
     .rope_kv_write = cpu_rope_kv_write,
     .attention = cpu_attention,
     .gather = cpu_gather,
+    .reorder = cpu_reorder,
     .argmax = cpu_argmax,
     .sampler_create = cpu_sampler_create,
     .sampler_destroy = cpu_sampler_destroy,

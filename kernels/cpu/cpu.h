@@ -86,6 +86,8 @@ void cpu_move(kernels *k, void *to, const void *from, size_t bytes);
 void cpu_zero(kernels *k, void *memory, size_t bytes);
 void cpu_narrow(kernels *k, const void *sums, size_t count, float *out);
 void cpu_gather(kernels *k, const float *x, int first, int count, int width, float *out);
+void cpu_reorder(kernels *k, const kernels_act *x, const int32_t *order, int tokens, int width,
+                 kernels_act *out);
 
 // The backend "reference" (reference.c).
 status cpu_reference_create(kernels **out);

@@ -255,6 +255,7 @@ static const kernels_ops ops = {
     .rope_kv_write = rope_kv_write,
     .attention = attention,
     .gather = cpu_gather,
+    .reorder = cpu_reorder,
     .argmax = argmax,
     .sampler_create = sampler_create,
     .sampler_destroy = cpu_sampler_destroy,

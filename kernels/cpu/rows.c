@@ -134,6 +134,15 @@ void cpu_gather(kernels *k, const float *x, int first, int count, int width, flo
                (size_t)width * sizeof *out);
 }
 
+void cpu_reorder(kernels *k, const kernels_act *x, const int32_t *order, int tokens, int width,
+                 kernels_act *out) {
+    (void)k;
+    const float *from = (const float *)x;
+    float *to = (float *)out;
+    for (int t = 0; t < tokens; t++, from += width, to += width)
+        for (int i = 0; i < width; i++) to[i] = from[order[i]];
+}
+
 static void argmax_task(void *context, int task, int thread) {
     (void)thread;
     const row_job *job = context;

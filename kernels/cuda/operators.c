@@ -244,6 +244,13 @@ static void gather(kernels *base, const float *x, int first, int count, int widt
     cuda_note(k, cuda_gather(k->stream, x, k->wanted + first, count, width, out), "gather");
 }
 
+static void reorder(kernels *base, const kernels_act *x, const int32_t *order, int tokens,
+                    int width, kernels_act *out) {
+    cuda *k = (cuda *)base;
+    cuda_enter(k);
+    cuda_note(k, cuda_reorder(k->stream, x, order, tokens, width, out), "reorder");
+}
+
 // Some rows at a time; returns when they are on the host.
 static status argmax_rows(cuda *k, const float *logits, int count, int width, int32_t *best,
                           float *value) {
@@ -334,6 +341,7 @@ const kernels_ops cuda_ops = {
     .rope_kv_write = rope_kv_write,
     .attention = attention,
     .gather = gather,
+    .reorder = reorder,
     .argmax = argmax,
     .best = best,
     .told = told,

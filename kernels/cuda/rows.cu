@@ -69,6 +69,26 @@ __global__ void __launch_bounds__(THREADS)
     store_floats<N>(out + (size_t)blockIdx.y * width + column, value);
 }
 
+// Eight columns of a row for each thread, which writes them at once.
+__global__ void __launch_bounds__(THREADS)
+    reorder_kernel(const uint16_t *x, const int32_t *order, int width, int stride, uint16_t *out) {
+    grid_wait();
+    grid_launch_dependents();
+    int column = (int)place<8>();
+    if (column >= stride) return;
+    const uint16_t *row = x + (size_t)blockIdx.y * stride;
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) { // zeros between width and stride
+        int at = column + 2 * i;
+        uint32_t low = at < width ? row[order[at]] : 0;
+        uint32_t high = at + 1 < width ? row[order[at + 1]] : 0;
+        words[i] = low | high << 16;
+    }
+    *reinterpret_cast<uint4 *>(out + (size_t)blockIdx.y * stride + column) =
+        make_uint4(words[0], words[1], words[2], words[3]);
+}
+
 template <class T> unsigned blocks_for(T count, int per_thread) {
     size_t per_block = (size_t)THREADS * per_thread;
     return (unsigned)(((size_t)count + per_block - 1) / per_block);
@@ -155,6 +175,14 @@ cudaError_t cuda_gather(cudaStream_t stream, const float *x, const int32_t *rows
     auto *kernel = vector ? gather_kernel<4> : gather_kernel<1>;
     return launch_dependent(kernel, dim3(blocks_for(width, vector ? 4 : 1), (unsigned)count),
                             dim3(THREADS), 0, stream, x, rows, width, out);
+}
+
+cudaError_t cuda_reorder(cudaStream_t stream, const void *x, const int32_t *order, int tokens,
+                         int width, void *out) {
+    int stride = matmul_act_stride(width);
+    return launch_dependent(reorder_kernel, dim3(blocks_for(stride, 8), (unsigned)tokens),
+                            dim3(THREADS), 0, stream, static_cast<const uint16_t *>(x), order,
+                            width, stride, static_cast<uint16_t *>(out));
 }
 
 cudaError_t cuda_argmax(cudaStream_t stream, const float *logits, int count, int width,

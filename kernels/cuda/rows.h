@@ -32,6 +32,10 @@ cudaError_t cuda_swiglu(cudaStream_t stream, const float *gate, const float *up,
 cudaError_t cuda_gather(cudaStream_t stream, const float *x, const int32_t *rows, int count,
                         int width, float *out);
 
+// kernels_reorder: out (T, matmul_act_stride(D)) = x with column order[i] in place i, both BF16.
+cudaError_t cuda_reorder(cudaStream_t stream, const void *x, const int32_t *order, int tokens,
+                         int width, void *out);
+
 // kernels_argmax: keys (count) = the largest value of each row and its column, packed: the larger
 // the value, and on a tie the lower the column, the larger the key. NaN is below every number; -0
 // is 0. `keys` is device memory.

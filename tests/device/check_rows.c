@@ -91,6 +91,31 @@ static void gather_case(check *c, int width, int tokens, int wanted) {
     check_release(c);
 }
 
+// Columns in another order, some twice, in rows whose stride is padded with zeros.
+static void reorder_case(check *c, int width, int tokens) {
+    size_t stride = kernels_act_bytes(c->device, 1, width) / 2, rows = (size_t)tokens;
+    uint16_t *x = check_host(c, rows * stride * sizeof *x);
+    uint16_t *want = check_host(c, rows * stride * sizeof *want);
+    int32_t *order = check_host(c, (size_t)width * sizeof *order);
+    for (int i = 0; i < width; i++) order[i] = (int32_t)rng_below(&c->random, (uint64_t)width);
+    for (size_t i = 0; i < rows * stride; i++) // what x has past its width is not copied
+        x[i] = (uint16_t)(1 + rng_below(&c->random, 30000));
+    for (size_t i = 0; i < rows * stride; i++)
+        want[i] = (int)(i % stride) < width ? x[i - i % stride + (size_t)order[i % stride]] : 0;
+    size_t bytes = rows * stride * sizeof *x;
+    void *got = check_poisoned(c, c->device, bytes + 8);
+    uint8_t poison[8];
+    memset(poison, 0xff, sizeof poison);
+    check_case(c, "reorder (%d, %d)", tokens, width);
+    kernels_reorder(c->device, check_put(c, c->device, x, bytes),
+                    check_put(c, c->device, order, (size_t)width * sizeof *order), tokens, width,
+                    got);
+    const uint8_t *out = check_get(c, c->device, got, bytes + 8);
+    check_same(c, "the columns", out, want, bytes);
+    check_same(c, "what follows", out + bytes, poison, sizeof poison);
+    check_release(c);
+}
+
 static void plant(float *row, int width, int kind) {
     if (kind == 1) row[width / 3] = row[width - 1] = row[width / 2] = 9; // a tie
     if (kind == 2)
@@ -158,6 +183,9 @@ int check_rows(check *c) {
     gather_case(c, 7, 1, 1);
     gather_case(c, 64, 5, 3);
     gather_case(c, 1030, ROWS, ROWS);
+    reorder_case(c, 1, 1);
+    reorder_case(c, 77, 5);
+    reorder_case(c, 4104, ROWS);
     argmax_case(c, 1, 1);
     argmax_case(c, 14, 100);
     argmax_case(c, 7, c->thorough ? VOCAB : 8193);

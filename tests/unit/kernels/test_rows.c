@@ -165,6 +165,27 @@ static void test_gather(void **state) {
     for_each_backend(limits, check_gather);
 }
 
+static void check_reorder(kernels *fast, kernels *reference) {
+    (void)reference;
+    enum { WIDTH = 33, ROWS = 3 };
+    rng r = rng_make(2);
+    float *x = random_floats(&r, ROWS * WIDTH);
+    int32_t order[WIDTH];
+    for (int i = 0; i < WIDTH; i++) order[i] = (i * 10 + 4) % WIDTH;
+    guarded out = guarded_make(ROWS * WIDTH);
+    kernels_reorder(fast, act(x), order, ROWS, WIDTH, act(out.data));
+    for (int t = 0; t < ROWS; t++)
+        for (int i = 0; i < WIDTH; i++)
+            assert_true(out.data[t * WIDTH + i] == x[t * WIDTH + order[i]]);
+    guarded_free(&out);
+    free(x);
+}
+
+static void test_reorder(void **state) {
+    (void)state;
+    for_each_backend(limits, check_reorder);
+}
+
 static void test_names_and_memory(void **state) {
     (void)state;
     kernels *k = NULL;
@@ -192,6 +213,7 @@ int main(void) {
         cmocka_unit_test(test_embed),
         cmocka_unit_test(test_argmax),
         cmocka_unit_test(test_gather),
+        cmocka_unit_test(test_reorder),
         cmocka_unit_test(test_names_and_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
