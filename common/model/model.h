@@ -41,7 +41,7 @@ typedef enum tensor_role {
 } tensor_role;
 
 // How the numbers of a tensor lie. ROWS: as its type says, row-major, rows contiguous. Else as
-// 32-bit words of packed integers, from which packed_matrix.h makes rows of its type.
+// 32-bit words of packed integers, from which tensor_part.h makes rows of its type.
 typedef enum tensor_packing { TENSOR_ROWS, TENSOR_GPTQ, TENSOR_AWQ, TENSOR_PACKED } tensor_packing;
 
 // A tensor inside the mapping: rows x cols. A vector has rows 1.
@@ -58,6 +58,13 @@ typedef struct tensor {
     tensor_packing packing;
     const void *zeros; // of packed ones: their words; NULL: all in the middle
     int bits, zero_added;
+    // Of packed ones in act-order (column_order.h): the group of each column, (cols) I32 inside the
+    // mapping. NULL: in order. type is F16, in which each column may have a scale of its own, where
+    // columns cannot be sorted into whole groups, or meet what nobody can bring into their order.
+    const void *groups;
+    // Of packed ones, how their user wants them: row i is the file's row row_order[i], and so for
+    // columns. NULL: as in the file. (rows) and (cols), the user's memory.
+    const int32_t *row_order, *col_order;
 } tensor;
 
 // The describing bytes of a model: what travels to the coordinator. Parts of a GGUF: one, named

@@ -16,18 +16,22 @@ static status no_memory(void) {
     return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a slice of weights");
 }
 
-// Rows [begin, end) and columns [left, right) of the array at `mapped`, whose rows are `width`
-// long.
-static status read_grid(const void *mapped, size_t element, int64_t width, int64_t begin,
-                        int64_t end, int64_t left, int64_t right, tensor_read *read, void *context,
-                        grid *out) {
-    size_t row = (size_t)(right - left) * element, stride = (size_t)width * element;
-    *out = (grid){.row = begin, .col = left, .cols = right - left};
-    out->data = malloc((size_t)(end - begin) * row + 1);
+typedef struct span {
+    int64_t begin, end;
+} span;
+
+// A rectangle of the array at `mapped`, whose rows are `width` long.
+static status read_grid(const void *mapped, size_t element, int64_t width, span rows, span cols,
+                        tensor_read *read, void *context, grid *out) {
+    size_t row = (size_t)(cols.end - cols.begin) * element, stride = (size_t)width * element;
+    int64_t count = rows.end - rows.begin;
+    *out = (grid){.row = rows.begin, .col = cols.begin, .cols = cols.end - cols.begin};
+    out->data = malloc((size_t)count * row + 1);
     if (!out->data) return no_memory();
-    const char *from = (const char *)mapped + (size_t)begin * stride + (size_t)left * element;
-    if (row == stride) return read(context, from, (size_t)(end - begin) * row, out->data);
-    for (int64_t r = 0; r < end - begin; r++)
+    const char *from =
+        (const char *)mapped + (size_t)rows.begin * stride + (size_t)cols.begin * element;
+    if (row == stride) return read(context, from, (size_t)count * row, out->data);
+    for (int64_t r = 0; r < count; r++)
         TRY(read(context, from + (size_t)r * stride, row, out->data + (size_t)r * row));
     return status_ok();
 }
@@ -75,8 +79,8 @@ status tensor_part_scales(const tensor *t, tensor_part p, tensor_read *read, voi
     grid g = {0};
     float *scales = malloc((size_t)(lines * each) * sizeof *scales);
     status s = scales ? read_grid(t->scales, dtype_block_bytes(t->scale_type),
-                                  ceil_div(t->cols, t->scale_cols), first, last + 1, left,
-                                  right + 1, read, context, &g)
+                                  ceil_div(t->cols, t->scale_cols), (span){first, last + 1},
+                                  (span){left, right + 1}, read, context, &g)
                       : no_memory();
     for (int64_t i = 0; status_is_ok(&s) && i < lines * each; i++) {
         int64_t row = p.first_row + i / each * shared;
@@ -100,39 +104,68 @@ typedef struct source {
     tensor_part p;
     int per; // integers in a word
     grid values, scales, zeros;
+    int32_t *groups; // (t->cols) where the columns are not in the order of their groups, else NULL
 } source;
+
+// What is read for lines [first, first + count): of a matrix in another order, all of it.
+static span lines_of(const int32_t *order, int64_t first, int64_t count, int64_t all) {
+    return order ? (span){0, all} : (span){first, first + count};
+}
+
+static int64_t row_of(const source *s, int64_t row) {
+    return s->t->row_order ? s->t->row_order[row] : row;
+}
+
+static int64_t col_of(const source *s, int64_t col) {
+    return s->t->col_order ? s->t->col_order[col] : col;
+}
+
+static int64_t group_of(const source *s, int64_t stored_col) {
+    return s->groups ? s->groups[stored_col] : stored_col / s->t->scale_cols;
+}
 
 // In AWQ's words the columns 0, 2, 4, 6, 1, 3, 5, 7 of eight follow each other; where each one is.
 static const int awq_place[TILE_ROWS] = {0, 4, 1, 5, 2, 6, 3, 7};
 
+// A file that changes meanwhile must not lead astray: the load will fail, but later.
+static status read_groups(source *s, tensor_read *read, void *context) {
+    const tensor *t = s->t;
+    if (!t->groups) return status_ok();
+    int64_t count = ceil_div(t->cols, t->scale_cols);
+    s->groups = malloc((size_t)t->cols * sizeof *s->groups);
+    if (!s->groups) return no_memory();
+    TRY(read(context, t->groups, (size_t)t->cols * sizeof *s->groups, s->groups));
+    for (int64_t i = 0; i < t->cols; i++)
+        if (s->groups[i] < 0 || s->groups[i] >= count)
+            return status_error(STATUS_DATA_LOSS, "the groups of its columns changed meanwhile");
+    return status_ok();
+}
+
 static status read_source(source *s, tensor_read *read, void *context) {
     const tensor *t = s->t;
-    int64_t per = s->per, top = s->p.first_row, bottom = top + s->p.rows;
-    int64_t left = s->p.first_col, right = left + s->p.cols;
-    int64_t group = t->scale_cols, groups = ceil_div(t->cols, group);
-    int64_t words = ceil_div(t->rows, per), first_word = top / per,
-            last_word = ceil_div(bottom, per);
-    int64_t first = left / group, last = ceil_div(right, group);
+    TRY(read_groups(s, read, context));
+    span rows = lines_of(t->row_order, s->p.first_row, s->p.rows, t->rows);
+    span cols = lines_of(t->col_order, s->p.first_col, s->p.cols, t->cols);
+    int64_t per = s->per, group = t->scale_cols, all = ceil_div(t->cols, group);
+    int64_t words = ceil_div(t->rows, per);
+    span row_words = {rows.begin / per, ceil_div(rows.end, per)};
+    span col_words = {cols.begin / per, ceil_div(cols.end, per)};
+    span groups = {cols.begin / group, ceil_div(cols.end, group)};
+    if (s->groups) groups = (span){0, all};
     size_t scale = dtype_block_bytes(t->scale_type);
     if (t->packing == TENSOR_GPTQ)
-        TRY(read_grid(t->data, 4, t->rows, left / per, right / per, top, bottom, read, context,
-                      &s->values));
+        TRY(read_grid(t->data, 4, t->rows, col_words, rows, read, context, &s->values));
     if (t->packing == TENSOR_AWQ)
-        TRY(read_grid(t->data, 4, words, left, right, first_word, last_word, read, context,
-                      &s->values));
+        TRY(read_grid(t->data, 4, words, cols, row_words, read, context, &s->values));
     if (t->packing == TENSOR_PACKED) {
-        TRY(read_grid(t->data, 4, t->cols / per, top, bottom, left / per, right / per, read,
-                      context, &s->values));
-        TRY(read_grid(t->scales, scale, groups, top, bottom, first, last, read, context,
-                      &s->scales));
+        TRY(read_grid(t->data, 4, t->cols / per, rows, col_words, read, context, &s->values));
+        TRY(read_grid(t->scales, scale, all, rows, groups, read, context, &s->scales));
         if (!t->zeros) return status_ok();
-        return read_grid(t->zeros, 4, groups, first_word, last_word, first, last, read, context,
-                         &s->zeros);
+        return read_grid(t->zeros, 4, all, row_words, groups, read, context, &s->zeros);
     }
-    TRY(read_grid(t->scales, scale, t->rows, first, last, top, bottom, read, context, &s->scales));
+    TRY(read_grid(t->scales, scale, t->rows, groups, rows, read, context, &s->scales));
     if (!t->zeros) return status_ok();
-    return read_grid(t->zeros, 4, words, first, last, first_word, last_word, read, context,
-                     &s->zeros);
+    return read_grid(t->zeros, 4, words, groups, row_words, read, context, &s->zeros);
 }
 
 static uint32_t integer_of(const source *s, uint32_t word, int place) {
@@ -159,13 +192,24 @@ static int zero_at(const source *s, int64_t row, int64_t group) {
     return (int)((stored + (uint32_t)s->t->zero_added) & ((1u << s->t->bits) - 1));
 }
 
-// The integers of RUN columns from `col` on, of row `row`.
+// The integer at a place of the file.
+static uint8_t integer_at(const source *s, int64_t row, int64_t col) {
+    int64_t row_word = row / s->per, col_word = col / s->per;
+    int place = (int)(col % s->per);
+    switch (s->t->packing) {
+    case TENSOR_GPTQ:
+        return (uint8_t)integer_of(s, word_at(&s->values, col_word, row), place);
+    case TENSOR_AWQ:
+        return (uint8_t)integer_of(s, word_at(&s->values, col, row_word), row_place(s, row));
+    default:
+        return (uint8_t)integer_of(s, word_at(&s->values, row, col_word), place);
+    }
+}
+
+// The integers of RUN columns from `col` on, of row `row` of the file.
 static void take_run(const source *s, int64_t row, int64_t col, uint8_t *out) {
-    int64_t word = row / s->per;
-    int place = row_place(s, row);
-    if (s->t->packing == TENSOR_AWQ) {
-        for (int i = 0; i < RUN; i++)
-            out[i] = (uint8_t)integer_of(s, word_at(&s->values, col + i, word), place);
+    if (s->t->packing == TENSOR_AWQ || s->t->col_order) {
+        for (int i = 0; i < RUN; i++) out[i] = integer_at(s, row, col_of(s, col + i));
         return;
     }
     bool by_row = s->t->packing == TENSOR_PACKED;
@@ -180,7 +224,7 @@ static status put_run(const source *s, int64_t row, int64_t col, uint8_t *line) 
     dtype type = s->t->type;
     size_t values = dtype_block_values(type), at = (size_t)(col - s->p.first_col);
     uint8_t *block = line + at / values * dtype_block_bytes(type), run[RUN];
-    int64_t group = col / s->t->scale_cols;
+    int64_t group = group_of(s, col_of(s, col));
     int zero = zero_at(s, row, group);
     uint16_t d = dtype_f32_to_f16(scale_at(s, row, group));
     take_run(s, row, col, run);
@@ -201,20 +245,37 @@ static status put_run(const source *s, int64_t row, int64_t col, uint8_t *line) 
     return status_ok();
 }
 
+// At most RUN columns from `col` on as numbers, each by its own group's scale.
+static void put_numbers(const source *s, int64_t row, int64_t col, uint8_t *line) {
+    int64_t end = s->p.first_col + s->p.cols;
+    for (int64_t c = col; c < end && c < col + RUN; c++) {
+        int64_t stored = col_of(s, c), group = group_of(s, stored);
+        float number = (float)(integer_at(s, row, stored) - zero_at(s, row, group));
+        uint16_t bits = dtype_f32_to_f16(number * scale_at(s, row, group));
+        memcpy(line + (size_t)(c - s->p.first_col) * sizeof bits, &bits, sizeof bits);
+    }
+}
+
 // Eight rows at a time: what packs rows, or lies by columns, is read from one line of memory for
 // all of them.
 static status put_all(const source *s, uint8_t *out) {
     size_t stride = dtype_row_bytes(s->t->type, (size_t)s->p.cols);
     for (int64_t top = 0; top < s->p.rows; top += TILE_ROWS)
         for (int64_t col = 0; col < s->p.cols; col += RUN)
-            for (int64_t r = top; r < s->p.rows && r < top + TILE_ROWS; r++)
-                TRY(put_run(s, s->p.first_row + r, s->p.first_col + col, out + (size_t)r * stride));
+            for (int64_t r = top; r < s->p.rows && r < top + TILE_ROWS; r++) {
+                int64_t row = row_of(s, s->p.first_row + r), at = s->p.first_col + col;
+                if (s->t->type == DTYPE_F16)
+                    put_numbers(s, row, at, out + (size_t)r * stride);
+                else
+                    TRY(put_run(s, row, at, out + (size_t)r * stride));
+            }
     return status_ok();
 }
 
 status tensor_part_rows(const tensor *t, tensor_part part, tensor_read *read, void *context,
                         void **out) {
-    assert(t->packing != TENSOR_ROWS && part.cols % RUN == 0 && part.first_col % RUN == 0);
+    bool runs = part.cols % RUN == 0 && part.first_col % RUN == 0;
+    assert(t->packing != TENSOR_ROWS && (runs || t->type == DTYPE_F16));
     source s = {.t = t, .p = part, .per = 32 / t->bits};
     size_t bytes = (size_t)part.rows * dtype_row_bytes(t->type, (size_t)part.cols);
     uint8_t *rows = malloc(bytes + 1);
@@ -223,6 +284,7 @@ status tensor_part_rows(const tensor *t, tensor_part part, tensor_read *read, vo
     free(s.values.data);
     free(s.scales.data);
     free(s.zeros.data);
+    free(s.groups);
     *out = rows;
     if (!status_is_ok(&result)) {
         free(rows);

@@ -28,8 +28,10 @@ status tensor_part_scales(const tensor *t, tensor_part part, tensor_read *read, 
                           float **out, int *scale_rows);
 
 // *out = the part's rows, dtype_row_bytes(t->type, part.cols) each, one after another, malloc'ed.
-// For packed tensors; their cols are multiples of 32. As `read`; RESOURCE_EXHAUSTED; UNIMPLEMENTED
-// for 8 bits with a zero point that is not in the middle.
+// For packed tensors; their cols are multiples of 32, or type is F16 (the numbers, rounded once). A
+// part of a tensor with row_order or col_order is of the rows and columns in that order; all of the
+// file's are read for it. As `read`; RESOURCE_EXHAUSTED; UNIMPLEMENTED for 8 bits with a zero point
+// that is not in the middle.
 status tensor_part_rows(const tensor *t, tensor_part part, tensor_read *read, void *context,
                         void **out);
 

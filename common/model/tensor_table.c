@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/model/column_order.h"
+
 // Where the roles of a layer begin; those before have none.
 #define FIRST_LAYER_ROLE TENSOR_ATTN_NORM
 enum { NAME_BYTES_MAX = 128, LAYER_ROLES = (int)TENSOR_ROLE_COUNT - (int)FIRST_LAYER_ROLE };
@@ -219,10 +221,11 @@ static status find_piece(const tensor_list *list, const char *base, const piece 
     return status_ok();
 }
 
-// Which group each column belongs to: those who quantise in another order than that of the columns
-// (desc_act, act-order) may scatter a group's columns, which blocks cannot hold.
-static status check_order(const tensor_list *list, const char *base, const char *end,
-                          const tensor *t, size_t *used) {
+// Which group each column is of: those who quantise in another order than that of the columns may
+// scatter a group's columns. The activations that o meets are cut into heads, each rank having its
+// own, and those of the output are nobody's to sort.
+static status find_order(const tensor_list *list, const char *base, const char *end,
+                         tensor_role role, tensor *t, size_t *used) {
     char name[NAME_BYTES_MAX + 32];
     snprintf(name, sizeof name, "%s%s", base, end);
     const named_tensor *found = find(list, name);
@@ -231,16 +234,15 @@ static status check_order(const tensor_list *list, const char *base, const char 
     if (!fits)
         return status_error(STATUS_INVALID_ARGUMENT, "tensor '%s' is not I32 of %lld values", name,
                             (long long)t->cols);
-    for (int64_t i = 0; i < t->cols && found->value.data; i++) {
-        int32_t group;
-        memcpy(&group, (const char *)found->value.data + 4 * i, sizeof group);
-        if (group != i / t->scale_cols)
-            return status_error(STATUS_UNIMPLEMENTED,
-                                "tensor '%s' scatters a group's columns (desc_act, act-order), "
-                                "which is not supported: quantise without it, or take a GGUF file",
-                                name);
-    }
     (*used)++;
+    if (!found->value.data) return status_ok();
+    column_order order;
+    status s = column_order_of(found->value.data, t->cols, t->scale_cols, &order);
+    if (!status_is_ok(&s)) return status_context(s, "tensor '%s'", name);
+    if (order == COLUMNS_IN_ORDER) return status_ok();
+    t->groups = found->value.data;
+    if (order == COLUMNS_SCATTERED || role == TENSOR_O || role == TENSOR_OUTPUT)
+        t->type = DTYPE_F16;
     return status_ok();
 }
 
@@ -278,7 +280,7 @@ static status find_packed(const model_config *c, const tensor_list *list, const 
     t->packing = packed ? TENSOR_PACKED : gptq ? TENSOR_GPTQ : TENSOR_AWQ;
     int64_t unit = role == TENSOR_O ? c->head_dim : 0; // rows are cut, or columns by ffn_block
     t->type = quantisation_row_type(q, cols, unit);
-    return check_order(list, base, packed ? ".weight_g_idx" : ".g_idx", t, used);
+    return find_order(list, base, packed ? ".weight_g_idx" : ".g_idx", role, t, used);
 }
 
 // "X.weight" to "X".

@@ -5,6 +5,7 @@
 
 #include "common/base/json.h"
 #include "common/base/log.h"
+#include "common/model/column_order.h"
 #include "common/model/model_config.h"
 #include "common/model/safetensors.h"
 #include "common/model/tensor_part.h"
@@ -47,11 +48,25 @@ static void use_tensor(const tensor *t, span *file) {
     free(scales);
 }
 
+// In the order of its groups, where they can be sorted.
+static void use_sorted(tensor *t, span *file) {
+    if (!t->groups || t->cols > COLS_MAX) return;
+    int32_t *order = malloc((size_t)t->cols * sizeof *order);
+    status s = order ? column_order_sort(t->groups, t->cols, t->scale_cols, order)
+                     : status_error(STATUS_RESOURCE_EXHAUSTED, "no memory");
+    if (!status_is_ok(&s)) abort();
+    t->col_order = order;
+    use_tensor(t, file);
+    free(order);
+}
+
 static void use(const model_config *c, const tensor_table *table, span *file) {
     for (int role = 0; role < TENSOR_ROLE_COUNT; role++)
         for (int layer = 0; layer < c->layers; layer++) {
             tensor t;
-            if (tensor_table_get(table, (tensor_role)role, layer, &t)) use_tensor(&t, file);
+            if (!tensor_table_get(table, (tensor_role)role, layer, &t)) continue;
+            use_tensor(&t, file);
+            use_sorted(&t, file);
         }
 }
 

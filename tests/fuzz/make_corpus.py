@@ -79,7 +79,7 @@ def make_quantised():
         random_llama.write_safetensors(os.path.join(source, "model.safetensors"), random_llama.make_tensors(m), "f32")
         with open(os.path.join(source, "config.json"), "w", encoding="utf-8") as out:
             json.dump(random_llama.config_json(m, "f32"), out)
-        for method, more in (("fp8", ["--scales", "block"]), ("int8", []), ("gptq", []), ("awq", []), ("packed", ["--asymmetric"])):
+        for method, more in (("fp8", ["--scales", "block"]), ("int8", []), ("gptq", []), ("awq", []), ("packed", ["--asymmetric", "--act-order"])):
             out = os.path.join(work, method)
             subprocess.run([sys.executable, os.path.join(HERE, "..", "golden", "quantise_folder.py"), source, out,
                             os.path.join(work, "twin"), "--method", method, "--group", "32", *more], check=True)

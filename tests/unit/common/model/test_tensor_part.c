@@ -14,6 +14,9 @@
 
 enum { ROWS = 40, COLS = 192 };
 
+// Which group each column is of, in act-order; and rows and columns in another order.
+static int32_t groups_of[COLS], rows_of[ROWS], cols_of[COLS];
+
 // One file of bytes, and how much of it was read.
 typedef struct file {
     uint8_t *bytes;
@@ -23,6 +26,7 @@ typedef struct file {
 
 static status read_file(void *context, const void *mapped, size_t bytes, void *out) {
     file *f = context;
+    if (mapped == groups_of) return memcpy(out, mapped, bytes), status_ok();
     size_t at = (size_t)((const uint8_t *)mapped - f->bytes);
     assert_true(at <= f->size && bytes <= f->size - at);
     if (f->fails_after == 0) return status_error(STATUS_DATA_LOSS, "cut");
@@ -76,6 +80,7 @@ static uint32_t word(const void *at, size_t index) {
 static float number(const tensor *t, size_t r, size_t c) {
     static const size_t awq[8] = {0, 2, 4, 6, 1, 3, 5, 7}; // the column of each nibble
     size_t per = (size_t)(32 / t->bits), g = c / (size_t)t->scale_cols;
+    if (t->groups) g = (size_t)groups_of[c];
     size_t groups = (COLS + (size_t)t->scale_cols - 1) / (size_t)t->scale_cols;
     uint32_t mask = (1u << t->bits) - 1, q, z;
     size_t place = r % per;
@@ -108,7 +113,11 @@ static void check_part(sample *s, tensor_part p) {
     for (int64_t r = 0; r < p.rows; r++) {
         dtype_to_f32(s->t.type, (char *)rows + (size_t)r * stride, (size_t)p.cols, line);
         for (int64_t c = 0; c < p.cols; c++) {
-            float want = number(&s->t, (size_t)(p.first_row + r), (size_t)(p.first_col + c));
+            int64_t row = p.first_row + r, col = p.first_col + c;
+            if (s->t.row_order) row = s->t.row_order[row];
+            if (s->t.col_order) col = s->t.col_order[col];
+            float want = number(&s->t, (size_t)row, (size_t)col);
+            if (s->t.type == DTYPE_F16) want = dtype_f16_to_f32(dtype_f32_to_f16(want));
             if (line[c] != want)
                 fail_msg("packing %d %s: (%d, %d) is %g, not %g", (int)s->t.packing,
                          dtype_name(s->t.type), (int)r, (int)c, (double)line[c], (double)want);
@@ -160,6 +169,51 @@ static void test_wide_blocks(void **state) {
     sample s = make(TENSOR_AWQ, DTYPE_I4, 4, 128, true);
     check_part(&s, (tensor_part){0, ROWS, 0, 128});
     check_part(&s, (tensor_part){7, 2, 0, 128});
+    free(s.f.bytes);
+}
+
+// A permutation of `count`, and which of each 32 its places are of.
+static void shuffle(rng *r, int32_t *order, int32_t *groups, int count) {
+    for (int i = 0; i < count; i++) order[i] = i;
+    for (int i = count - 1; i > 0; i--) {
+        int j = (int)rng_below(r, (uint64_t)i + 1);
+        int32_t other = order[i];
+        order[i] = order[j];
+        order[j] = other;
+    }
+    for (int i = 0; groups && i < count; i++) groups[order[i]] = i / 32;
+}
+
+// Sorted columns in blocks, and any as numbers, cut where no word and no block ends.
+static void test_act_order(void **state) {
+    (void)state;
+    static const tensor_packing packings[] = {TENSOR_GPTQ, TENSOR_PACKED};
+    rng r = rng_make(5);
+    shuffle(&r, rows_of, NULL, ROWS);
+    shuffle(&r, cols_of, groups_of, COLS);
+    for (int i = 0; i < 2; i++) {
+        sample s = make(packings[i], DTYPE_I4_32, 4, 32, true);
+        s.t.groups = groups_of;
+        s.t.col_order = cols_of;
+        check_part(&s, (tensor_part){0, ROWS, 0, COLS});
+        check_part(&s, (tensor_part){3, 9, 32, 96});
+        s.t.row_order = rows_of;
+        check_part(&s, (tensor_part){3, 9, 64, 96});
+        s.t.type = DTYPE_F16;
+        check_part(&s, (tensor_part){5, 20, 3, COLS - 10});
+        s.t.row_order = s.t.col_order = NULL;
+        check_part(&s, (tensor_part){5, 20, 3, 50});
+        check_part(&s, (tensor_part){1, 1, COLS - 1, 1});
+        s.t.groups = NULL;
+        check_part(&s, (tensor_part){5, 20, 3, 50});
+        free(s.f.bytes);
+    }
+    sample s = make(TENSOR_GPTQ, DTYPE_F16, 4, 32, true);
+    s.t.groups = groups_of;
+    groups_of[COLS - 1] = COLS / 32;
+    void *rows = NULL;
+    status st = tensor_part_rows(&s.t, (tensor_part){0, 8, 0, 32}, read_file, &s.f, &rows);
+    assert_int_equal(st.code, STATUS_DATA_LOSS);
     free(s.f.bytes);
 }
 
@@ -225,9 +279,8 @@ static void test_scales(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_packing),
-        cmocka_unit_test(test_wide_blocks),
-        cmocka_unit_test(test_eight_bits_off_the_middle),
+        cmocka_unit_test(test_every_packing), cmocka_unit_test(test_wide_blocks),
+        cmocka_unit_test(test_act_order),     cmocka_unit_test(test_eight_bits_off_the_middle),
         cmocka_unit_test(test_scales),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

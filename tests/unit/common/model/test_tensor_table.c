@@ -149,14 +149,30 @@ static void test_packed(void **state) {
     find(&f, "k_proj.scales")->value.type = DTYPE_I32;
     bad(&f, STATUS_INVALID_ARGUMENT, "need 2 x 128 of F16, BF16 or F32");
     f = make(gptq, add_gptq);
-    find(&f, "o_proj.g_idx")->value.data = zeros; // all in the first group
-    bad(&f, STATUS_UNIMPLEMENTED, "o_proj.g_idx' scatters");
-    f = make(gptq, add_gptq);
     find(&f, "o_proj.g_idx")->value.cols = D - 1;
     bad(&f, STATUS_INVALID_ARGUMENT, "o_proj.g_idx' is not I32 of 256 values");
     f = make(gptq, add_gptq);
     f.config.quant.method = QUANTISATION_NONE;
     bad(&f, STATUS_INVALID_ARGUMENT, "has no quantization_config");
+}
+
+// Columns in another order than that of their groups.
+static void test_act_order(void **state) {
+    (void)state;
+    int32_t even_odd[D];
+    for (int i = 0; i < D; i++) even_odd[i] = i % 2;
+    folder f = make(gptq, add_gptq);
+    assert_null(good(&f, TENSOR_Q).groups);
+    find(&f, "q_proj.g_idx")->value.data = find(&f, "o_proj.g_idx")->value.data = even_odd;
+    find(&f, "k_proj.g_idx")->value.data = zeros; // all in the first group
+    tensor q = good(&f, TENSOR_Q), k = good(&f, TENSOR_K), o = good(&f, TENSOR_O);
+    assert_true(q.groups == even_odd && q.type == DTYPE_I4);
+    assert_true(k.groups == zeros && k.type == DTYPE_F16);    // no whole groups
+    assert_true(o.groups == even_odd && o.type == DTYPE_F16); // cut into heads
+    even_odd[7] = 2;
+    bad(&f, STATUS_INVALID_ARGUMENT, "q_proj.g_idx': column 7 is of group 2, but there are 2");
+    find(&f, "q_proj.g_idx")->value.data = find(&f, "o_proj.g_idx")->value.data = NULL;
+    assert_null(good(&f, TENSOR_Q).groups); // a header alone
 }
 
 // AutoGPTQ's biases of zeros are no biases; others would be another model.
@@ -211,9 +227,8 @@ int main(void) {
     memset(ones, 1, sizeof ones);
     for (int i = 0; i < WIDEST; i++) groups_of_128[i] = i / 128;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_packed),
-        cmocka_unit_test(test_biases),
-        cmocka_unit_test(test_blocks_of_fp8),
+        cmocka_unit_test(test_packed), cmocka_unit_test(test_act_order),
+        cmocka_unit_test(test_biases), cmocka_unit_test(test_blocks_of_fp8),
         cmocka_unit_test(test_int8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
