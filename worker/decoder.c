@@ -16,8 +16,7 @@ struct decoder {
     shard_place place;
     int heads, kv_heads, ffn, vocab; // of this rank
     int width, head_dim;
-    int head_segment,
-        ffn_segment; // columns of o and down that are never cut: see kernels_matmul_sums
+    int ffn_unit;
     kernels_rope rope;
     float attention_scale;
     kernels_head_map map;
@@ -33,6 +32,7 @@ struct decoder {
     float *hidden;         // (T + kept_rows, D) the outcome of the last forward, then rows kept
     float *x;              // (T, D) the residual stream: `hidden`, or with stages its own
     kernels_act *normed;   // (T, D)
+    kernels_act *ordered;  // (T, D) normed in another order; NULL: no layer wants one
     void *sums;            // (T, D) what a half layer adds to x
     float *q;              // (T, heads * C)
     kernels_act *mixed;    // (T, heads * C)
@@ -65,12 +65,21 @@ static status alloc_act(decoder *d, size_t rows, size_t cols, kernels_act **out)
     return status_ok();
 }
 
+// Whether a layer's columns were sorted.
+static bool wants_order(const decoder *d) {
+    const weights *all = d->p.weights;
+    for (int i = 0; i < all->layer_count; i++)
+        if (all->layers[i].attn_order || all->layers[i].ffn_order) return true;
+    return false;
+}
+
 static status alloc_all(decoder *d) {
     size_t t = (size_t)d->row_room, width = (size_t)d->width, c = (size_t)d->head_dim;
     TRY(alloc_floats(d, t + (size_t)d->p.kept_rows, width, &d->hidden));
     d->x = d->hidden;
     if (d->place.stages > 1) TRY(alloc_floats(d, t, width, &d->x));
     TRY(alloc_act(d, t, width, &d->normed));
+    if (wants_order(d)) TRY(alloc_act(d, t, width, &d->ordered));
     TRY(kernels_alloc(d->p.kernels, kernels_sums_bytes(d->p.kernels, t * width), &d->sums));
     TRY(reduce_register(d->p.reduce, d->sums, t * width));
     TRY(alloc_floats(d, t, (size_t)d->heads * c, &d->q));
@@ -106,10 +115,11 @@ static status map_heads(decoder *d) {
     return st;
 }
 
-// Cuts between ranks are at multiples of `unit` columns. Where that is no multiple of the type's
-// block there is one rank only, or the slice was unpacked.
-static int segment(int unit, dtype type) {
-    int block = (int)dtype_block_values(type);
+// Columns of a matrix that are never cut (kernels_matmul_sums). Cuts between ranks are at multiples
+// of `unit` columns. Where that is no multiple of the type's block there is one rank only, or the
+// slice was unpacked.
+static int segment(int unit, const kernels_weight *w) {
+    int block = (int)dtype_block_values(w->type);
     return unit % block == 0 ? unit : unit * block;
 }
 
@@ -128,8 +138,7 @@ status decoder_create(const decoder_parts *parts, decoder **out) {
     d->vocab = s->vocab.end - s->vocab.begin;
     d->width = config->width;
     d->head_dim = config->head_dim;
-    d->head_segment = segment(config->head_dim, parts->weights->layers[0].o.type);
-    d->ffn_segment = segment(shard_ffn_unit(config), parts->weights->layers[0].down.type);
+    d->ffn_unit = shard_ffn_unit(config);
     d->attention_scale = 1.0f / sqrtf((float)config->head_dim);
     d->rope = (kernels_rope){
         .inv_freq = parts->weights->inv_freq,
@@ -156,8 +165,8 @@ void decoder_set_kv(decoder *d, const kv_store *kv) {
 void decoder_destroy(decoder *d) {
     if (!d) return;
     if (d->x == d->hidden) d->x = NULL;
-    void *all[] = {d->first_head, d->hidden, d->x,     d->normed, d->sums,     d->q,     d->mixed,
-                   d->k,          d->v,      d->gated, d->chosen, d->prepared, d->logits};
+    void *all[] = {d->first_head, d->hidden, d->x, d->normed, d->ordered, d->sums,     d->q,
+                   d->mixed,      d->k,      d->v, d->gated,  d->chosen,  d->prepared, d->logits};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) kernels_free(d->p.kernels, all[i]);
     free(d->seqs);
     free(d);
@@ -191,15 +200,22 @@ static status embed(decoder *d) {
     return status_ok();
 }
 
+// The normed rows, in the order that a layer's matrices take their columns in.
+static const kernels_act *normed_in(decoder *d, const int32_t *order) {
+    if (!order) return d->normed;
+    kernels_reorder(d->p.kernels, d->normed, order, d->rows, d->width, d->ordered);
+    return d->ordered;
+}
+
 // sums = this rank's part of attention(normed)
 static void attend(decoder *d, const layer_weights *w, kernels_kv *kv) {
     kernels *k = d->p.kernels;
     kernels_matmul(k, 3, (const kernels_weight *const[]){&w->q, &w->k, &w->v},
-                   (const float *const[]){w->q_bias, w->k_bias, w->v_bias}, d->normed, d->rows,
-                   (float *const[]){d->q, d->k, d->v});
+                   (const float *const[]){w->q_bias, w->k_bias, w->v_bias},
+                   normed_in(d, w->attn_order), d->rows, (float *const[]){d->q, d->k, d->v});
     kernels_rope_kv_write(k, &d->rope, d->heads, d->q, d->k, d->v, kv);
     kernels_attention(k, &d->map, d->attention_scale, d->q, kv, d->mixed);
-    kernels_matmul_sums(k, &w->o, d->head_segment, d->mixed, d->rows, d->sums);
+    kernels_matmul_sums(k, &w->o, segment(d->head_dim, &w->o), d->mixed, d->rows, d->sums);
 }
 
 // sums = this rank's part of down(silu(gate(normed)) * up(normed)); zero on a rank that holds no
@@ -210,8 +226,8 @@ static void feed_forward(decoder *d, const layer_weights *w) {
         kernels_zero_sums(k, d->sums, (size_t)d->rows * (size_t)d->width);
         return;
     }
-    kernels_gate_up(k, &w->gate, &w->up, d->normed, d->rows, d->gated);
-    kernels_matmul_sums(k, &w->down, d->ffn_segment, d->gated, d->rows, d->sums);
+    kernels_gate_up(k, &w->gate, &w->up, normed_in(d, w->ffn_order), d->rows, d->gated);
+    kernels_matmul_sums(k, &w->down, segment(d->ffn_unit, &w->down), d->gated, d->rows, d->sums);
 }
 
 // Collectives of a micro-batch over all stages: the embedding's sum, two for each layer, and a

@@ -11,15 +11,23 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "kernels/stage.h"
+#include "worker/layer_order.h"
 #include "worker/load_file.h"
 #include "worker/loader.h"
 #include "worker/slice.h"
 #include "worker/warm_shard.h"
 
 enum {
-    LAYER_VECTORS = 5,  // two norms, three biases
+    LAYER_VECTORS = 7,  // two norms, three biases, two orders
     LAYER_MATRICES = 7, // each may have memory of its own
     NAME_BYTES = 80,
+};
+
+// What a layer's matrices are called.
+static const char *const matrix_names[TENSOR_ROLE_COUNT] = {
+    [TENSOR_Q] = "q matrix",       [TENSOR_K] = "k matrix",       [TENSOR_V] = "v matrix",
+    [TENSOR_O] = "o matrix",       [TENSOR_GATE] = "gate matrix", [TENSOR_UP] = "up matrix",
+    [TENSOR_DOWN] = "down matrix",
 };
 
 // A matrix that the first pass has found: what is loaded for it (items[i]), where its slice goes,
@@ -40,6 +48,7 @@ typedef struct gathering {
     place *places;
     float **scales; // of items whose type has some; freed after loading
     int count, room;
+    layer_order *orders; // (layers of the stage), which slices are made in
 } gathering;
 
 static int length(shard_range r) {
@@ -179,32 +188,52 @@ static status add_biases(gathering *g, int layer, layer_weights *out) {
     return load_vector(g, &v, s->kv_heads.begin * c, s->kv_heads.end * c, &out->v_bias);
 }
 
-static status add_layer(gathering *g, int layer, layer_weights *y) {
+// A copy of an order, on the device.
+static status upload_order(gathering *g, const int32_t *order, int32_t **out) {
+    if (!order) return status_ok();
+    size_t bytes = (size_t)g->config->width * sizeof *order;
+    void *host = malloc(bytes), *device = NULL;
+    if (!host) return no_memory("the order of columns");
+    memcpy(host, order, bytes);
+    status s = upload_bytes(g, host, bytes, &device);
+    *out = device;
+    return s;
+}
+
+static status add_matrices(gathering *g, int layer, const tensor t[TENSOR_ROLE_COUNT],
+                           layer_weights *y) {
     const shard *s = g->o->shard;
-    int c = g->config->head_dim, d = g->config->width;
+    int c = g->config->head_dim;
     const struct {
         tensor_role role;
-        const char *what;
         bool columns;
         shard_range range;
         int unit;
         kernels_weight *out;
     } matrices[LAYER_MATRICES] = {
-        {TENSOR_Q, "q matrix", false, s->heads, c, &y->q},
-        {TENSOR_K, "k matrix", false, s->kv_heads, c, &y->k},
-        {TENSOR_V, "v matrix", false, s->kv_heads, c, &y->v},
-        {TENSOR_O, "o matrix", true, s->heads, c, &y->o},
-        {TENSOR_GATE, "gate matrix", false, s->ffn, 1, &y->gate},
-        {TENSOR_UP, "up matrix", false, s->ffn, 1, &y->up},
-        {TENSOR_DOWN, "down matrix", true, s->ffn, 1, &y->down},
+        {TENSOR_Q, false, s->heads, c, &y->q},     {TENSOR_K, false, s->kv_heads, c, &y->k},
+        {TENSOR_V, false, s->kv_heads, c, &y->v},  {TENSOR_O, true, s->heads, c, &y->o},
+        {TENSOR_GATE, false, s->ffn, 1, &y->gate}, {TENSOR_UP, false, s->ffn, 1, &y->up},
+        {TENSOR_DOWN, true, s->ffn, 1, &y->down},
     };
-    for (int i = 0; i < LAYER_MATRICES; i++) {
-        tensor t;
-        TRY(find(g, matrices[i].role, layer, matrices[i].what, &t));
+    for (int i = 0; i < LAYER_MATRICES; i++)
         TRY((matrices[i].columns ? add_columns : add_rows)(
-            g, &t, matrices[i].range, matrices[i].unit, matrices[i].out, matrices[i].what, layer));
-    }
-    tensor attn_norm, ffn_norm;
+            g, &t[matrices[i].role], matrices[i].range, matrices[i].unit, matrices[i].out,
+            matrix_names[matrices[i].role], layer));
+    return status_ok();
+}
+
+static status add_layer(gathering *g, int layer, layer_weights *y) {
+    int d = g->config->width;
+    layer_order *order = &g->orders[layer - g->o->shard->layers.begin];
+    tensor attn_norm, ffn_norm, t[TENSOR_ROLE_COUNT];
+    for (int role = 0; role < TENSOR_ROLE_COUNT; role++)
+        if (matrix_names[role])
+            TRY(find(g, (tensor_role)role, layer, matrix_names[role], &t[role]));
+    TRY(layer_order_find(t, read_range, g, order));
+    TRY(upload_order(g, order->attention, &y->attn_order));
+    TRY(upload_order(g, order->ffn, &y->ffn_order));
+    TRY(add_matrices(g, layer, t, y));
     TRY(find(g, TENSOR_ATTN_NORM, layer, "attention norm", &attn_norm));
     TRY(find(g, TENSOR_FFN_NORM, layer, "feed-forward norm", &ffn_norm));
     TRY(load_vector(g, &attn_norm, 0, d, &y->attn_norm));
@@ -402,7 +431,8 @@ static status prepare(gathering *g) {
     g->items = calloc((size_t)g->room, sizeof *g->items);
     g->places = calloc((size_t)g->room, sizeof *g->places);
     g->scales = calloc((size_t)g->room, sizeof *g->scales);
-    if (!w->layers || !w->owned || !g->items || !g->places || !g->scales)
+    g->orders = calloc((size_t)w->layer_count, sizeof *g->orders);
+    if (!w->layers || !w->owned || !g->items || !g->places || !g->scales || !g->orders)
         return no_memory("the table of weights");
     return open_files(g);
 }
@@ -421,6 +451,8 @@ static status finish(gathering *g) {
 static void put_away(gathering *g) {
     for (int i = 0; g->files && i < g->file_count; i++) load_file_close(&g->files[i]);
     for (int i = 0; i < g->count; i++) free(g->scales[i]);
+    for (int i = 0; g->orders && i < g->w->layer_count; i++) layer_order_free(&g->orders[i]);
+    free(g->orders);
     free(g->files);
     free(g->items);
     free(g->places);

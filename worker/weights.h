@@ -25,6 +25,9 @@ typedef struct layer_weights {
     kernels_weight down;             // (D, F)
     float *attn_norm, *ffn_norm;     // (D)
     float *q_bias, *k_bias, *v_bias; // NULL when the model has none
+    // (D) device memory: q, k and v, and gate and up, are multiplied with column order[i] of the
+    // normed rows in place i (layer_order.h). NULL: as it is
+    int32_t *attn_order, *ffn_order;
 } layer_weights;
 
 typedef struct weights {

@@ -34,13 +34,13 @@ MODELS = [  # preset, dtype; the KV cache is F16 on both sides
     ("twin6", "fp8"),
     ("square", "fp8-block"),  # F8_BLOCK
     ("square", "awq"),        # I4; the o matrix, whose heads are 32 wide, and the others of twin-qwen2 I4_32
-    ("twin-qwen2", "gptq"),
+    ("twin-qwen2", "gptq"),   # columns sorted; o in F16
 ]
 QUANTISED = {
     "fp8": [],
     "fp8-block": ["--scales", "block"],
     "awq": ["--method", "awq", "--asymmetric"],
-    "gptq": ["--method", "gptq", "--group", "64", "--asymmetric"],
+    "gptq": ["--method", "gptq", "--group", "64", "--asymmetric", "--act-order"],
 }
 SQUARE = ["--width", 128, "--heads", 4, "--kv-heads", 2, "--head-dim", 32, "--ffn", 384]  # sides that blocks of 128 divide
 

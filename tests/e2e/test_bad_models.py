@@ -253,10 +253,10 @@ def one_group(header):
     entry.update(shape=[1, entry["shape"][1]], data_offsets=[begin, begin + 4 * entry["shape"][1]])
 
 
-def scattered(data):
+def a_group_too_many(data):
     header = json.loads(data[8:8 + (size := struct.unpack_from("<Q", data)[0])])
-    begin, end = (8 + size + offset for offset in header[QUERY + "g_idx"]["data_offsets"])
-    return data[:begin] + data[begin:end][::-1] + data[end:]
+    begin = 8 + size + header[QUERY + "g_idx"]["data_offsets"][0]
+    return data[:begin] + struct.pack("<i", 2) + data[begin + 4:]
 
 
 GPTQ_WEIGHTS = {  # what is done to model.safetensors, words of the line
@@ -267,7 +267,7 @@ GPTQ_WEIGHTS = {  # what is done to model.safetensors, words of the line
     "integers turned": (entry(QUERY + "qweight", "shape", [64, 8]), "is 64 x 8 of type I32"),
     "integers as scales": (lambda d: d.replace((QUERY + "qzeros").encode(), (QUERY + "qz????").encode()).replace(
         (QUERY + "scales").encode(), (QUERY + "qzeros").encode()).replace((QUERY + "qz????").encode(), (QUERY + "scales").encode()), "of type"),
-    "groups in another order": (scattered, "act-order"),
+    "a column of no group": (a_group_too_many, "q_proj.g_idx': column 0 is of group 2, but there are 2 groups"),
     "cut": (lambda d: d[:-100], "cut short"),
 }
 GPTQ_CONFIG = {  # quantization_config, words of the line

@@ -119,15 +119,40 @@ def integers(t, args):
     return q.reshape(rows, -1)[:, :cols].astype(np.uint32), scale, zero.astype(np.uint32), numbers
 
 
+# Matrices that meet one activation are quantised in one order of columns, that of its importance.
+TOGETHER = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "o_proj": 1, "gate_proj": 2, "up_proj": 2, "down_proj": 3}
+
+
+def column_order(base, cols, args):
+    """A random order of the columns to quantise in; --stray: v's and up's of layer 0 are of their own."""
+    if not args.act_order:
+        return np.arange(cols)
+    layer, matrix = int(base.split(".layers.")[1].split(".")[0]), base.split(".")[-1]
+    seed = [layer, TOGETHER[matrix] + 10 * (args.stray and layer == 0 and matrix in ("v_proj", "up_proj"))]
+    return np.random.default_rng(seed).permutation(cols)
+
+
+def ordered_integers(base, t, args):
+    """integers() of the columns in their order, put back where they stood, and the group of each column."""
+    cols = t.shape[1]
+    order = column_order(base, cols, args)
+    back = np.argsort(order)
+    q, scale, zero, numbers = integers(t[:, order], args)
+    groups = back // (args.group if args.group > 0 else cols)
+    return np.ascontiguousarray(q[:, back]), scale, zero, np.ascontiguousarray(numbers[:, back]), groups.astype("<i4")
+
+
 def packed(name, t, args):
     base, (rows, cols) = name.removesuffix(".weight"), t.shape
-    q, scale, zero, numbers = integers(t, args)
+    q, scale, zero, numbers, groups = ordered_integers(base, t, args)
     twin = ("F32", t.shape, numbers.tobytes())
     kind = args.scale_type.upper()
     if args.method == "packed":
         stored = {base + ".weight_packed": words(pack(q, args.bits, 1)),
                   base + ".weight_scale": (kind, scale.shape, gguf_writer.encode(scale, args.scale_type)),
                   base + ".weight_shape": ("I64", (2,), np.array([rows, cols], "<i8").tobytes())}
+        if args.act_order:
+            stored[base + ".weight_g_idx"] = words(groups)
         if args.asymmetric:
             stored[base + ".weight_zero_point"] = words(pack(zero, args.bits, 0))
         return stored, twin
@@ -135,12 +160,11 @@ def packed(name, t, args):
     if args.method == "awq":
         return {base + ".qweight": words(pack(q.T, 4, 1, AWQ_ORDER)),
                 base + ".qzeros": words(pack(zero.T, 4, 1, AWQ_ORDER)), base + ".scales": scales}, twin
-    group = args.group if args.group > 0 else cols
     less = 0 if args.v2 else 1
     return {base + ".qweight": words(pack(q.T, args.bits, 0)),
             base + ".qzeros": words(pack((zero.T - np.uint32(less)) & np.uint32(2**args.bits - 1), args.bits, 1)),
             base + ".scales": scales,
-            base + ".g_idx": words((np.arange(cols) // group).astype("<i4"))}, twin
+            base + ".g_idx": words(groups)}, twin
 
 
 def compressed(form, weights):
@@ -157,12 +181,12 @@ def config_of(args):
         return compressed(f"{kind}-quantized", {"num_bits": 8, "type": kind, "symmetric": True,
                                                 "strategy": {"row": "channel", "matrix": "tensor", "block": "block"}[args.scales]})
     if args.method == "gptq":
-        return {"quant_method": "gptq", "bits": args.bits, "group_size": args.group, "sym": not args.asymmetric, "desc_act": False,
+        return {"quant_method": "gptq", "bits": args.bits, "group_size": args.group, "sym": not args.asymmetric, "desc_act": args.act_order,
                 "checkpoint_format": "gptq_v2" if args.v2 else "gptq"}
     if args.method == "awq":
         return {"quant_method": "awq", "bits": 4, "group_size": args.group, "zero_point": True, "version": "gemm",
                 "modules_to_not_convert": None}
-    weights = {"num_bits": args.bits, "type": "int", "symmetric": not args.asymmetric, "actorder": None,
+    weights = {"num_bits": args.bits, "type": "int", "symmetric": not args.asymmetric, "actorder": "group" if args.act_order else None,
                "strategy": "group" if args.group > 0 else "channel", "group_size": args.group if args.group > 0 else None}
     return compressed("pack-quantized", weights)
 
@@ -178,6 +202,8 @@ def main():
     parser.add_argument("--group", type=int, default=128, help="columns that share a scale; -1: the whole row")
     parser.add_argument("--asymmetric", action="store_true", help="zero points of their own")
     parser.add_argument("--v2", action="store_true", help="gptq: zero points are stored as they are")
+    parser.add_argument("--act-order", action="store_true", help="gptq and packed: groups of columns in another order than theirs")
+    parser.add_argument("--stray", action="store_true", help="with --act-order: v and up of layer 0 in an order of their own")
     parser.add_argument("--scale-type", choices=["f16", "bf16"], default="f16")
     args = parser.parse_args()
     for folder in (args.quantised, args.twin):

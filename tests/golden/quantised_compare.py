@@ -7,7 +7,9 @@ Real weights (some layers of the GGUF file), and a small random model for FP8's 
 folders are published in (quantise_folder.py). FP8 and 8-bit integers with scales that are powers of two are exact in BF16, so
 they must give their BF16 twin's logits on any kernel and number of ranks. Packed integers must give their F32 twin's on the
 plain kernels, bit by bit; on the fast ones, which round activations to 8 bits, they may differ by LIMIT, and all rank counts
-must give the same bits."""
+must give the same bits. In act-order, columns are added up in another order and o's numbers are rounded to F16: within ORDER_LIMIT
+of the twin on the plain kernels, and again the same bits on all rank counts. On the fast ones a random order spreads the large
+activations over more of the blocks that are rounded: ORDER_LIMIT_FAST."""
 import argparse
 import pathlib
 import subprocess
@@ -19,6 +21,7 @@ import numpy
 HERE = pathlib.Path(__file__).resolve().parent
 TOKENS = "5 6 7 8 9 10 200 300"
 LIMIT = 0.05
+ORDER_LIMIT, ORDER_LIMIT_FAST = 2e-3, 0.1
 FLOATS = [  # source, arguments
     ("random", ["--method", "fp8", "--scales", "row"]),
     ("random", ["--method", "fp8", "--scales", "matrix"]),
@@ -33,6 +36,12 @@ PACKED = [  # arguments, ranks
     (["--method", "awq", "--group", "64", "--asymmetric"], [1, 2]),
     (["--method", "packed", "--group", "32", "--scale-type", "bf16"], [1, 2]),
     (["--method", "packed", "--group", "-1", "--asymmetric"], [1]),
+]
+ORDERED = [  # arguments, ranks
+    (["--method", "gptq", "--group", "32", "--asymmetric", "--act-order"], [2, 3]),
+    (["--method", "gptq", "--group", "64", "--bits", "8", "--act-order"], [2]),
+    (["--method", "gptq", "--group", "64", "--act-order", "--stray"], [2]),
+    (["--method", "packed", "--group", "128", "--asymmetric", "--act-order"], [3]),
 ]
 
 
@@ -77,13 +86,24 @@ class Compare:
         name = " ".join(arguments)
         self.that((got.view("u4") == want.view("u4")).all() and numpy.isfinite(want).all(),
                   f"{name}: {got.nbytes} bytes of logits are the twin's")
+        self.fast(name, want, ranks, LIMIT)
+
+    def ordered(self, arguments, ranks):
+        self.make("real", arguments)
+        want, got = self.logits("twin", 1, "--isa", "reference"), self.logits("quantised", 1, "--isa", "reference")
+        name = " ".join(arguments)
+        error = float(numpy.abs(got - want).max() / numpy.abs(want).max())
+        self.that(0 < error < ORDER_LIMIT, f"{name}: {got.nbytes} bytes of logits are within {error:.2g} of the twin's")
+        self.fast(name, want, [1, *ranks], ORDER_LIMIT_FAST)
+
+    def fast(self, name, want, ranks, limit):
         first = None
         for count in ranks:
             got = self.logits("quantised", count)
             if first is None:
                 first = got
                 error = float(numpy.abs(got - want).max() / numpy.abs(want).max())
-                self.that(0 < error < LIMIT, f"{name}: fast kernels within {error:.2g}")
+                self.that(0 < error < limit, f"{name}: fast kernels within {error:.2g}")
             else:
                 self.that((got.view("u4") == first.view("u4")).all(), f"{name}: {count} ranks give the bits of one")
 
@@ -102,6 +122,9 @@ def main():
         for arguments, ranks in PACKED:
             if args.only in " ".join(arguments):
                 compare.packed(arguments, ranks)
+        for arguments, ranks in ORDERED:
+            if args.only in " ".join(arguments):
+                compare.ordered(arguments, ranks)
     print(f"{compare.passed} passed, {compare.failed} failed")
     return int(compare.failed > 0 or compare.passed == 0)
 
