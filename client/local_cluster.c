@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
@@ -62,9 +63,21 @@ static int cores(void) {
     return count > 0 ? (int)count : 1;
 }
 
+// No other user of this machine may register a group: the folder is this user's alone.
+static status make_key(local_cluster *c) {
+    unsigned char bytes[32];
+    char path[128];
+    FILE *file = fopen(in_directory(c, "cluster-key", path), "wex");
+    bool good = file && getrandom(bytes, sizeof bytes, 0) == sizeof bytes;
+    for (size_t i = 0; good && i < sizeof bytes; i++) good = fprintf(file, "%02x", bytes[i]) == 2;
+    good = (!file || !fclose(file)) && good;
+    if (good) return status_ok();
+    return status_error(STATUS_UNAVAILABLE, "cannot make a key in %s: %s", path, strerror(errno));
+}
+
 static status start_group(local_cluster *c, int index) {
     const local_cluster_options *o = &c->options;
-    char worker[PATH_SPACE], ranks[16], stages[16], threads[16], log_path[128],
+    char worker[PATH_SPACE], key[128], ranks[16], stages[16], threads[16], log_path[128],
         part[LOCAL_CARDS_TEXT_MAX];
     char cards[LOCAL_CARDS_TEXT_MAX + 32];
     TRY(sibling("octant-worker", worker));
@@ -85,6 +98,7 @@ static status start_group(local_cluster *c, int index) {
     }
     add(&a, worker);
     add_option(&a, "--coordinator", c->grpc);
+    add_option(&a, "--cluster-key", in_directory(c, "cluster-key", key));
     add_option(&a, "--model", o->model);
     add_option(&a, "--threads", threads);
     if (o->stages > 1) add_option(&a, "--stages", stages);
@@ -108,7 +122,7 @@ static bool read_addresses(local_cluster *c) {
 // Where it listened before, if it did: there its groups look for it.
 static status start_coordinator(local_cluster *c) {
     const local_cluster_options *o = &c->options;
-    char coordinator[PATH_SPACE], addresses[128], log_path[128], drain[24];
+    char coordinator[PATH_SPACE], addresses[128], key[128], log_path[128], drain[24];
     TRY(sibling("octant-coordinator", coordinator));
     snprintf(drain, sizeof drain, "%ds", o->drain_seconds);
     unlink(in_directory(c, "addresses", addresses));
@@ -117,6 +131,7 @@ static status start_coordinator(local_cluster *c) {
     add_option(&a, "--http", c->http[0] ? c->http : o->http);
     add_option(&a, "--grpc", c->grpc[0] ? c->grpc : o->grpc);
     add_option(&a, "--address-file", addresses);
+    add_option(&a, "--cluster-key", in_directory(c, "cluster-key", key));
     add_option(&a, "--drain-timeout", drain);
     add_option(&a, "--api-keys", o->api_keys);
     add_option(&a, "--routing", o->routing);
@@ -196,6 +211,7 @@ status local_cluster_start(local_cluster *c, const local_cluster_options *option
     // When one rank died the others hold nothing that a second of grace could save.
     setenv("OMPI_MCA_odls_base_sigkill_timeout", "0", 0);
     status s = make_directory(c);
+    if (status_is_ok(&s)) s = make_key(c);
     if (status_is_ok(&s)) s = start_coordinator(c);
     if (status_is_ok(&s)) s = wait_for_coordinator(c);
     if (status_is_ok(&s) && !(c->client = octant_connect(c->grpc)))
@@ -350,6 +366,7 @@ void local_cluster_stop(local_cluster *c, bool keep_logs) {
     if (keep_logs || !c->directory[0]) return;
     char path[128];
     unlink(in_directory(c, "addresses", path));
+    unlink(in_directory(c, "cluster-key", path));
     unlink(in_directory(c, c->coordinator.log, path));
     for (int i = 0; i < c->group_count; i++) unlink(in_directory(c, c->groups[i].log, path));
     rmdir(c->directory);

@@ -83,13 +83,29 @@ static status make_core(coordinator *c) {
                            .books = c->outside.ledger ? &c->outside.books : NULL,
                            .upstreams = c->outside.metrics,
                            .ledger = c->outside.ledger};
-    c->links = group_links_create(
-        &(group_links_options){.core = c->core, .post = post, .models = c->models});
+    group_links_options links = {.core = c->core, .post = post, .models = c->models};
+    if (c->options->cluster_key)
+        TRY(status_context(cluster_key_read(c->options->cluster_key, &links.key), "--cluster-key"));
+    c->links = group_links_create(&links);
     c->inference = grpc_inference_create(&c->ingress);
     return c->links && c->inference ? status_ok() : no_memory();
 }
 
+static void warn_of_strangers(const options *o) {
+    char host[256];
+    int port;
+    status s = config_split_address(o->grpc, host, &port);
+    bool inside = s.code != STATUS_OK || strncmp(host, "127.", 4) == 0 || !strcmp(host, "::1") ||
+                  !strcmp(host, "localhost");
+    if (inside || o->cluster_key) return;
+    log_warn("main",
+             "whoever reaches --grpc %s can register as a worker and is sent prompts; give both "
+             "sides a key by --cluster-key FILE",
+             o->grpc);
+}
+
 static status start_grpc(coordinator *c) {
+    warn_of_strangers(c->options);
     static const char *const names[] = {"octant.v1.Inference"};
     c->health = rpc_health_create(names, 1, grpc_inference_can_serve, c->inference);
     c->reflection = rpc_reflection_create(c->services, SERVICES);

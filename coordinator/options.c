@@ -83,6 +83,8 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
          "where gRPC clients and workers connect"},
         {"api-keys", CONFIG_STRING, &o->api_keys, 0, 0, NULL, "PATH",
          "file with one \"NAME KEY\" a line; none: anybody may ask"},
+        {"cluster-key", CONFIG_STRING, &o->cluster_key, 0, 0, NULL, "PATH",
+         "file with the key that workers must have; none: any worker may register"},
         {"address-file", CONFIG_STRING, &o->address_file, 0, 0, NULL, "PATH",
          "where to write the addresses once both listen, for whoever chose port 0"},
         {"routing", CONFIG_STRING, &o->routing, 0, 0, NULL, "FILE",

@@ -13,6 +13,7 @@
 typedef struct options {
     const char *http, *grpc;    // "HOST:PORT"
     const char *api_keys;       // path; NULL: anybody may ask
+    const char *cluster_key;    // path; NULL: any worker may register
     const char *address_file;   // path; NULL: the addresses are only logged
     const char *routing;        // path; by default the --config file; NULL: none, nothing leaves
     const char *data_dir;       // path; NULL: no books, nothing leaves

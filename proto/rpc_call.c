@@ -182,7 +182,7 @@ static rpc_call *call_create(rpc_server *s, rpc_accept *accept) {
     call->receive_tag = (rpc_tag){RPC_TAG_RECEIVE, call};
     call->send_tag = (rpc_tag){RPC_TAG_SEND, call};
     call->request = call->details = grpc_empty_slice();
-    call->method = rpc_server_find(s, accept->details.method, &call->owner);
+    call->method = rpc_server_find(s, accept->details.method, &call->service);
     call->in_callback = true; // until begin is through
     copy_peer(call, accept->call);
     pthread_mutex_init(&call->lock, NULL);
@@ -206,6 +206,13 @@ static void refuse(rpc_call *call, status why, bool later) {
     callback_done(call);
 }
 
+static status admit(const rpc_call *call, bool fits) {
+    if (call->method == NULL) return status_error(STATUS_UNIMPLEMENTED, "no such method");
+    if (!fits) return status_error(STATUS_RESOURCE_EXHAUSTED, "too many calls are open");
+    const rpc_service *service = call->service;
+    return service->admit ? service->admit(service->owner, call) : status_ok();
+}
+
 void rpc_call_begin(rpc_server *s, rpc_accept *accept) {
     rpc_call *call = call_create(s, accept);
     if (call == NULL) {
@@ -216,15 +223,13 @@ void rpc_call_begin(rpc_server *s, rpc_accept *accept) {
     }
     bool fits = add_to_server(s, call);
     start_close(call);
-    if (call->method == NULL) {
+    status admitted = admit(call, fits);
+    if (admitted.code != STATUS_OK) {
         atomic_store(&call->has_request, true);
-        refuse(call, status_error(STATUS_UNIMPLEMENTED, "no such method"), false);
-    } else if (!fits) {
-        atomic_store(&call->has_request, true);
-        refuse(call, status_error(STATUS_RESOURCE_EXHAUSTED, "too many calls are open"), true);
+        refuse(call, admitted, call->method && !fits);
     } else if (call->method->kind == RPC_BIDI_STREAM) {
         atomic_store(&call->has_request, true);
-        call->method->on_open(call->owner, call, NULL, 0);
+        call->method->on_open(call->service->owner, call, NULL, 0);
         set_opened(call);
         rpc_server_ready(s, call);
         start_receive(call);
@@ -234,7 +239,7 @@ void rpc_call_begin(rpc_server *s, rpc_accept *accept) {
 }
 
 void rpc_call_handle(rpc_call *call) {
-    call->method->on_open(call->owner, call, GRPC_SLICE_START_PTR(call->request),
+    call->method->on_open(call->service->owner, call, GRPC_SLICE_START_PTR(call->request),
                           GRPC_SLICE_LENGTH(call->request));
     drop_request(call);
     set_opened(call);
@@ -254,7 +259,7 @@ static void on_request(rpc_call *call) {
 }
 
 static void on_bidi_message(rpc_call *call) {
-    call->method->on_message(call->owner, call, GRPC_SLICE_START_PTR(call->request),
+    call->method->on_message(call->service->owner, call, GRPC_SLICE_START_PTR(call->request),
                              GRPC_SLICE_LENGTH(call->request));
     drop_request(call);
     start_receive(call);
@@ -262,7 +267,7 @@ static void on_bidi_message(rpc_call *call) {
 
 static void on_bidi_end(rpc_call *call) {
     if (call->method->on_half_closed != NULL)
-        call->method->on_half_closed(call->owner, call);
+        call->method->on_half_closed(call->service->owner, call);
     else
         rpc_call_finish(call, status_ok(), NULL, 0);
     callback_done(call);
@@ -354,7 +359,7 @@ static void close_call(rpc_call *call) {
     bool completed = call->status_sent && !call->cancelled;
     pthread_mutex_unlock(&call->lock);
     if (call->method != NULL && call->method->on_closed != NULL && call->opened)
-        call->method->on_closed(call->owner, call, completed);
+        call->method->on_closed(call->service->owner, call, completed);
     for (size_t i = 0; i < call->trailer_count; i++) {
         grpc_slice_unref(call->trailers[i].key);
         grpc_slice_unref(call->trailers[i].value);
@@ -369,7 +374,7 @@ static void close_call(rpc_call *call) {
 static void run_writable(rpc_call *call) {
     call->woken = false;
     pthread_mutex_unlock(&call->lock);
-    call->method->on_writable(call->owner, call);
+    call->method->on_writable(call->service->owner, call);
     pthread_mutex_lock(&call->lock);
     if (call->outbox.head != NULL) call->woken = true; // again when that is out
 }

@@ -271,8 +271,14 @@ rpc_reflection *rpc_reflection_create(const rpc_service *const *services, int co
     if (r == NULL) return NULL;
     r->services = services;
     r->count = count;
-    r->v1 = (rpc_service){"grpc.reflection.v1.ServerReflection", v1_methods, 1, r};
-    r->v1alpha = (rpc_service){"grpc.reflection.v1alpha.ServerReflection", v1alpha_methods, 1, r};
+    r->v1 = (rpc_service){.name = "grpc.reflection.v1.ServerReflection",
+                          .methods = v1_methods,
+                          .method_count = 1,
+                          .owner = r};
+    r->v1alpha = (rpc_service){.name = "grpc.reflection.v1alpha.ServerReflection",
+                               .methods = v1alpha_methods,
+                               .method_count = 1,
+                               .owner = r};
     return r;
 }
 

@@ -28,12 +28,12 @@ enum {
         60, // cancelled calls come back at once; a callback that takes longer is a bug
 };
 
-const rpc_method *rpc_server_find(const rpc_server *s, grpc_slice path, void **owner) {
+const rpc_method *rpc_server_find(const rpc_server *s, grpc_slice path, const rpc_service **of) {
     for (int i = 0; i < s->service_count; i++) {
         const rpc_service *service = s->services[i];
         for (int k = 0; k < service->method_count; k++) {
             if (!rpc_grpc_same(path, service->methods[k].path)) continue;
-            *owner = service->owner;
+            *of = service;
             return &service->methods[k];
         }
     }

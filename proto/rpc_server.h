@@ -71,6 +71,9 @@ typedef struct rpc_service {
     const rpc_method *methods;
     int method_count;
     void *owner; // passed to the callbacks
+    // Whether a call may be made at all, by its metadata and peer, before its first message is
+    // read. An error ends it, and no other callback sees it. NULL: every call may
+    status (*admit)(void *owner, const rpc_call *call);
 } rpc_service;
 
 typedef struct rpc_server_options {

@@ -62,7 +62,8 @@ struct rpc_call {
     atomic_int references;
     rpc_server *server;
     const rpc_method *method; // NULL: unknown
-    void *owner, *user;
+    const rpc_service *service;
+    void *user;
     int64_t deadline_ns;
     int64_t request_by_ns; // when its request must have arrived
     char peer[RPC_PEER_MAX];
@@ -95,7 +96,8 @@ struct rpc_call {
 };
 
 // rpc_server.c
-const rpc_method *rpc_server_find(const rpc_server *s, grpc_slice path, void **owner);
+const rpc_method *rpc_server_find(const rpc_server *s, grpc_slice path,
+                                  const rpc_service **service);
 void rpc_server_ready(rpc_server *s, rpc_call *call); // the sender is to look at it
 void rpc_server_closed(rpc_server *s, rpc_call *call);
 

@@ -84,7 +84,10 @@ static status send(heartbeat_sender *h, buf *request, buf *answer, bool *stop) {
     pthread_mutex_unlock(&h->lock);
     buf_clear(request);
     TRY(heartbeat_encode(&m, request));
-    rpc_call_options call = {.deadline_ns = clock_now_ns() + ANSWER_MS * CLOCK_MS};
+    rpc_header authorization = {"authorization", h->o.key.header};
+    rpc_call_options call = {.deadline_ns = clock_now_ns() + ANSWER_MS * CLOCK_MS,
+                             .headers = &authorization,
+                             .header_count = h->o.key.header[0] != 0};
     TRY(rpc_unary(h->channel, "/octant.cluster.v1.Cluster/Heartbeat", request->data, request->size,
                   &call, answer));
     return heartbeat_response_decode(answer->data, answer->size, stop);

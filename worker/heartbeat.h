@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "common/base/status.h"
+#include "proto/cluster_key.h"
 #include "proto/cluster_msg.h"
 #include "worker/device_watch.h"
 #include "worker/progress.h"
@@ -25,7 +26,8 @@ typedef struct heartbeat_sender heartbeat_sender;
 
 typedef struct heartbeat_options {
     const char *address; // of the coordinator; outlives the sender
-    heartbeat first;     // group, epoch, rank, pid, host
+    cluster_key key;
+    heartbeat first; // group, epoch, rank, pid, host
     progress *progress;
     int interval_ms;
     int64_t lost_timeout_ns, stop_timeout_ns;

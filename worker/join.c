@@ -143,7 +143,7 @@ static status dial(const join *j, int64_t patience_ns, bool again, buf *response
                    leader_link **link) {
     const char *address = j->o.o->coordinator;
     int ranks = comm_size(j->o.comm);
-    TRY(leader_link_open(address, link));
+    TRY(leader_link_open(address, j->o.key, link));
     log_info("worker", "registering %d rank%s of %s at %s", ranks, ranks == 1 ? "" : "s",
              model_name(j->o.model), address);
     status s = ask_until(j, *link, clock_now_ns() + patience_ns, again, response);

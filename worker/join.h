@@ -17,6 +17,7 @@ typedef struct join join;
 typedef struct join_options {
     const options *o;
     comm *comm;
+    const cluster_key *key; // of the coordinator
     const model *model;
     const char *backend; // rank 0's, as engine_probe_backend names it
 } join_options;

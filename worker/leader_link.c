@@ -9,14 +9,22 @@
 enum { LAST_WORDS_MS = 500 };
 
 struct leader_link {
+    cluster_key key;
+    rpc_header authorization; // points into it
     rpc_channel *channel;
     rpc_stream *stream; // NULL until the group is ready
     buf incoming, outgoing;
 };
 
-status leader_link_open(const char *address, leader_link **out) {
+static rpc_call_options with_key(const leader_link *l) {
+    return (rpc_call_options){.headers = &l->authorization, .header_count = l->key.header[0] != 0};
+}
+
+status leader_link_open(const char *address, const cluster_key *key, leader_link **out) {
     leader_link *l = calloc(1, sizeof *l);
     if (!l) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the leader link");
+    l->key = *key;
+    l->authorization = (rpc_header){"authorization", l->key.header};
     l->incoming = buf_make(CLUSTER_MESSAGE_MAX);
     l->outgoing = buf_make(CLUSTER_MESSAGE_MAX);
     status s = rpc_channel_create(
@@ -42,7 +50,9 @@ status leader_link_register(leader_link *l, const register_request *request, int
                             buf *response) {
     buf_clear(&l->outgoing);
     TRY(register_request_encode(request, &l->outgoing));
-    rpc_call_options call = {.deadline_ns = deadline_ns, .wait_for_ready = true};
+    rpc_call_options call = with_key(l);
+    call.deadline_ns = deadline_ns;
+    call.wait_for_ready = true;
     status s = rpc_unary(l->channel, "/octant.cluster.v1.Cluster/Register", l->outgoing.data,
                          l->outgoing.size, &call, response);
     buf_free(&l->outgoing); // the card was many megabytes; results are small
@@ -57,8 +67,9 @@ static status send(leader_link *l, const leader_message *m) {
 
 status leader_link_ready(leader_link *l, const group_ready *ready) {
     assert(!l->stream);
-    TRY(rpc_stream_open(l->channel, "/octant.cluster.v1.Cluster/Steps", NULL, 0,
-                        &(rpc_call_options){0}, &l->stream));
+    rpc_call_options call = with_key(l);
+    TRY(rpc_stream_open(l->channel, "/octant.cluster.v1.Cluster/Steps", NULL, 0, &call,
+                        &l->stream));
     return send(l, &(leader_message){.kind = LEADER_READY, .ready = *ready});
 }
 

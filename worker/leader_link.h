@@ -8,11 +8,13 @@
 
 #include "common/base/buf.h"
 #include "common/base/status.h"
+#include "proto/cluster_key.h"
 #include "proto/cluster_msg.h"
 
 typedef struct leader_link leader_link;
 
-status leader_link_open(const char *address, leader_link **out);
+// `key` is copied.
+status leader_link_open(const char *address, const cluster_key *key, leader_link **out);
 void leader_link_close(leader_link *l); // NULL is allowed
 
 // Announces the group, waiting for the coordinator until the deadline. `response` (limit set by the

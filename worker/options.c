@@ -61,6 +61,8 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
     const config_option table[] = {
         {"coordinator", CONFIG_STRING, &o->coordinator, 0, 0, NULL, "HOST:PORT",
          "gRPC address of the coordinator"},
+        {"cluster-key", CONFIG_STRING, &o->cluster_key, 0, 0, NULL, "PATH",
+         "file with the coordinator's key, on every host"},
         {"model", CONFIG_STRING, &o->model, 0, 0, NULL, "PATH",
          "GGUF file or Hugging Face folder; the same on every host"},
         {"name", CONFIG_STRING, &o->name, 0, 0, NULL, "NAME",

@@ -14,6 +14,7 @@
 
 typedef struct options {
     const char *coordinator; // HOST:PORT
+    const char *cluster_key; // path; NULL: none
     const char *model;       // GGUF file or Hugging Face folder
     const char *name;        // what clients call the model; NULL: from the files
     int64_t threads;         // per rank; 0: this rank's share of the host's cores

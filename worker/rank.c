@@ -34,6 +34,7 @@ enum {
 typedef struct rank {
     const options *o;
     comm *comm;
+    cluster_key key;
     model *model;
     char backend[64]; // rank 0
     join *join;
@@ -110,6 +111,7 @@ static engine_options compute_options(rank *r) {
 static status start_heartbeat(rank *r) {
     heartbeat_options h = {
         .address = r->o->coordinator,
+        .key = r->key,
         .progress = &r->progress,
         .watch = r->watch,
         .interval_ms = r->group.heartbeat_ms,
@@ -141,12 +143,16 @@ static void leave_epoch(rank *r) {
 }
 
 static status meet(rank *r) {
+    const char *key = r->o->cluster_key;
+    status keyed = key ? cluster_key_read(key, &r->key) : status_ok();
+    TRY(agree(r, status_context(keyed, "--cluster-key"), in_seconds(MEET_TIMEOUT_S)));
     TRY(agree(r, model_open(r->o->model, r->o->name, &r->model), in_seconds(MEET_TIMEOUT_S)));
     engine_options engine = compute_options(r);
     status s =
         leads(r) ? engine_probe_backend(&engine, r->backend, sizeof r->backend) : status_ok();
     TRY(agree(r, s, in_seconds(MEET_TIMEOUT_S)));
-    join_options o = {.o = r->o, .comm = r->comm, .model = r->model, .backend = r->backend};
+    join_options o = {
+        .o = r->o, .comm = r->comm, .key = &r->key, .model = r->model, .backend = r->backend};
     r->together = false;
     s = join_meet(&o, &r->join);
     r->together = is_agreed(&s);

@@ -66,6 +66,17 @@ static link *find_epoch(group_links *g, uint64_t epoch) {
     return NULL;
 }
 
+static status admit(void *owner, const rpc_call *call) {
+    const group_links *g = owner;
+    if (cluster_key_fits(&g->options.key, rpc_call_metadata(call, "authorization")))
+        return status_ok();
+    log_warn("group", "a call from %s was refused: it has not the cluster's key",
+             rpc_call_peer(call));
+    return status_error(STATUS_UNAUTHENTICATED,
+                        "this coordinator was started with --cluster-key: give the worker the same "
+                        "key by --cluster-key FILE");
+}
+
 // ---- Register ----
 
 static void joining_free(joining *j) {
@@ -395,7 +406,8 @@ group_links *group_links_create(const group_links_options *options) {
     g->service = (rpc_service){.name = "octant.cluster.v1.Cluster",
                                .methods = methods,
                                .method_count = sizeof methods / sizeof methods[0],
-                               .owner = g};
+                               .owner = g,
+                               .admit = admit};
     pthread_mutex_init(&g->lock, NULL);
     return g;
 }

@@ -7,14 +7,15 @@
 //   CORE_GROUP_CLOSED Heartbeat  CORE_HEARTBEAT for a living link; for any other the answer is
 //   "stop" Drain      CORE_DRAIN; answered when the core says so
 //
-// Messages of a stranger, of another version, of an epoch that is gone are refused with a gRPC
-// error and never reach the core.
+// A call without the cluster's key is refused before it is read. Messages of a stranger, of another
+// version, of an epoch that is gone are refused with a gRPC error and never reach the core.
 #ifndef OCTANT_COORDINATOR_GROUP_GROUP_LINK_H
 #define OCTANT_COORDINATOR_GROUP_GROUP_LINK_H
 
 #include "common/base/status.h"
 #include "coordinator/core_thread.h"
 #include "coordinator/model_registry.h"
+#include "proto/cluster_key.h"
 #include "proto/rpc_server.h"
 
 typedef struct group_links group_links;
@@ -25,6 +26,7 @@ typedef struct group_links_options {
     void *core;
     bool (*post)(void *core, const core_event *event, int64_t deadline_ns);
     model_registry *models;
+    cluster_key key; // who has it may call; empty: everybody
 } group_links_options;
 
 group_links *group_links_create(const group_links_options *options); // NULL when memory is short

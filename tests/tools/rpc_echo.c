@@ -60,7 +60,7 @@ int main(void) {
     };
     static const char *const names[] = {"octant.v1.Inference"};
     atomic_bool healthy = true;
-    const rpc_service echo = {"test.Echo", methods, 4, NULL};
+    const rpc_service echo = {.name = "test.Echo", .methods = methods, .method_count = 4};
     const rpc_service *services[4];
     rpc_health *health = rpc_health_create(names, 1, serving, &healthy);
     rpc_reflection *reflection = rpc_reflection_create(services, 4);

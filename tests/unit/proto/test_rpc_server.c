@@ -134,7 +134,10 @@ typedef struct world {
 
 static int set_up(void **state) {
     world *w = calloc(1, sizeof *w);
-    w->service = (rpc_service){"t.Echo", methods, sizeof methods / sizeof methods[0], &w->e};
+    w->service = (rpc_service){.name = "t.Echo",
+                               .methods = methods,
+                               .method_count = sizeof methods / sizeof methods[0],
+                               .owner = &w->e};
     w->services[0] = &w->service;
     rpc_server_options options = {
         .address = "127.0.0.1:0", .message_max = MESSAGE_MAX, .outbox_max = 2 * MESSAGE_MAX};
@@ -303,6 +306,35 @@ static void test_client_goes(void **state) {
     rpc_call_abort(w->e.held, status_error(STATUS_ABORTED, "late"));
 }
 
+static status only_who_has_the_word(void *owner, const rpc_call *call) {
+    assert_non_null(owner);
+    const char *word = rpc_call_metadata(call, "word");
+    if (word && !strcmp(word, "please")) return status_ok();
+    return status_error(STATUS_UNAUTHENTICATED, "say the word");
+}
+
+static void test_not_admitted(void **state) {
+    world *w = *state;
+    w->service.admit = only_who_has_the_word;
+    status why = status_ok();
+    rpc_call_options options = {.deadline_ns = soon()};
+    status s = rpc_unary(w->channel, "/t.Echo/Say", "abc", 3, &options, &w->message);
+    assert_int_equal(s.code, STATUS_UNAUTHENTICATED);
+    assert_string_equal(s.message, "say the word");
+    rpc_stream *stream = NULL;
+    s = rpc_stream_open(w->channel, "/t.Echo/Both", NULL, 0, &options, &stream);
+    assert_int_equal(s.code, STATUS_OK);
+    rpc_stream_send(stream, "abc", 3);
+    assert_int_equal(rpc_stream_read(stream, &w->message, soon(), &why), RPC_READ_END);
+    assert_int_equal(why.code, STATUS_UNAUTHENTICATED);
+    rpc_stream_close(stream);
+    assert_int_equal(atomic_load(&w->e.opened) + atomic_load(&w->e.closed), 0);
+    options.headers = &(rpc_header){"word", "please"};
+    options.header_count = 1;
+    s = rpc_unary(w->channel, "/t.Echo/Say", "abc", 3, &options, &w->message);
+    assert_int_equal(s.code, STATUS_OK);
+}
+
 static void test_deadline(void **state) {
     world *w = *state;
     status why = status_ok();
@@ -418,6 +450,7 @@ int main(void) {
         TEST(test_pulled_stream),
         TEST(test_bidi),
         TEST(test_client_goes),
+        TEST(test_not_admitted),
         TEST(test_deadline),
         TEST(test_reader_stands_still),
         TEST(test_stop_with_open_calls),

@@ -38,7 +38,8 @@ static int set_up(void **state) {
     world *w = calloc(1, sizeof *w);
     w->events = ring_create(sizeof(core_event), 64);
     w->models = model_registry_create();
-    w->links = group_links_create(&(group_links_options){w->events, keep, w->models});
+    w->links = group_links_create(
+        &(group_links_options){.core = w->events, .post = keep, .models = w->models});
     w->port = group_links_port(w->links);
     w->services[0] = group_links_service(w->links);
     rpc_server_options options = {.address = "127.0.0.1:0", .message_max = CLUSTER_MESSAGE_MAX};
