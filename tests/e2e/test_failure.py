@@ -98,10 +98,11 @@ def test_streams_go_on_with_the_next_group(tiny_model):
     with Cluster(tiny_model, ranks=2) as cluster:
         body = {"model": "", "prompt": "stream 0", "max_tokens": 3000, "ignore_eos": True, "temperature": 0}
         whole = json.loads(cluster.post("/v1/completions", body)[1])["choices"][0]["text"]
-        streams = start_streams(cluster.http, 1, 3000)
-        wait_for(lambda: len(streams[0]) > 20, 20)
-        os.kill(cluster.rank_pids()[1], signal.SIGKILL)
-        wait_for(lambda: not cluster.healthy(), 5)
+        with cluster.slowed():
+            streams = start_streams(cluster.http, 1, 3000)
+            wait_for(lambda: len(streams[0]) > 20, 20)
+            os.kill(cluster.rank_pids()[1], signal.SIGKILL)
+            wait_for(lambda: not cluster.healthy(), 5)
         assert streams[0][-1] is not None, "the stream had ended before the loss"
         cluster.start_group(ranks=3, worker_args=STAGES)
         wait_for(lambda: streams[0][-1] is None, 60)

@@ -107,8 +107,9 @@ def test_streams_go_on_at_each_api(site, doubles):
     """kill -9 while each key streams: each goes on at its own upstream, literally after what was streamed."""
     keys, story = [api + way for api in APIS for way in ("", "-turn")], long_story(site)
     private = functools.partial(begun, site, "private", "a private story", ignore_eos=True)
-    *streams, private = together([*(functools.partial(begun, site, key, story) for key in keys), private])
-    kill_groups(site)
+    with site.slowed():
+        *streams, private = together([*(functools.partial(begun, site, key, story) for key in keys), private])
+        kill_groups(site)
     run_all([*streams, private])
     for key, stream in zip(keys, streams):
         assert stream.done and stream.finish == "stop" and stream.error is None, (key, stream)
@@ -125,9 +126,10 @@ def test_streams_go_on_at_each_api(site, doubles):
 
 def test_other_policies_in_the_middle(site, doubles):
     names, story, before = ("error", "restart", "replay"), long_story(site), len(doubles.requests())
-    streams = dict(zip(names, together([functools.partial(begun, site, name, story) for name in names])))
-    so_far = {name: stream.text for name, stream in streams.items()}
-    kill_groups(site)
+    with site.slowed():
+        streams = dict(zip(names, together([functools.partial(begun, site, name, story) for name in names])))
+        so_far = {name: stream.text for name, stream in streams.items()}
+        kill_groups(site)
     run_all([streams["error"], streams["restart"]])
     for name in ("error", "restart"):
         assert streams[name].error and not streams[name].done and streams[name].text.startswith(so_far[name]), streams[name]
