@@ -124,6 +124,7 @@ stage_golden() {
   step "quantised folders beside plain ones" bash -c '.venv/bin/python tests/golden/quantised_compare.py --generate build/tests/generate --gguf "$(deploy/get-model.sh smollm2-135m)"'
   step "templates beside transformers'" tests/golden/templates.sh build .venv/bin/python
   step "tokenizer beside tokenizers, llama.cpp" tests/golden/tokenizer.sh build .venv/bin/python
+  step "answers under grammars, by jsonschema" bash -c '.venv/bin/python tests/golden/grammar_answers.py --tool build/tests/grammar --model "$(deploy/get-model.sh smollm2-135m)" --schemas 300'
   step "tokens beside llama.cpp's" env PROMPTS=4 tests/golden/llama_cpp.sh build .venv/bin/python
   step "tokens on 1 to 9 ranks, 1 to 3 stages" env PROMPTS=12 MAX_TOKENS=16 tests/ranks/compare.sh build .venv/bin/python
 }

@@ -1,0 +1,293 @@
+// grammar_build: the verbs that make an automaton, and the checks when it is whole.
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/model/grammar_parts.h"
+
+bool grammar_fine(const grammar_builder *b) {
+    return b->why.code == STATUS_OK;
+}
+
+void grammar_refuse(grammar_builder *b, const char *format, ...) {
+    if (!grammar_fine(b)) return;
+    char line[STATUS_MESSAGE_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    b->why = b->path[0] ? status_error(STATUS_INVALID_ARGUMENT, "at %s: %s", b->path, line)
+                        : status_error(STATUS_INVALID_ARGUMENT, "%s", line);
+}
+
+// Room for one more item; false after an error.
+static bool grow(grammar_builder *b, void **items, int32_t count, int32_t *room, size_t size,
+                 int32_t most) {
+    if (!grammar_fine(b)) return false;
+    if (count < *room) return true;
+    if (count >= most) {
+        grammar_refuse(b, "it is too large: its automaton has more than %d parts", most);
+        return false;
+    }
+    int32_t wanted = *room ? 2 * *room : 256;
+    void *grown = realloc(*items, (size_t)wanted * size);
+    if (!grown) {
+        b->why = status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a grammar");
+        return false;
+    }
+    *items = grown;
+    *room = wanted;
+    return true;
+}
+
+int32_t grammar_new_state(grammar_builder *b, int32_t rule) {
+    grammar *g = b->g;
+    if (!grow(b, (void **)&g->states, g->state_count, &g->state_room, sizeof *g->states,
+              GRAMMAR_STATES_MAX))
+        return 0;
+    g->states[g->state_count] = (grammar_state){.first = -1, .last = -1, .rule = rule};
+    return g->state_count++;
+}
+
+int32_t grammar_state_beside(grammar_builder *b, int32_t state) {
+    return grammar_fine(b) ? grammar_new_state(b, b->g->states[state].rule) : 0;
+}
+
+int32_t grammar_new_rule(grammar_builder *b) {
+    grammar *g = b->g;
+    if (!grow(b, (void **)&g->rules, g->rule_count, &g->rule_room, sizeof *g->rules,
+              GRAMMAR_RULES_MAX))
+        return 0;
+    int32_t rule = g->rule_count++;
+    g->rules[rule] = (grammar_rule){0};
+    g->rules[rule].entry = grammar_new_state(b, rule);
+    return rule;
+}
+
+void grammar_count_rule(grammar_builder *b, int32_t rule, int32_t least, int32_t most) {
+    if (!grammar_fine(b)) return;
+    b->g->rules[rule].counts = true;
+    b->g->rules[rule].least = least;
+    b->g->rules[rule].most = most;
+}
+
+int32_t grammar_entry(const grammar_builder *b, int32_t rule) {
+    return grammar_fine(b) ? b->g->rules[rule].entry : 0;
+}
+
+void grammar_accept(grammar_builder *b, int32_t state) {
+    if (grammar_fine(b)) b->g->states[state].accepts = true;
+}
+
+static void add_edge(grammar_builder *b, int32_t from, grammar_edge edge) {
+    grammar *g = b->g;
+    if (!grow(b, (void **)&g->edges, g->edge_count, &g->edge_room, sizeof *g->edges,
+              GRAMMAR_EDGES_MAX))
+        return;
+    grammar_state *s = &g->states[from];
+    int32_t at = g->edge_count++;
+    g->edges[at] = edge;
+    g->edges[at].next = -1;
+    if (s->last >= 0)
+        g->edges[s->last].next = at;
+    else
+        s->first = at;
+    s->last = at;
+}
+
+void grammar_bytes(grammar_builder *b, int32_t from, int low, int high, int32_t to) {
+    add_edge(b, from,
+             (grammar_edge){
+                 .kind = GRAMMAR_BYTES, .low = (uint8_t)low, .high = (uint8_t)high, .to = to});
+}
+
+void grammar_empty(grammar_builder *b, int32_t from, int32_t to) {
+    add_edge(b, from, (grammar_edge){.kind = GRAMMAR_EMPTY, .to = to});
+}
+
+void grammar_call(grammar_builder *b, int32_t from, int32_t rule, int32_t to) {
+    add_edge(b, from, (grammar_edge){.kind = GRAMMAR_CALL, .rule = rule, .to = to});
+}
+
+void grammar_again(grammar_builder *b, int32_t from, int32_t to) {
+    add_edge(b, from, (grammar_edge){.kind = GRAMMAR_AGAIN, .to = to});
+}
+
+void grammar_enough(grammar_builder *b, int32_t from, int32_t to) {
+    add_edge(b, from, (grammar_edge){.kind = GRAMMAR_ENOUGH, .to = to});
+}
+
+// ---- texts
+
+static int32_t follow_byte(const grammar *g, int32_t from, unsigned char byte) {
+    for (int32_t e = g->states[from].first; e >= 0; e = g->edges[e].next)
+        if (g->edges[e].kind == GRAMMAR_BYTES && g->edges[e].low == byte &&
+            g->edges[e].high == byte)
+            return g->edges[e].to;
+    return -1;
+}
+
+int32_t grammar_text(grammar_builder *b, int32_t from, const char *bytes, size_t size) {
+    for (size_t i = 0; i < size && grammar_fine(b); i++) {
+        unsigned char byte = (unsigned char)bytes[i];
+        if (!grammar_alphabet_has(b->alphabet, byte)) {
+            grammar_refuse(b, "the model has no token for byte 0x%02x, which the text needs", byte);
+            return 0;
+        }
+        int32_t to = follow_byte(b->g, from, byte);
+        if (to < 0) {
+            to = grammar_state_beside(b, from);
+            grammar_bytes(b, from, byte, byte, to);
+        }
+        from = to;
+    }
+    return from;
+}
+
+void grammar_text_to(grammar_builder *b, int32_t from, const char *bytes, size_t size, int32_t to) {
+    int32_t end = grammar_text(b, from, bytes, size);
+    grammar_empty(b, end, to);
+}
+
+// ---- the whole
+
+static int32_t edge_height(const grammar *g, const grammar_alphabet *alphabet,
+                           const grammar_edge *e) {
+    int32_t height = g->states[e->to].height;
+    if (e->kind == GRAMMAR_BYTES) {
+        for (int byte = e->low; byte <= e->high; byte++)
+            if (grammar_alphabet_has(alphabet, byte)) return height;
+        return GRAMMAR_ENDLESS;
+    }
+    if (e->kind == GRAMMAR_CALL) {
+        const grammar_state *to = &g->states[e->to];
+        int32_t within =
+            g->states[g->rules[e->rule].entry].height + !(to->accepts && to->first < 0);
+        if (within > height) height = within;
+    }
+    return height < GRAMMAR_ENDLESS ? height : GRAMMAR_ENDLESS;
+}
+
+// The least height of every state, by rounds until nothing changes. Backwards, as ways are mostly
+// built forwards.
+static void find_heights(grammar_builder *b) {
+    grammar *g = b->g;
+    for (int32_t i = 0; i < g->state_count; i++)
+        g->states[i].height = g->states[i].accepts ? 0 : GRAMMAR_ENDLESS;
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (int32_t i = g->state_count - 1; i >= 0; i--) {
+            grammar_state *s = &g->states[i];
+            for (int32_t e = s->first; e >= 0; e = g->edges[e].next) {
+                int32_t height = edge_height(g, b->alphabet, &g->edges[e]);
+                if (height >= s->height) continue;
+                s->height = height;
+                changed = true;
+            }
+        }
+    }
+}
+
+// Edges from which no end can be reached go.
+static void prune(grammar_builder *b) {
+    grammar *g = b->g;
+    for (int32_t i = 0; i < g->state_count; i++) {
+        grammar_state *s = &g->states[i];
+        int32_t *link = &s->first;
+        s->last = -1;
+        for (int32_t e = s->first; e >= 0; e = g->edges[e].next) {
+            if (edge_height(g, b->alphabet, &g->edges[e]) > GRAMMAR_DEPTH_MAX) continue;
+            *link = e;
+            link = &g->edges[e].next;
+            s->last = e;
+            if (g->edges[e].kind == GRAMMAR_BYTES) s->reads = true;
+        }
+        *link = -1;
+        s->ends = s->accepts && s->first < 0;
+    }
+}
+
+// ---- no rule comes to itself without a byte between
+
+typedef struct left_search {
+    const grammar *g;
+    uint8_t *empty;  // (states) the rule's end is reached from here without a byte
+    uint8_t *seen;   // (states)
+    uint8_t *colour; // (rules) 0: not seen, 1: under way, 2: done
+    bool found;
+} left_search;
+
+static bool reads_nothing(const left_search *s, const grammar_edge *e) {
+    return e->kind != GRAMMAR_BYTES &&
+           (e->kind != GRAMMAR_CALL || s->empty[s->g->rules[e->rule].entry]);
+}
+
+static bool is_empty(const left_search *s, int32_t state) {
+    if (s->g->states[state].accepts) return true;
+    for (int32_t e = s->g->states[state].first; e >= 0; e = s->g->edges[e].next)
+        if (s->empty[s->g->edges[e].to] && reads_nothing(s, &s->g->edges[e])) return true;
+    return false;
+}
+
+static void find_empty(left_search *s) {
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (int32_t i = s->g->state_count - 1; i >= 0; i--) {
+            if (s->empty[i] || !is_empty(s, i)) continue;
+            s->empty[i] = 1;
+            changed = true;
+        }
+    }
+}
+
+static void visit_rule(left_search *s, int32_t rule);
+
+static void visit_state(left_search *s, int32_t state) {
+    if (s->seen[state] || s->found) return;
+    s->seen[state] = 1;
+    for (int32_t e = s->g->states[state].first; e >= 0; e = s->g->edges[e].next) {
+        const grammar_edge *edge = &s->g->edges[e];
+        if (edge->kind == GRAMMAR_CALL) visit_rule(s, edge->rule);
+        if (reads_nothing(s, edge)) visit_state(s, edge->to);
+    }
+}
+
+static void visit_rule(left_search *s, int32_t rule) {
+    if (s->colour[rule] == 1) s->found = true;
+    if (s->colour[rule] || s->found) return;
+    s->colour[rule] = 1;
+    visit_state(s, s->g->rules[rule].entry);
+    s->colour[rule] = 2;
+}
+
+static void refuse_left_recursion(grammar_builder *b) {
+    const grammar *g = b->g;
+    left_search s = {.g = g};
+    uint8_t *memory = calloc(1, 2 * (size_t)g->state_count + (size_t)g->rule_count);
+    if (!memory) {
+        b->why = status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a grammar");
+        return;
+    }
+    s.empty = memory;
+    s.seen = memory + g->state_count;
+    s.colour = memory + 2 * g->state_count;
+    find_empty(&s);
+    for (int32_t r = 0; r < g->rule_count && !s.found; r++) visit_rule(&s, r);
+    free(memory);
+    if (s.found) grammar_refuse(b, "a part of it is itself again, with nothing between");
+}
+
+void grammar_finish(grammar_builder *b) {
+    if (!grammar_fine(b)) return;
+    b->path[0] = 0;
+    find_heights(b);
+    int32_t height = b->g->states[b->g->rules[0].entry].height;
+    if (height >= GRAMMAR_ENDLESS)
+        grammar_refuse(b, "no answer meets it: it asks for what never ends, contradicts itself, or "
+                          "needs bytes that are no tokens of the model");
+    else if (height > GRAMMAR_DEPTH_MAX)
+        grammar_refuse(b, "its shortest answer is nested deeper than %d", GRAMMAR_DEPTH_MAX);
+    if (grammar_fine(b)) prune(b);
+    if (grammar_fine(b)) refuse_left_recursion(b);
+}
