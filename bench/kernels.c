@@ -434,8 +434,11 @@ static void bench_step(bench *b, int seqs, int tokens, int context) {
 
 static void open_bench(bench *b, const char *isa) {
     check(kernels_create_cpu(b->threads, -1, isa, &b->k));
-    check(kernels_reserve(
-        b->k, (kernels_limits){TOKENS_MAX, COLS_MAX, CONTEXT, HEADS_MAX, HEAD_DIM_MAX}));
+    check(kernels_reserve(b->k, (kernels_limits){.tokens = TOKENS_MAX,
+                                                 .cols = COLS_MAX,
+                                                 .context = CONTEXT,
+                                                 .heads = HEADS_MAX,
+                                                 .head_dim = HEAD_DIM_MAX}));
     b->arena = aligned_alloc(64, ARENA_BYTES);
     size_t outputs = (size_t)TOKENS_MAX * 2 * 14336;
     if (outputs < (size_t)16 * ROWS_MAX) outputs = (size_t)16 * ROWS_MAX;

@@ -50,6 +50,10 @@ typedef struct kernels_ops {
                     const kernels_act *x, int tokens, kernels_act *out);
     void (*matmul_sums)(kernels *k, const kernels_weight *w, int segment, const kernels_act *x,
                         int tokens, void *sums);
+    void (*route)(kernels *k, const float *logits, int tokens, int experts, int top,
+                  int32_t *choice, float *weight);
+    void (*mix)(kernels *k, const kernels_experts *e, int top, const int32_t *choice,
+                const float *weight, const kernels_act *x, int tokens, int segment, void *sums);
     void (*zero)(kernels *k, void *device, size_t bytes);
     void (*narrow)(kernels *k, const void *sums, size_t count, float *out);
     // sums is NULL for the plain norm; x is written only with sums.

@@ -21,6 +21,9 @@ status kernels_reserve(kernels *k, kernels_limits limits) {
     assert(limits.tokens >= 1 && limits.cols >= 1 && limits.context >= 1 && limits.heads >= 1);
     assert(limits.head_dim >= 1 && limits.head_dim <= KERNELS_HEAD_DIM_MAX);
     assert(k->limits.tokens == 0); // once
+    assert(limits.experts >= 0 && limits.experts <= KERNELS_EXPERTS_MAX);
+    assert(limits.top >= 0 && limits.top <= KERNELS_EXPERTS_TOP_MAX);
+    assert(limits.top <= limits.experts && (limits.top > 0) == (limits.experts > 0));
     TRY(k->ops->reserve(k, limits));
     k->limits = limits;
     return status_ok();
@@ -223,6 +226,35 @@ void kernels_matmul_sums(kernels *k, const kernels_weight *w, int segment, const
 
 void kernels_zero_sums(kernels *k, void *sums, size_t count) {
     if (count > 0) k->ops->zero(k, sums, kernels_sums_bytes(k, count));
+}
+
+void kernels_route(kernels *k, const float *logits, int tokens, int experts, int top,
+                   int32_t *choice, float *weight) {
+    check_tokens(k, tokens);
+    assert(experts >= 1 && experts <= k->limits.experts);
+    assert(top >= 1 && top <= experts && top <= k->limits.top);
+    if (tokens > 0) k->ops->route(k, logits, tokens, experts, top, choice, weight);
+}
+
+static void check_expert(const kernels *k, const kernels_experts *e, int i) {
+    const kernels_weight *gate = &e->gate[i], *up = &e->up[i], *down = &e->down[i];
+    check_weight(gate);
+    check_weight(up);
+    check_weight(down);
+    assert(gate->rows == up->rows && gate->cols == up->cols && gate->rows >= 1);
+    assert(down->cols == gate->rows && down->rows == gate->cols);
+    assert(gate->type == e->gate->type && up->type == e->up->type && down->type == e->down->type);
+    assert(gate->rows == e->gate->rows && gate->cols == e->gate->cols);
+    assert(gate->rows <= k->limits.cols && gate->cols <= k->limits.cols);
+}
+
+void kernels_mix(kernels *k, const kernels_experts *e, int top, const int32_t *choice,
+                 const float *weight, const kernels_act *x, int tokens, int segment, void *sums) {
+    check_tokens(k, tokens);
+    assert(e->count >= 1 && e->count <= k->limits.experts && top >= 1 && top <= k->limits.top);
+    for (int i = 0; i < e->count; i++) check_expert(k, e, i);
+    assert(segment >= 1 && (size_t)segment % dtype_block_values(e->down->type) == 0);
+    if (tokens > 0) k->ops->mix(k, e, top, choice, weight, x, tokens, segment, sums);
 }
 
 void kernels_narrow(kernels *k, const void *sums, size_t count, float *out) {

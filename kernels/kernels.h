@@ -60,6 +60,7 @@ typedef struct kernels_weight {
     const float *scales;
     int scale_rows; // consecutive rows, from the first on, that share scales: 128 in blocks of 128
                     // x 128; less where a slice begins inside a block. 0: each row has its own
+    bool expert;    // of a mixture (kernels_mix); set before it is placed
 } kernels_weight;
 
 // The scales of one row: dtype_row_scales of them.
@@ -162,10 +163,11 @@ void kernels_destroy(kernels *k);    // NULL is allowed
 const char *kernels_name(const kernels *k); // "cpu-avx2", ...
 
 // Scratch for steps of up to `tokens` rows, matrices of up to `cols` columns, contexts of up to
-// `context` positions, `heads` local query heads of `head_dim`. Call once, before the first
-// operator. RESOURCE_EXHAUSTED when memory is short.
+// `context` positions, `heads` local query heads of `head_dim`, mixtures of `experts` of which a
+// row goes to `top` (0 and 0: none). Call once, before the first operator. RESOURCE_EXHAUSTED when
+// memory is short.
 typedef struct kernels_limits {
-    int tokens, cols, context, heads, head_dim;
+    int tokens, cols, context, heads, head_dim, experts, top;
 } kernels_limits;
 status kernels_reserve(kernels *k, kernels_limits limits);
 
@@ -260,6 +262,32 @@ void kernels_gate_up(kernels *k, const kernels_weight *gate, const kernels_weigh
 void kernels_matmul_sums(kernels *k, const kernels_weight *w, int segment, const kernels_act *x,
                          int tokens, void *sums);
 void kernels_zero_sums(kernels *k, void *sums, size_t count);
+
+// ---- A mixture of experts: each row goes to `top` of `count` feed-forward networks.
+
+enum { KERNELS_EXPERTS_MAX = 256, KERNELS_EXPERTS_TOP_MAX = 16 };
+
+// Of one layer. Each of these arrays is of one shape and type. On a device gate and up are of one
+// type, and the experts of an array lie one after another, kernels_weight_bytes apart.
+typedef struct kernels_experts {
+    int count;
+    const kernels_weight *gate, *up; // (count) of (F, D)
+    const kernels_weight *down;      // (count) of (D, F)
+} kernels_experts;
+
+// choice (T, top) = the numbers of each row's highest logits (T, experts), the highest first, the
+// lower number on a tie; NaN counts as the lowest. weight (T, top) = softmax over the chosen. That
+// is the softmax over all, its highest taken and divided by their sum, as Mixtral routes
+// (transformers, modeling_mixtral.py: MixtralTopKRouter). Both are device memory.
+void kernels_route(kernels *k, const float *logits, int tokens, int experts, int top,
+                   int32_t *choice, float *weight);
+
+// sums (T, D) = of each row the sum over its choices i of down_i * (weight_i * silu(gate_i * x) *
+// (up_i * x)), x (T, D). The weight is in the activations, where it commutes with down: so sums are
+// made and add up over ranks as in kernels_matmul_sums, each rank holding the same columns of all
+// experts. Only the experts that some row chose are read.
+void kernels_mix(kernels *k, const kernels_experts *e, int top, const int32_t *choice,
+                 const float *weight, const kernels_act *x, int tokens, int segment, void *sums);
 
 // out (count) = sums (count), rounded to float.
 void kernels_narrow(kernels *k, const void *sums, size_t count, float *out);

@@ -133,6 +133,12 @@ static void lay_out(cpu *k, kernels_limits limits, carve *c) {
     k->starts = piece(c, (tokens + 1) * sizeof(int));
     k->angles = piece(c, tokens * (size_t)limits.head_dim * sizeof(float));
     k->wide = piece(c, tokens * (size_t)limits.cols * sizeof(float));
+    size_t mixed = limits.top > 0 ? tokens * (size_t)limits.cols : 0;
+    k->expert_x = piece(c, mixed * sizeof(float));
+    k->expert_gated = piece(c, mixed * sizeof(float));
+    k->expert_sums = piece(c, mixed * sizeof(double));
+    k->first_slot = piece(c, ((size_t)limits.experts + 1) * sizeof(int));
+    k->slots = piece(c, tokens * (size_t)limits.top * sizeof(int));
 }
 
 static status cpu_reserve(kernels *base, kernels_limits limits) {
@@ -165,6 +171,8 @@ static const kernels_ops cpu_ops = {
     .matmul = cpu_matmul,
     .gate_up = cpu_gate_up,
     .matmul_sums = cpu_matmul_sums,
+    .route = cpu_route,
+    .mix = cpu_mix,
     .zero = cpu_zero,
     .narrow = cpu_narrow,
     .rmsnorm = cpu_rmsnorm,

@@ -33,6 +33,10 @@ typedef struct cpu {
     int *starts;        // (tokens + 1): first task or row of each sequence
     float *angles;      // (tokens, head_dim): cos and sin per row
     float *wide;        // (tokens, cols): `up` of gate_up, or sums on their way to float
+    // Of mixtures (experts.c), of one expert at a time:
+    float *expert_x, *expert_gated; // (tokens, cols)
+    double *expert_sums;            // (tokens, cols)
+    int *first_slot, *slots;        // (experts + 1); (tokens, top): choices by expert
 } cpu;
 
 // Up to so many tokens go through gemv one by one; more go through groups.
@@ -45,6 +49,10 @@ void cpu_gate_up(kernels *k, const kernels_weight *gate, const kernels_weight *u
                  const kernels_act *x, int tokens, kernels_act *out);
 void cpu_matmul_sums(kernels *k, const kernels_weight *w, int segment, const kernels_act *x,
                      int tokens, void *sums);
+void cpu_route(kernels *k, const float *logits, int tokens, int experts, int top, int32_t *choice,
+               float *weight);
+void cpu_mix(kernels *k, const kernels_experts *e, int top, const int32_t *choice,
+             const float *weight, const kernels_act *x, int tokens, int segment, void *sums);
 void cpu_attention(kernels *k, const kernels_head_map *map, float scale, const float *q,
                    const kernels_kv *kv, kernels_act *out);
 void cpu_rope_kv_write(kernels *k, const kernels_rope *rope, int heads, float *q, float *key,

@@ -14,6 +14,8 @@ typedef struct reference {
     float *row;     // (cols): one dequantised row
     double *scores; // (context)
     float *wide;    // (tokens, cols): `up` of gate_up
+    float *gated;   // (cols), of one row and expert
+    double *part;   // (cols): its sums
 } reference;
 
 static void destroy(kernels *k) {
@@ -21,6 +23,8 @@ static void destroy(kernels *k) {
     free(r->row);
     free(r->scores);
     free(r->wide);
+    free(r->gated);
+    free(r->part);
     free(r);
 }
 
@@ -29,7 +33,9 @@ static status reserve(kernels *k, kernels_limits limits) {
     r->row = malloc((size_t)limits.cols * sizeof *r->row);
     r->scores = malloc((size_t)limits.context * sizeof *r->scores);
     r->wide = malloc((size_t)limits.tokens * (size_t)limits.cols * sizeof *r->wide);
-    if (r->row && r->scores && r->wide) return status_ok();
+    r->gated = malloc((size_t)limits.cols * sizeof *r->gated);
+    r->part = malloc((size_t)limits.cols * sizeof *r->part);
+    if (r->row && r->scores && r->wide && r->gated && r->part) return status_ok();
     return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the reference kernels' scratch");
 }
 
@@ -97,6 +103,27 @@ static void matmul_sums(kernels *k, const kernels_weight *w, int segment, const 
                 *sum += kernels_to_grid((float)part);
             }
         }
+    }
+}
+
+// sums (D) += one expert's part of a row.
+static void mix_one(reference *r, const kernels_weight *gate, const kernels_weight *up,
+                    const kernels_weight *down, float weight, const float *x, int segment,
+                    double *sums) {
+    gate_up(&r->base, gate, up, (const kernels_act *)x, 1, (kernels_act *)r->gated);
+    for (int f = 0; f < gate->rows; f++) r->gated[f] *= weight;
+    matmul_sums(&r->base, down, segment, (const kernels_act *)r->gated, 1, r->part);
+    for (int i = 0; i < down->rows; i++) sums[i] += r->part[i];
+}
+
+static void mix(kernels *k, const kernels_experts *e, int top, const int32_t *choice,
+                const float *weight, const kernels_act *x, int tokens, int segment, void *sums) {
+    size_t width = (size_t)e->down->rows;
+    memset(sums, 0, (size_t)tokens * width * sizeof(double));
+    for (int i = 0; i < tokens * top; i++) {
+        size_t row = (size_t)(i / top);
+        mix_one((reference *)k, &e->gate[choice[i]], &e->up[choice[i]], &e->down[choice[i]],
+                weight[i], (const float *)x + row * width, segment, (double *)sums + row * width);
     }
 }
 
@@ -248,6 +275,8 @@ static const kernels_ops ops = {
     .matmul = matmul,
     .gate_up = gate_up,
     .matmul_sums = matmul_sums,
+    .route = cpu_route,
+    .mix = mix,
     .zero = cpu_zero,
     .narrow = cpu_narrow,
     .rmsnorm = rmsnorm,

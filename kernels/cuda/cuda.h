@@ -8,6 +8,7 @@
 //   place.c     weights from the file's layout into the device's, from memory that holds all of
 //   them stage.c     the same, piece by piece while they are read operators.c each operator of the
 //   table to its launcher sampler.c   sampling: slots, and what goes up and comes back per step
+//   mixture.c   mixtures of experts: their operators and scratch
 //   cublas.c    large products by cuBLASLt, with the option `fast`
 //
 // Private to kernels/cuda.
@@ -21,6 +22,7 @@
 
 #include "common/base/clock.h"
 #include "kernels/backend.h"
+#include "kernels/cuda/experts.h"
 #include "kernels/cuda/step.h"
 
 enum {
@@ -30,7 +32,8 @@ enum {
     CUDA_PLAN_BLOCKS_MAX = 4 << 20, // block table entries of one step: 512 contexts of 131072 by 16
     CUDA_PAIR_ROWS = 64,            // gate and up as two products: so many rows at a time
     CUDA_PAIR_ROWS_FAST = 1024,
-    CUDA_ARGMAX_ROWS = 64 // rows of logits in one call to the kernel
+    CUDA_ARGMAX_ROWS = 64, // rows of logits in one call to the kernel
+    CUDA_MIX_SLOTS = 2048, // choices of experts that go through a mixture together
 };
 #define CUDA_STAGING_BYTES ((size_t)8 << 20) // one of the two pinned pieces that copies go through
 #define CUDA_WAIT_NS                                                                               \
@@ -89,6 +92,12 @@ typedef struct cuda {
     int pair_rows;
     uint64_t *best, *best_host;
 
+    // Of mixtures (mixture.c); mix_slots is 0 without.
+    int mix_slots;
+    experts_table mix_table; // choice and weight are the caller's
+    void *mix_gated;         // (mix_slots, cols) BF16
+    void *mix_parts;         // (mix_slots, cols) double, or float with BF16 sums
+
     uint8_t *place_raw; // (CUDA_STAGING_BYTES) rows of a weight as the file has them, device memory
 
     cuda_graph graphs[CUDA_GRAPHS_MAX];
@@ -134,9 +143,8 @@ void cuda_forget_runs(kernels *k);
 void cuda_graphs_destroy(cuda *k);
 
 // place.c
-// Whether a weight of this type lies in wgmma's tiles (wgmma.h), for its products; else as
-// weight_pack.h says.
-bool cuda_takes_wgmma(const cuda *k, dtype type);
+// Whether a weight lies in wgmma's tiles (wgmma.h), for its products; else as weight_pack.h says.
+bool cuda_takes_wgmma(const cuda *k, const kernels_weight *w);
 size_t cuda_weight_bytes(const kernels *k, const kernels_weight *host);
 // Queues the packing of rows [first, first + count) of the matrix `shape` into its place at
 // `device`; raw and scales are weight_pack_rows'.
@@ -158,6 +166,14 @@ status cuda_stage_sync(kernels_stage *s, int64_t deadline_ns);
 status cuda_scratch_create(cuda *k, kernels_limits limits);
 void cuda_scratch_destroy(cuda *k);
 extern const kernels_ops cuda_ops;
+
+// mixture.c
+status cuda_mixture_create(cuda *k, kernels_limits limits);
+void cuda_mixture_destroy(cuda *k);
+void cuda_route(kernels *k, const float *logits, int tokens, int experts, int top, int32_t *choice,
+                float *weight);
+void cuda_mix(kernels *k, const kernels_experts *e, int top, const int32_t *choice,
+              const float *weight, const kernels_act *x, int tokens, int segment, void *sums);
 
 // cuda.c: the table's entries that are there
 void cuda_destroy(kernels *k);

@@ -135,17 +135,23 @@ __global__ void combine(experts_table t, int top, int width, const N *y, void *s
 
 } // namespace
 
-cudaError_t experts_route(cudaStream_t stream, const float *logits, int tokens, int experts,
-                          int top, bool renormalise, const experts_table *out) {
-    if (tokens < 0 || experts < 1 || experts > EXPERTS_MAX || top < 1 || top > experts ||
-        top > EXPERTS_TOP_MAX)
-        return cudaErrorInvalidValue;
+static bool holds(int tokens, int experts, int top) {
+    return tokens >= 0 && experts >= 1 && experts <= EXPERTS_MAX && top >= 1 && top <= experts &&
+           top <= EXPERTS_TOP_MAX;
+}
+
+cudaError_t experts_choose(cudaStream_t stream, const float *logits, int tokens, int experts,
+                           int top, bool renormalise, const experts_table *out) {
+    if (!holds(tokens, experts, top)) return cudaErrorInvalidValue;
+    if (tokens == 0) return cudaSuccess;
     unsigned blocks = (unsigned)(tokens * 32 + CHOOSE_THREADS - 1) / CHOOSE_THREADS;
-    cudaError_t e = cudaSuccess;
-    if (tokens > 0)
-        e = launch_dependent(choose, blocks, CHOOSE_THREADS, 0, stream, logits, tokens, experts,
-                             top, renormalise, *out);
-    if (e != cudaSuccess) return e;
+    return launch_dependent(choose, blocks, CHOOSE_THREADS, 0, stream, logits, tokens, experts, top,
+                            renormalise, *out);
+}
+
+cudaError_t experts_sort(cudaStream_t stream, int tokens, int experts, int top,
+                         const experts_table *out) {
+    if (!holds(tokens, experts, top)) return cudaErrorInvalidValue;
     return launch_dependent(sort, 1, SORT_THREADS, 0, stream, tokens * top, experts, top, *out);
 }
 

@@ -6,6 +6,7 @@
 //   route; gate_up with x_row = token and scale (so that the router's weight is in the activations,
 //   and the sums of down stay sums); down, slot by slot; combine: a token's slots added in the
 //   order of its choices.
+// Rows are chosen for all at once; sorting and the layer may take some of them at a time.
 #ifndef OCTANT_KERNELS_CUDA_EXPERTS_H
 #define OCTANT_KERNELS_CUDA_EXPERTS_H
 
@@ -29,11 +30,15 @@ typedef struct experts_table {
     float *weight;       // (T, top)
 } experts_table;
 
-// Fills the table from router logits (T, experts). Weights are softmax over all experts, or over
-// the chosen ones with `renormalise` (Mixtral; Qwen by config). NaN counts as the lowest. 1 <= top
-// <= experts.
-cudaError_t experts_route(cudaStream_t stream, const float *logits, int tokens, int experts,
-                          int top, bool renormalise, const experts_table *out);
+// Fills the table's choice and weight from router logits (T, experts). Weights are softmax over all
+// experts, or over the chosen ones with `renormalise` (Mixtral; Qwen by config). NaN counts as the
+// lowest. 1 <= top <= experts.
+cudaError_t experts_choose(cudaStream_t stream, const float *logits, int tokens, int experts,
+                           int top, bool renormalise, const experts_table *out);
+
+// Fills the rest of the table from these.
+cudaError_t experts_sort(cudaStream_t stream, int tokens, int experts, int top,
+                         const experts_table *out);
 
 // sums (T, width) = the sum of each token's slots of y (slots, width): double from double (exact on
 // the grid), or BF16 from float.

@@ -35,13 +35,14 @@ status cuda_scratch_create(cuda *k, kernels_limits limits) {
     k->best = memory;
     TRY(cuda_pinned_alloc(CUDA_ARGMAX_ROWS * sizeof *k->best, &memory));
     k->best_host = memory;
-    return status_ok();
+    return cuda_mixture_create(k, limits);
 }
 
 void cuda_scratch_destroy(cuda *k) {
     void *all[] = {k->product_workspace, k->x8, k->attention_scratch, k->pair, k->best};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) (void)cudaFree(all[i]);
     (void)cudaFreeHost(k->best_host);
+    cuda_mixture_destroy(k);
 }
 
 static weight_pack pack_of(const kernels_weight *w) {
@@ -56,7 +57,7 @@ static void embed(kernels *base, const kernels_weight *table, int first_row, voi
     cuda *k = (cuda *)base;
     cuda_enter(k);
     weight_number number = base->sums_type == KERNELS_SUMS_EXACT ? WEIGHT_DOUBLE : WEIGHT_BF16;
-    if (cuda_takes_wgmma(k, table->type)) {
+    if (cuda_takes_wgmma(k, table)) {
         wgmma_pack tiles = tiles_of(table);
         cuda_note(k,
                   wgmma_embed(k->stream, &tiles, first_row, k->step.ids, k->step.fed,
@@ -108,7 +109,7 @@ static void matmul_all(kernels *base, int count, const kernels_weight *const wei
     for (int i = 0; i < count; i++) {
         const float *bias = biases ? biases[i] : NULL;
         if (weights[i]->rows == 0) continue;
-        if (cuda_takes_wgmma(k, weights[i]->type)) {
+        if (cuda_takes_wgmma(k, weights[i])) {
             tiles.w[tiles.count] = tiles_of(weights[i]);
             tiles.bias[tiles.count] = bias;
             tiles.outs[tiles.count++] = outs[i];
@@ -145,7 +146,7 @@ static void gate_up(kernels *base, const kernels_weight *gate, const kernels_wei
                     const kernels_act *x, int tokens, kernels_act *out) {
     cuda *k = (cuda *)base;
     cuda_enter(k);
-    bool tiles = cuda_takes_wgmma(k, gate->type);
+    bool tiles = cuda_takes_wgmma(k, gate);
     if (gate->type != up->type || (!tiles && cublas_wants(k->blas, gate, tokens))) {
         gate_up_pair(k, gate, up, (const uint16_t *)x, tokens, (uint16_t *)out);
         return;
@@ -172,7 +173,7 @@ static void matmul_sums(kernels *base, const kernels_weight *w, int segment, con
     cuda *k = (cuda *)base;
     cuda_enter(k);
     bool exact = base->sums_type == KERNELS_SUMS_EXACT;
-    if (cuda_takes_wgmma(k, w->type)) {
+    if (cuda_takes_wgmma(k, w)) {
         wgmma_call tiles = wgmma_call_of(k, x, tokens, MATMUL_BF16);
         tiles.w[0] = tiles_of(w);
         tiles.outs[0] = sums;
@@ -334,6 +335,8 @@ const kernels_ops cuda_ops = {
     .matmul = matmul_all,
     .gate_up = gate_up,
     .matmul_sums = matmul_sums,
+    .route = cuda_route,
+    .mix = cuda_mix,
     .zero = zero,
     .narrow = narrow,
     .rmsnorm = rmsnorm,

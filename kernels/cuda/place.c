@@ -9,12 +9,12 @@
 #include "kernels/cuda/weight_pack.h"
 #include "kernels/cuda/wgmma.h"
 
-bool cuda_takes_wgmma(const cuda *k, dtype type) {
-    return k->wgmma && (type == DTYPE_F8_E4M3 || type == DTYPE_F8_BLOCK);
+bool cuda_takes_wgmma(const cuda *k, const kernels_weight *w) {
+    return k->wgmma && !w->expert && (w->type == DTYPE_F8_E4M3 || w->type == DTYPE_F8_BLOCK);
 }
 
 size_t cuda_weight_bytes(const kernels *base, const kernels_weight *host) {
-    if (cuda_takes_wgmma((const cuda *)base, host->type))
+    if (cuda_takes_wgmma((const cuda *)base, host))
         return wgmma_pack_bytes(host->type, host->rows, host->cols);
     return weight_pack_bytes(weight_pack_type(host->type), host->rows, host->cols);
 }
@@ -22,7 +22,7 @@ size_t cuda_weight_bytes(const kernels *base, const kernels_weight *host) {
 cudaError_t cuda_pack_rows(const cuda *k, cudaStream_t stream, const kernels_weight *shape,
                            const void *raw, size_t raw_stride, const float *scales, int first,
                            int count, void *device) {
-    if (cuda_takes_wgmma(k, shape->type)) {
+    if (cuda_takes_wgmma(k, shape)) {
         wgmma_pack tiles = wgmma_pack_at(shape->type, shape->rows, shape->cols, device);
         return wgmma_pack_rows(stream, raw, raw_stride, scales, first, count, &tiles);
     }
@@ -96,6 +96,7 @@ status cuda_weight_place(kernels *base, const kernels_weight *host, void *device
                             .row_stride = dtype_row_bytes(type, (size_t)host->cols),
                             .rows = host->rows,
                             .cols = host->cols,
-                            .type = type};
+                            .type = type,
+                            .expert = host->expert};
     return status_ok();
 }

@@ -93,7 +93,8 @@ static result run(layer *l, const float *logits, const uint16_t *x, int tokens) 
          *y = poisoned(l, slots * D * number);
     void *sums = poisoned(l, sum_bytes);
     const float *on_device = device(l, logits, (size_t)tokens * E * sizeof *logits);
-    cudaError_t e = experts_route(NULL, on_device, tokens, l->experts, l->top, l->renormalise, &t);
+    cudaError_t e = experts_choose(NULL, on_device, tokens, l->experts, l->top, l->renormalise, &t);
+    if (e == cudaSuccess) e = experts_sort(NULL, tokens, l->experts, l->top, &t);
     matmul_experts of = {
         .count = l->experts, .first_slot = t.first_slot, .x_row = t.token, .scale = t.scale};
     matmul_call call = {
@@ -252,9 +253,9 @@ int check_experts(check *c) {
             c, (layer){.type = DTYPE_BF16, .experts = 9, .top = 9, .width = 32, .hidden = 16}, 5);
     check_case(c, "broken calls");
     experts_table none = {0};
-    check_that(c, experts_route(NULL, NULL, 1, 4, 5, false, &none) == cudaErrorInvalidValue,
+    check_that(c, experts_choose(NULL, NULL, 1, 4, 5, false, &none) == cudaErrorInvalidValue,
                "top 5 of 4 is taken");
-    check_that(c, experts_route(NULL, NULL, 1, 300, 2, false, &none) == cudaErrorInvalidValue,
+    check_that(c, experts_sort(NULL, 1, 300, 2, &none) == cudaErrorInvalidValue,
                "300 experts are taken");
     return c->failed;
 }
