@@ -56,12 +56,16 @@ int gpu_shapes(const gpu *g, const gpu_shape **out) {
     // One of eight ranks of Llama 3.1 405B: an eighth of the heads, FFN columns and vocabulary
     // rows.
     static const gpu_shape real[] = {
-        {"8B", {32, 4096, 32, 8, 128, 14336, 128256, false}, 1, DTYPE_BF16, DTYPE_BF16},
-        {"405B/8", {126, 16384, 16, 1, 128, 6656, 16032, false}, 8, DTYPE_F8_E4M3, DTYPE_BF16},
+        {"8B", {32, 4096, 32, 8, 128, 14336, 128256, false, 0, 0}, 1, DTYPE_BF16, DTYPE_BF16},
+        {"405B/8",
+         {126, 16384, 16, 1, 128, 6656, 16032, false, 0, 0},
+         8,
+         DTYPE_F8_E4M3,
+         DTYPE_BF16},
     };
     static const gpu_shape tiny[] = {
-        {"tiny", {2, 256, 4, 2, 64, 512, 384, false}, 1, DTYPE_BF16, DTYPE_BF16},
-        {"tiny-fp8", {2, 256, 4, 1, 64, 256, 192, false}, 2, DTYPE_F8_E4M3, DTYPE_BF16},
+        {"tiny", {2, 256, 4, 2, 64, 512, 384, false, 0, 0}, 1, DTYPE_BF16, DTYPE_BF16},
+        {"tiny-fp8", {2, 256, 4, 1, 64, 256, 192, false, 0, 0}, 2, DTYPE_F8_E4M3, DTYPE_BF16},
     };
     *out = g->tiny ? tiny : real;
     return 2;

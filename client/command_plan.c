@@ -38,12 +38,14 @@ static void read_format(const model *m, roofline_format *f) {
                                          TENSOR_GATE, TENSOR_UP, TENSOR_DOWN};
     double bytes = 0, values = 0;
     tensor t;
+    int experts = model_get_config(m)->experts > 0 ? model_get_config(m)->experts : 1;
     for (int layer = 0; layer < model_get_config(m)->layers; layer++) {
         for (size_t i = 0; i < sizeof linear / sizeof *linear; i++) {
             if (!model_tensor(m, linear[i], layer, &t)) continue;
             size_t scales = dtype_row_scales(t.type, (size_t)t.cols) * sizeof(float);
-            bytes += (double)t.rows * (double)(dtype_row_bytes(t.type, (size_t)t.cols) + scales);
-            values += (double)t.rows * (double)t.cols;
+            double rows = (double)t.rows * (linear[i] >= TENSOR_GATE ? experts : 1);
+            bytes += rows * (double)(dtype_row_bytes(t.type, (size_t)t.cols) + scales);
+            values += rows * (double)t.cols;
         }
     }
     f->linear_bits = 8 * bytes / values;
@@ -55,6 +57,8 @@ static void take_shape(plan *p, const roofline_shape *s) {
     p->config = (model_config){.layers = s->layers,
                                .width = s->width,
                                .ffn_width = s->ffn,
+                               .experts = s->experts,
+                               .experts_used = s->used,
                                .heads = s->heads,
                                .kv_heads = s->kv_heads,
                                .head_dim = s->head_dim,
@@ -93,6 +97,8 @@ static void add_rank(const model_config *c, const shard *s, stage_shape *to) {
                          .width = c->width,
                          .head_dim = c->head_dim,
                          .tied = true,
+                         .experts = c->experts,
+                         .used = c->experts_used,
                          .heads = (int)max(most->heads, s->heads.end - s->heads.begin),
                          .kv_heads = (int)max(most->kv_heads, s->kv_heads.end - s->kv_heads.begin),
                          .ffn = (int)max(most->ffn, s->ffn.end - s->ffn.begin),
@@ -246,7 +252,8 @@ static void show_floors(const plan *p) {
 static status parse(plan *p, int argc, char **argv, arena *memory, config_action *action) {
     const config_option options[] = {
         {"model", CONFIG_STRING, &p->model, 0, 0, NULL, "NAME|PATH",
-         "llama-3.1-8b, llama-3.1-70b, llama-3.1-405b, a GGUF file or a model's folder"},
+         "llama-3.1-8b, llama-3.1-70b, llama-3.1-405b, mixtral-8x7b, mixtral-8x22b, a GGUF file or "
+         "a model's folder"},
         {"gpus", CONFIG_INT, &p->gpus, 1, SHARD_RANKS_MAX, NULL, NULL, "cards, one rank on each"},
         {"stages", CONFIG_INT, &p->stages, 1, SHARD_STAGES_MAX, NULL, NULL,
          "stages of pipeline parallelism that they are cut into"},

@@ -66,6 +66,13 @@ static status check_even(const char *field, int value) {
                         value);
 }
 
+static status check_experts(const model_config *c) {
+    if (c->experts == 0 && c->experts_used == 0) return status_ok();
+    TRY(check_int("experts", c->experts, MODEL_EXPERTS_MAX));
+    int most = c->experts < MODEL_EXPERTS_USED_MAX ? c->experts : MODEL_EXPERTS_USED_MAX;
+    return check_int("experts used for a token", c->experts_used, most);
+}
+
 status model_config_check(const model_config *c) {
     if ((unsigned)c->family >= MODEL_FAMILY_COUNT)
         return status_error(STATUS_INVALID_ARGUMENT, "model config: unknown family %d",
@@ -73,6 +80,7 @@ status model_config_check(const model_config *c) {
     TRY(check_int("layers", c->layers, MODEL_LAYERS_MAX));
     TRY(check_int("width (hidden size)", c->width, MODEL_WIDTH_MAX));
     TRY(check_int("ffn_width (intermediate size)", c->ffn_width, MODEL_FFN_MAX));
+    TRY(check_experts(c));
     TRY(check_int("heads (attention heads)", c->heads, MODEL_HEADS_MAX));
     TRY(check_int("kv_heads (key-value heads)", c->kv_heads, c->heads));
     if (c->heads % c->kv_heads)
@@ -120,6 +128,8 @@ int64_t model_config_parameters(const model_config *c) {
     int64_t width = c->width, q = (int64_t)c->heads * c->head_dim,
             kv = (int64_t)c->kv_heads * c->head_dim;
     int64_t attention = 2 * width * q + 2 * width * kv + (c->qkv_bias ? q + 2 * kv : 0);
-    int64_t layer = attention + 3 * width * c->ffn_width + 2 * width;
+    int64_t ffn = 3 * width * c->ffn_width;
+    if (c->experts > 0) ffn = c->experts * (ffn + width); // and the router's row
+    int64_t layer = attention + ffn + 2 * width;
     return c->layers * layer + width + (c->tied_embeddings ? 1 : 2) * width * c->vocab;
 }

@@ -1,7 +1,7 @@
 // model_config: what a model is, in numbers: read from GGUF metadata or from config.json, checked
 // once, and from then on believed by everybody. The family decides the step's shape
 // (worker/decoder.c); this families are Llama (Llama 1 to 3.x, SmolLM, Mistral without a
-// window) and Qwen2 (the same with biases on q, k, v).
+// window; with experts, Mixtral) and Qwen2 (the same with biases on q, k, v).
 #ifndef OCTANT_MODEL_MODEL_CONFIG_H
 #define OCTANT_MODEL_MODEL_CONFIG_H
 
@@ -32,18 +32,22 @@ enum {
     MODEL_HEAD_DIM_MAX = 1024,
     MODEL_VOCAB_MAX = 1 << 20,
     MODEL_CONTEXT_MAX = 1 << 24,
+    MODEL_EXPERTS_MAX = 256,
+    MODEL_EXPERTS_USED_MAX = 16,
 };
 
 typedef struct model_config {
     model_family family;
     int layers;
     int width;     // D
-    int ffn_width; // F of the whole model
-    int heads;     // H of the whole model
-    int kv_heads;  // G of the whole model; divides heads
-    int head_dim;  // C, even
-    int vocab;     // V of the whole model
-    int context;   // longest sequence that the model was made for
+    int ffn_width; // F of the whole model; of each expert
+    int experts;   // feed-forward networks of a layer, of which a router chooses; 0: one, no router
+    int experts_used; // of them for each token; 0 without
+    int heads;        // H of the whole model
+    int kv_heads;     // G of the whole model; divides heads
+    int head_dim;     // C, even
+    int vocab;        // V of the whole model
+    int context;      // longest sequence that the model was made for
     float norm_epsilon;
     double rope_theta;
     int rope_dims;         // channels of a head that rotate, even, <= head_dim

@@ -1,6 +1,7 @@
 // roofline: see roofline.h. The tables of what others measured, then one formula.
 #include "common/model/roofline.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -21,14 +22,16 @@ const char *roofline_card_names(void) {
     return "h100|h200|a100";
 }
 
-// Meta's model cards: layers, D, H, G, C, F, V.
+// Meta's model cards; config.json of mistralai's: layers, D, H, G, C, F, V, tied, experts, used.
 static const struct {
     const char *name;
     roofline_shape shape;
 } models[] = {
-    {"llama-3.1-8b", {32, 4096, 32, 8, 128, 14336, 128256, false}},
-    {"llama-3.1-70b", {80, 8192, 64, 8, 128, 28672, 128256, false}},
-    {"llama-3.1-405b", {126, 16384, 128, 8, 128, 53248, 128256, false}},
+    {"llama-3.1-8b", {32, 4096, 32, 8, 128, 14336, 128256, false, 0, 0}},
+    {"llama-3.1-70b", {80, 8192, 64, 8, 128, 28672, 128256, false, 0, 0}},
+    {"llama-3.1-405b", {126, 16384, 128, 8, 128, 53248, 128256, false, 0, 0}},
+    {"mixtral-8x7b", {32, 4096, 32, 8, 128, 14336, 32000, false, 8, 2}},
+    {"mixtral-8x22b", {56, 6144, 48, 8, 128, 16384, 32768, false, 8, 2}},
 };
 
 const roofline_shape *roofline_find_model(const char *name) {
@@ -38,7 +41,7 @@ const roofline_shape *roofline_find_model(const char *name) {
 }
 
 const char *roofline_model_names(void) {
-    return "llama-3.1-8b|llama-3.1-70b|llama-3.1-405b";
+    return "llama-3.1-8b|llama-3.1-70b|llama-3.1-405b|mixtral-8x7b|mixtral-8x22b";
 }
 
 bool roofline_find_format(const char *name, int kv_bits, roofline_format *out) {
@@ -108,22 +111,37 @@ double roofline_hand_over(double bytes) {
     return 14e-6 + bytes / 46e9;
 }
 
-// Weights of the linear matrices of all layers.
-static double linear_count(const roofline_shape *s) {
+// Weights of the linear matrices of all layers, with so many experts of each.
+static double linear_count(const roofline_shape *s, double experts) {
     double q = (double)s->heads * s->head_dim, kv = (double)s->kv_heads * s->head_dim;
-    return (double)s->layers * s->width * (2 * q + 2 * kv + 3.0 * s->ffn);
+    double ffn = 3.0 * s->ffn * experts + s->experts; // and the router
+    return (double)s->layers * s->width * (2 * q + 2 * kv + ffn);
+}
+
+static double all_experts(const roofline_shape *s) {
+    return s->experts > 0 ? s->experts : 1;
+}
+
+double roofline_experts_read(const roofline_shape *s, double rows) {
+    if (s->experts == 0) return 1;
+    return s->experts * (1 - pow(1 - (double)s->used / s->experts, rows));
 }
 
 static double head_count(const roofline_shape *s) {
     return (double)s->vocab * s->width;
 }
 
-double roofline_weights_read(const roofline_shape *s, const roofline_format *f) {
-    return (linear_count(s) * f->linear_bits + head_count(s) * f->head_bits) / 8;
+// Of the linear matrices with so many experts, and of the output matrix.
+static double weight_bytes(const roofline_shape *s, const roofline_format *f, double experts) {
+    return (linear_count(s, experts) * f->linear_bits + head_count(s) * f->head_bits) / 8;
+}
+
+double roofline_weights_read(const roofline_shape *s, const roofline_format *f, double rows) {
+    return weight_bytes(s, f, roofline_experts_read(s, rows));
 }
 
 double roofline_weights_kept(const roofline_shape *s, const roofline_format *f) {
-    return roofline_weights_read(s, f) + (s->tied ? 0 : head_count(s) * f->head_bits / 8);
+    return weight_bytes(s, f, all_experts(s)) + (s->tied ? 0 : head_count(s) * f->head_bits / 8);
 }
 
 double roofline_kv_bytes(const roofline_shape *s, const roofline_format *f) {
@@ -144,11 +162,11 @@ roofline_time roofline_step(const roofline_card *card, const roofline_shape *s,
                             const roofline_format *f, const roofline_load *load, int ranks,
                             roofline_sums kind) {
     double rate = f->fp8 && card->fp8 > 0 ? card->fp8 : card->bf16;
-    double head = load->logit_rows * head_count(s);
+    double head = load->logit_rows * head_count(s), used = s->experts > 0 ? s->used : 1;
     roofline_time t = {
-        .weights = roofline_weights_read(s, f) / card->bandwidth,
+        .weights = roofline_weights_read(s, f, load->rows) / card->bandwidth,
         .kv = load->positions * roofline_kv_bytes(s, f) / card->bandwidth,
-        .linear = 2 * (load->rows * linear_count(s) + head) / rate,
+        .linear = 2 * (load->rows * linear_count(s, used) + head) / rate,
         .attention = 4.0 * s->layers * s->heads * s->head_dim * load->pairs / card->bf16,
         // The sums are BF16.
         .allreduce = 2.0 * s->layers * roofline_allreduce(kind, ranks, 2 * load->rows * s->width),

@@ -37,10 +37,11 @@ typedef struct roofline_shape {
     int heads, kv_heads, head_dim; // H and G of the rank, C
     int ffn, vocab;                // F and V of the rank
     bool tied;                     // the output matrix is the embedding
+    int experts, used;             // of a mixture, each with F columns; 0 and 0: none
 } roofline_shape;
 
-// Whole models that need no file: "llama-3.1-8b", "llama-3.1-70b", "llama-3.1-405b"; NULL for
-// another name.
+// Whole models that need no file: "llama-3.1-8b", "llama-3.1-70b", "llama-3.1-405b",
+// "mixtral-8x7b", "mixtral-8x22b"; NULL for another name.
 const roofline_shape *roofline_find_model(const char *name);
 const char *roofline_model_names(void); // "llama-3.1-8b|..."
 
@@ -93,10 +94,15 @@ roofline_time roofline_step(const roofline_card *card, const roofline_shape *sha
                             const roofline_format *format, const roofline_load *load, int ranks,
                             roofline_sums kind);
 
-// Bytes of weights that a rank keeps (the embedding too), that a decode step reads (not the
-// embedding, but for the output matrix), and of one token's KV.
+// Experts that a step of so many rows reads, where each row chooses its own as if by chance: the
+// mean of how many differ. 1 without a mixture.
+double roofline_experts_read(const roofline_shape *shape, double rows);
+
+// Bytes of weights that a rank keeps (the embedding too), that a step of `rows` rows reads (not the
+// embedding, but for the output matrix; of a mixture the experts above), and of one token's KV.
 double roofline_weights_kept(const roofline_shape *shape, const roofline_format *format);
-double roofline_weights_read(const roofline_shape *shape, const roofline_format *format);
+double roofline_weights_read(const roofline_shape *shape, const roofline_format *format,
+                             double rows);
 double roofline_kv_bytes(const roofline_shape *shape, const roofline_format *format);
 
 // Share of a card's memory that weights and KV may take: the rest is for the driver, activations,

@@ -33,7 +33,9 @@ int shard_ffn_unit(const model_config *c) {
 // Matrix weights of one layer, and of the embedding or the output matrix.
 static int64_t layer_count(const model_config *c) {
     int64_t q = (int64_t)c->heads * c->head_dim, kv = (int64_t)c->kv_heads * c->head_dim;
-    return (int64_t)c->width * (2 * q + 2 * kv + 3 * (int64_t)c->ffn_width);
+    int64_t ffn = 3 * (int64_t)c->ffn_width;
+    if (c->experts > 0) ffn = c->experts * (ffn + 1); // and the router's row
+    return (int64_t)c->width * (2 * q + 2 * kv + ffn);
 }
 
 static int64_t end_count(const model_config *c) {
@@ -232,7 +234,9 @@ int64_t shard_weight_count(const model_config *c, const shard *s) {
     int64_t width = c->width, q = (int64_t)length(s->heads) * c->head_dim,
             kv = (int64_t)length(s->kv_heads) * c->head_dim;
     int64_t attention = 2 * width * q + 2 * width * kv + (c->qkv_bias ? q + 2 * kv : 0);
-    int64_t layer = attention + 3 * width * length(s->ffn) + 2 * width;
+    int64_t ffn = 3 * width * length(s->ffn);
+    if (c->experts > 0) ffn = c->experts * (ffn + width); // the router is whole on every rank
+    int64_t layer = attention + ffn + 2 * width;
     int64_t norm = s->layers.end == c->layers ? width : 0; // before the output
     bool shared = c->tied_embeddings && same(s->embedding, s->vocab);
     return length(s->layers) * layer + norm +

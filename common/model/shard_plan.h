@@ -7,7 +7,8 @@
 // contiguous runs, the first (heads mod ranks) ranks one more; a rank holds every KV head that one
 // of its query heads reads, so KV heads at the seams are replicated. FFN columns are cut in units
 // of 32, or of config->ffn_block where that is larger (256 in Q4_K), so that no block is split;
-// vocabulary rows one by one. With more ranks than units the last ranks get an empty range, which
+// vocabulary rows one by one. Of a mixture of experts each rank holds the same columns of every
+// expert, and the router whole. With more ranks than units the last ranks get an empty range, which
 // every part must bear.
 //
 // Pipeline parallel (Huang et al. 2019, GPipe) above that: the layers are cut into stages of

@@ -40,6 +40,16 @@ def test_stages_beside_one_wide_group():
     assert rows(wide)[1024, 1][0] == pytest.approx(read / 2, abs=0.2)
 
 
+def test_mixtral_reads_the_experts_that_are_used():
+    ended = plan("--model", "mixtral-8x22b", "--gpus", 8)
+    assert ended.returncode == 0 and ended.stderr == ""
+    table = rows(ended.stdout)
+    # 140.6 billion weights, in BF16 on eight cards; a token meets 39.0 of them, the embedding apart, and 32 meet nearly all.
+    assert "a card holds: 35.16 GB of weights" in ended.stdout
+    assert table[1024, 1][0] == pytest.approx(2 * 39.0 / 8 / 3.35, abs=0.05)
+    assert table[1024, 32][0] > 3.3 * table[1024, 1][0]
+
+
 def test_what_does_not_fit():
     ended = plan("--model", "llama-3.1-405b", "--gpus", 8)
     assert ended.returncode == 0 and "does not fit" in ended.stdout and "12 such cards" in ended.stdout

@@ -11,9 +11,9 @@
 #include "common/model/roofline.h"
 
 enum { GPUS = 8 };
-static const roofline_shape rank_of_405b = {126,          16384,         16,   1, 128,
-                                            53248 / GPUS, 128256 / GPUS, false};
-static const roofline_shape whole_8b = {32, 4096, 32, 8, 128, 14336, 128256, false};
+static const roofline_shape rank_of_405b = {126,          16384,         16,    1, 128,
+                                            53248 / GPUS, 128256 / GPUS, false, 0, 0};
+static const roofline_shape whole_8b = {32, 4096, 32, 8, 128, 14336, 128256, false, 0, 0};
 
 static roofline_format format_of(const char *name, int kv_bits) {
     roofline_format f;
@@ -43,12 +43,34 @@ static void bytes_of_a_rank(void **state) {
     (void)state;
     roofline_format fp8 = format_of("fp8", 8), bf16 = format_of("bf16", 16),
                     q4 = format_of("q4", 8);
-    check(roofline_weights_read(&rank_of_405b, &fp8) / 1e9, 50.7, 0.1);
-    check(roofline_weights_read(&rank_of_405b, &bf16) / 1e9, 100.9, 0.1);
-    check(roofline_weights_read(&rank_of_405b, &q4) / 1e9, 28.8, 0.1);
+    check(roofline_weights_read(&rank_of_405b, &fp8, 1) / 1e9, 50.7, 0.1);
+    check(roofline_weights_read(&rank_of_405b, &bf16, 1) / 1e9, 100.9, 0.1);
+    check(roofline_weights_read(&rank_of_405b, &q4, 1) / 1e9, 28.8, 0.1);
     check(roofline_kv_bytes(&rank_of_405b, &bf16), 64512, 1); // 8 ranks: 516 kB a token
     check(roofline_kv_bytes(&rank_of_405b, &fp8), 32256, 1);
-    check(roofline_weights_read(&whole_8b, &bf16) / 1e9, 15.0, 0.1);
+    check(roofline_weights_read(&whole_8b, &bf16, 1) / 1e9, 15.0, 0.1);
+}
+
+// Mixtral 8x7B: 46.7 billion weights, of which a token meets 12.9; two tokens meet 3.5 experts of
+// the eight, dozens nearly all.
+static void mixtral(void **state) {
+    (void)state;
+    const roofline_shape *m = roofline_find_model("mixtral-8x7b");
+    assert_non_null(m);
+    roofline_format bf16 = format_of("bf16", 16);
+    check(roofline_weights_kept(m, &bf16) / 2e9, 46.70, 0.01);
+    check(roofline_weights_read(m, &bf16, 1) / 2e9, 12.75, 0.01); // less the embedding
+    check(roofline_experts_read(m, 1), 2, 1e-9);
+    check(roofline_experts_read(m, 2), 3.5, 1e-9);
+    check(roofline_experts_read(m, 32), 8, 0.01);
+    check(roofline_experts_read(&whole_8b, 5), 1, 1e-9);
+    const roofline_card *card = roofline_find_card("h100");
+    roofline_load one = roofline_decode(1, 0), prompt = roofline_prefill(1000, 0);
+    roofline_time t = roofline_step(card, m, &bf16, &one, 1, ROOFLINE_SUMS_NONE);
+    check(t.weights * card->bandwidth / 2e9, 12.75, 0.01);
+    t = roofline_step(card, m, &bf16, &prompt, 1, ROOFLINE_SUMS_NONE);
+    check(t.weights * card->bandwidth / 2e9, 46.57, 0.01);
+    check(t.linear * card->bf16 / 2e3, 12.62e9, 0.01e9); // logits of one row only
 }
 
 static void decode_of_405b(void **state) {
@@ -143,13 +165,10 @@ static void names(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bytes_of_a_rank),
-        cmocka_unit_test(decode_of_405b),
-        cmocka_unit_test(tokens_per_second_with_sums),
-        cmocka_unit_test(prefill_of_405b),
-        cmocka_unit_test(chunks_add_up),
-        cmocka_unit_test(room_for_kv),
-        cmocka_unit_test(sums),
+        cmocka_unit_test(bytes_of_a_rank), cmocka_unit_test(mixtral),
+        cmocka_unit_test(decode_of_405b),  cmocka_unit_test(tokens_per_second_with_sums),
+        cmocka_unit_test(prefill_of_405b), cmocka_unit_test(chunks_add_up),
+        cmocka_unit_test(room_for_kv),     cmocka_unit_test(sums),
         cmocka_unit_test(names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,6 +21,8 @@ static model_config random_config(rng *r) {
     c.rope_dims = c.head_dim;
     c.ffn_width = 1 + (int)rng_below(r, 3000);
     c.ffn_block = rng_below(r, 2) ? 0 : 256;
+    c.experts = rng_below(r, 3) ? 0 : 1 + (int)rng_below(r, 16);
+    c.experts_used = c.experts > 0 ? 1 + (int)rng_below(r, (uint64_t)c.experts) : 0;
     c.vocab = 1 + (int)rng_below(r, 3000);
     c.tied_embeddings = rng_below(r, 2);
     c.qkv_bias = rng_below(r, 2);
@@ -208,6 +210,30 @@ static void one_rank_holds_the_model(void **state) {
     }
 }
 
+static void mixtral_by_hand(void **state) {
+    (void)state;
+    model_config c = {.layers = 32,
+                      .width = 4096,
+                      .ffn_width = 14336,
+                      .experts = 8,
+                      .experts_used = 2,
+                      .heads = 32,
+                      .kv_heads = 8,
+                      .head_dim = 128,
+                      .vocab = 32000};
+    assert_int_equal(model_config_parameters(&c), 46702792704); // the published 46.7B
+    int64_t held = 0;
+    for (int rank = 0; rank < 8; rank++) {
+        shard s;
+        status planned = shard_plan(&c, 8, 1, rank, &s);
+        assert_true(status_is_ok(&planned));
+        assert_int_equal(s.ffn.end - s.ffn.begin, 14336 / 8); // of every expert
+        held += shard_weight_count(&c, &s);
+    }
+    int64_t whole = 32 * (8 + 2) * 4096 + 4096; // routers and norms, on all ranks
+    assert_int_equal(held, model_config_parameters(&c) + 7 * whole);
+}
+
 static void smollm2_by_hand(void **state) {
     (void)state;
     model_config c = {.layers = 30,
@@ -287,15 +313,11 @@ static void blocks_are_not_split(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_rank_count_covers),
-        cmocka_unit_test(one_rank_holds_the_model),
-        cmocka_unit_test(smollm2_by_hand),
-        cmocka_unit_test(lying_plans_are_refused),
-        cmocka_unit_test(blocks_are_not_split),
-        cmocka_unit_test(every_stage_count_covers),
-        cmocka_unit_test(stages_hold_alike),
-        cmocka_unit_test(stages_that_cannot_be),
-        cmocka_unit_test(plans_with_gaps_are_refused),
+        cmocka_unit_test(every_rank_count_covers),  cmocka_unit_test(one_rank_holds_the_model),
+        cmocka_unit_test(mixtral_by_hand),          cmocka_unit_test(smollm2_by_hand),
+        cmocka_unit_test(lying_plans_are_refused),  cmocka_unit_test(blocks_are_not_split),
+        cmocka_unit_test(every_stage_count_covers), cmocka_unit_test(stages_hold_alike),
+        cmocka_unit_test(stages_that_cannot_be),    cmocka_unit_test(plans_with_gaps_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
