@@ -32,21 +32,27 @@ static void describe(const gpu_shape *shape, gpu_model *m) {
 
 static void open_first_layer(gpu *g, const gpu_shape *shape, layer_weights *w) {
     const roofline_shape *s = &shape->of;
+    *w->gate = gpu_weight(g, shape->linear, s->ffn, s->width);
+    *w->up = gpu_weight(g, shape->linear, s->ffn, s->width);
+    *w->down = gpu_weight(g, shape->linear, s->width, s->ffn);
     int q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim;
     *w = (layer_weights){.q = gpu_weight(g, shape->linear, q, s->width),
                          .k = gpu_weight(g, shape->linear, kv, s->width),
                          .v = gpu_weight(g, shape->linear, kv, s->width),
                          .o = gpu_weight(g, shape->linear, s->width, q),
-                         .gate = gpu_weight(g, shape->linear, s->ffn, s->width),
-                         .up = gpu_weight(g, shape->linear, s->ffn, s->width),
-                         .down = gpu_weight(g, shape->linear, s->width, s->ffn),
+                         .gate = w->gate,
+                         .up = w->up,
+                         .down = w->down,
                          .attn_norm = gpu_floats(g, (size_t)s->width),
                          .ffn_norm = gpu_floats(g, (size_t)s->width)};
 }
 
 static void open_next_layer(gpu *g, const layer_weights *first, layer_weights *w) {
+    kernels_weight *gate = w->gate, *up = w->up, *down = w->down;
     *w = *first;
-    kernels_weight *all[] = {&w->q, &w->k, &w->v, &w->o, &w->gate, &w->up, &w->down};
+    *gate = *w->gate, *up = *w->up, *down = *w->down;
+    w->gate = gate, w->up = up, w->down = down;
+    kernels_weight *all[] = {&w->q, &w->k, &w->v, &w->o, gate, up, down};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) *all[i] = gpu_weight_again(g, all[i]);
 }
 
@@ -57,7 +63,12 @@ static void open_weights(gpu *g, const gpu_shape *shape, weights *out) {
                      .output_norm = gpu_floats(g, (size_t)s->width),
                      .inv_freq = gpu_floats(g, (size_t)s->head_dim / 2),
                      .layers = calloc((size_t)s->layers, sizeof *out->layers),
+                     .ffn = calloc((size_t)s->layers * 3, sizeof *out->ffn),
                      .layer_count = s->layers};
+    for (int i = 0; i < s->layers; i++) {
+        kernels_weight *ffn = out->ffn + (ptrdiff_t)3 * i;
+        out->layers[i].gate = ffn, out->layers[i].up = ffn + 1, out->layers[i].down = ffn + 2;
+    }
     out->output = gpu_weight_again(g, &out->embedding);
     open_first_layer(g, shape, &out->layers[0]);
     for (int i = 1; i < s->layers; i++) open_next_layer(g, &out->layers[0], &out->layers[i]);
@@ -111,6 +122,7 @@ void gpu_model_close(gpu *g, gpu_model *m) {
     decoder_destroy(m->decoder);
     reduce_close(m->reduce);
     gpu_release(g);
+    free(m->weights.ffn);
     free(m->weights.layers);
     free(m->kv.layers);
 }

@@ -37,7 +37,10 @@ struct decoder {
     float *q;              // (T, heads * C)
     kernels_act *mixed;    // (T, heads * C)
     float *k, *v;          // (T, kv_heads * C)
-    kernels_act *gated;    // (T, ffn)
+    kernels_act *gated;    // (T, ffn); not of a mixture
+    float *routed;         // (T, experts) the router's logits; of a mixture, like the next two
+    int32_t *choice;       // (T, used)
+    float *share;          // (T, used) of each chosen expert
     float *chosen;         // (logit_rows, D)
     kernels_act *prepared; // (logit_rows, D)
     float *logits;         // (logit_rows, max_vocab)
@@ -73,6 +76,17 @@ static bool wants_order(const decoder *d) {
     return false;
 }
 
+static status alloc_ffn(decoder *d, size_t rows) {
+    const model_config *c = d->p.config;
+    if (c->experts == 0) return alloc_act(d, rows, (size_t)d->ffn, &d->gated);
+    size_t choices = rows * (size_t)c->experts_used;
+    void *memory = NULL;
+    TRY(kernels_alloc(d->p.kernels, choices * sizeof *d->choice, &memory));
+    d->choice = memory;
+    TRY(alloc_floats(d, choices, 1, &d->share));
+    return alloc_floats(d, rows, (size_t)c->experts, &d->routed);
+}
+
 static status alloc_all(decoder *d) {
     size_t t = (size_t)d->row_room, width = (size_t)d->width, c = (size_t)d->head_dim;
     TRY(alloc_floats(d, t + (size_t)d->p.kept_rows, width, &d->hidden));
@@ -86,7 +100,7 @@ static status alloc_all(decoder *d) {
     TRY(alloc_act(d, t, (size_t)d->heads * c, &d->mixed));
     TRY(alloc_floats(d, t, (size_t)d->kv_heads * c, &d->k));
     TRY(alloc_floats(d, t, (size_t)d->kv_heads * c, &d->v));
-    TRY(alloc_act(d, t, (size_t)d->ffn, &d->gated));
+    TRY(alloc_ffn(d, t));
     size_t logit_rows = (size_t)d->p.logit_rows;
     TRY(alloc_floats(d, logit_rows, width, &d->chosen));
     TRY(alloc_act(d, logit_rows, width, &d->prepared));
@@ -165,8 +179,9 @@ void decoder_set_kv(decoder *d, const kv_store *kv) {
 void decoder_destroy(decoder *d) {
     if (!d) return;
     if (d->x == d->hidden) d->x = NULL;
-    void *all[] = {d->first_head, d->hidden, d->x, d->normed, d->ordered, d->sums,     d->q,
-                   d->mixed,      d->k,      d->v, d->gated,  d->chosen,  d->prepared, d->logits};
+    void *all[] = {d->first_head, d->hidden, d->x,      d->normed, d->ordered, d->sums,
+                   d->q,          d->mixed,  d->k,      d->v,      d->gated,   d->chosen,
+                   d->prepared,   d->logits, d->routed, d->choice, d->share};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) kernels_free(d->p.kernels, all[i]);
     free(d->seqs);
     free(d);
@@ -218,6 +233,19 @@ static void attend(decoder *d, const layer_weights *w, kernels_kv *kv) {
     kernels_matmul_sums(k, &w->o, segment(d->head_dim, &w->o), d->mixed, d->rows, d->sums);
 }
 
+// The same of the experts that each row chooses. Every rank comes to the same choices, since the
+// router and the rows are whole and equal on all of them.
+static void mix(decoder *d, const layer_weights *w) {
+    kernels *k = d->p.kernels;
+    int count = d->p.config->experts, top = d->p.config->experts_used;
+    const kernels_experts experts = {count, w->gate, w->up, w->down};
+    kernels_matmul(k, 1, (const kernels_weight *const[]){&w->router}, NULL, d->normed, d->rows,
+                   &d->routed);
+    kernels_route(k, d->routed, d->rows, count, top, d->choice, d->share);
+    kernels_mix(k, &experts, top, d->choice, d->share, d->normed, d->rows,
+                segment(d->ffn_unit, w->down), d->sums);
+}
+
 // sums = this rank's part of down(silu(gate(normed)) * up(normed)); zero on a rank that holds no
 // columns.
 static void feed_forward(decoder *d, const layer_weights *w) {
@@ -226,8 +254,12 @@ static void feed_forward(decoder *d, const layer_weights *w) {
         kernels_zero_sums(k, d->sums, (size_t)d->rows * (size_t)d->width);
         return;
     }
-    kernels_gate_up(k, &w->gate, &w->up, normed_in(d, w->ffn_order), d->rows, d->gated);
-    kernels_matmul_sums(k, &w->down, segment(d->ffn_unit, &w->down), d->gated, d->rows, d->sums);
+    if (d->p.config->experts > 0) {
+        mix(d, w);
+        return;
+    }
+    kernels_gate_up(k, w->gate, w->up, normed_in(d, w->ffn_order), d->rows, d->gated);
+    kernels_matmul_sums(k, w->down, segment(d->ffn_unit, w->down), d->gated, d->rows, d->sums);
 }
 
 // Collectives of a micro-batch over all stages: the embedding's sum, two for each layer, and a

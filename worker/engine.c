@@ -56,7 +56,9 @@ static status open_kernels(engine *e) {
                                                         .cols = cols,
                                                         .context = o->limits.max_context,
                                                         .heads = heads,
-                                                        .head_dim = c->head_dim});
+                                                        .head_dim = c->head_dim,
+                                                        .experts = c->experts,
+                                                        .top = c->experts_used});
 }
 
 static dtype kv_type(const engine_options *o) {

@@ -18,8 +18,9 @@
 #include "worker/warm_shard.h"
 
 enum {
-    LAYER_VECTORS = 7,  // two norms, three biases, two orders
-    LAYER_MATRICES = 7, // each may have memory of its own
+    LAYER_VECTORS = 7,   // two norms, three biases, two orders
+    LAYER_MATRICES = 5,  // q, k, v, o, router; each may have memory of its own
+    EXPERT_MATRICES = 3, // gate, up, down, of each expert
     NAME_BYTES = 80,
 };
 
@@ -27,7 +28,7 @@ enum {
 static const char *const matrix_names[TENSOR_ROLE_COUNT] = {
     [TENSOR_Q] = "q matrix",       [TENSOR_K] = "k matrix",       [TENSOR_V] = "v matrix",
     [TENSOR_O] = "o matrix",       [TENSOR_GATE] = "gate matrix", [TENSOR_UP] = "up matrix",
-    [TENSOR_DOWN] = "down matrix",
+    [TENSOR_DOWN] = "down matrix", [TENSOR_ROUTER] = "router",
 };
 
 // A matrix that the first pass has found: what is loaded for it (items[i]), where its slice goes,
@@ -49,6 +50,10 @@ typedef struct gathering {
     float **scales; // of items whose type has some; freed after loading
     int count, room;
     layer_order *orders; // (layers of the stage), which slices are made in
+    int experts;         // feed-forward networks of a layer: 1 without a mixture
+    // Device memory for one matrix of each expert still to come: these lie one after another.
+    char *ahead;
+    int ahead_count;
 } gathering;
 
 static int length(shard_range r) {
@@ -121,6 +126,21 @@ static status load_vector(gathering *g, const tensor *t, int begin, int end, flo
 
 // ---- first pass
 
+// Device memory of an item; an expert's is a part of what its matrix's first took for all.
+static status take(gathering *g, const kernels_weight *view, size_t bytes, void **out) {
+    if (!view->expert) return own(g->w, bytes, out);
+    if (g->ahead_count == 0) {
+        void *all = NULL;
+        TRY(own(g->w, bytes * (size_t)g->experts, &all));
+        g->ahead = all;
+        g->ahead_count = g->experts;
+    }
+    *out = g->ahead;
+    g->ahead += bytes;
+    g->ahead_count--;
+    return status_ok();
+}
+
 // *out = the view, until the third pass; an item for it. `part` is what it is of the tensor;
 // without data the view is made.
 static status add(gathering *g, const tensor *t, tensor_part part, const kernels_weight *view,
@@ -139,7 +159,7 @@ static status add(gathering *g, const tensor *t, tensor_part part, const kernels
     }
     size_t bytes = kernels_weight_bytes(g->w->kernels, &item->view);
     g->w->bytes += (int64_t)((size_t)view->rows * dtype_row_bytes(view->type, (size_t)view->cols));
-    return bytes > 0 ? own(g->w, bytes, &item->device) : status_ok();
+    return bytes > 0 ? take(g, &item->view, bytes, &item->device) : status_ok();
 }
 
 // A part of a tensor, as the file has it, or to be made from packed integers or as floats.
@@ -147,8 +167,10 @@ static status add_part(gathering *g, const tensor *t, tensor_part p, kernels_wei
                        const char *what, int layer) {
     int64_t unit = tensor_column_unit(t), end = p.first_col + p.cols;
     bool whole = p.first_col % unit == 0 && (end % unit == 0 || end == t->cols);
-    kernels_weight view = {
-        .rows = (int)p.rows, .cols = (int)p.cols, .type = whole ? t->type : DTYPE_F32};
+    kernels_weight view = {.rows = (int)p.rows,
+                           .cols = (int)p.cols,
+                           .type = whole ? t->type : DTYPE_F32,
+                           .expert = out->expert};
     if (whole && t->packing == TENSOR_ROWS) {
         view.row_stride = dtype_row_bytes(t->type, (size_t)t->cols);
         view.data = (const char *)t->data + (size_t)p.first_row * view.row_stride +
@@ -200,6 +222,50 @@ static status upload_order(gathering *g, const int32_t *order, int32_t **out) {
     return s;
 }
 
+// A device multiplies by all experts' gates and ups in one call.
+static status check_experts(const gathering *g, int layer, const layer_weights *y) {
+    if (!kernels_stream(g->w->kernels) || y->gate->type == y->up->type) return status_ok();
+    return status_error(STATUS_UNIMPLEMENTED,
+                        "the experts of layer %d have their gate matrices in %s and their up "
+                        "matrices in %s; on a card they must be stored alike: use --device cpu or "
+                        "quantise both to one type",
+                        layer, dtype_name(y->gate->type), dtype_name(y->up->type));
+}
+
+// The feed-forward network, t[role], or a mixture's router and experts.
+static status add_ffn(gathering *g, int layer, const tensor t[TENSOR_ROLE_COUNT],
+                      layer_weights *y) {
+    const struct {
+        tensor_role role;
+        const char *of_expert;
+        bool columns;
+        kernels_weight *out;
+    } matrices[EXPERT_MATRICES] = {
+        {TENSOR_GATE, "gate matrix of an expert", false, y->gate},
+        {TENSOR_UP, "up matrix of an expert", false, y->up},
+        {TENSOR_DOWN, "down matrix of an expert", true, y->down},
+    };
+    bool mixture = g->config->experts > 0;
+    for (int i = 0; i < EXPERT_MATRICES; i++) {
+        tensor_role role = matrices[i].role;
+        for (int e = 0; e < g->experts; e++) {
+            const char *what = mixture ? matrices[i].of_expert : matrix_names[role];
+            tensor one = t[role];
+            if (mixture && !model_expert_tensor(g->o->model, role, layer, e, &one))
+                return status_error(STATUS_NOT_FOUND, "the model has no %s in layer %d", what,
+                                    layer);
+            kernels_weight *out = &matrices[i].out[e];
+            out->expert = mixture;
+            TRY((matrices[i].columns ? add_columns : add_rows)(g, &one, g->o->shard->ffn, 1, out,
+                                                               what, layer));
+        }
+    }
+    if (!mixture) return status_ok();
+    TRY(add_rows(g, &t[TENSOR_ROUTER], (shard_range){0, g->experts}, 1, &y->router, "router",
+                 layer));
+    return check_experts(g, layer, y);
+}
+
 static status add_matrices(gathering *g, int layer, const tensor t[TENSOR_ROLE_COUNT],
                            layer_weights *y) {
     const shard *s = g->o->shard;
@@ -210,25 +276,31 @@ static status add_matrices(gathering *g, int layer, const tensor t[TENSOR_ROLE_C
         shard_range range;
         int unit;
         kernels_weight *out;
-    } matrices[LAYER_MATRICES] = {
-        {TENSOR_Q, false, s->heads, c, &y->q},     {TENSOR_K, false, s->kv_heads, c, &y->k},
-        {TENSOR_V, false, s->kv_heads, c, &y->v},  {TENSOR_O, true, s->heads, c, &y->o},
-        {TENSOR_GATE, false, s->ffn, 1, &y->gate}, {TENSOR_UP, false, s->ffn, 1, &y->up},
-        {TENSOR_DOWN, true, s->ffn, 1, &y->down},
+    } matrices[] = {
+        {TENSOR_Q, false, s->heads, c, &y->q},
+        {TENSOR_K, false, s->kv_heads, c, &y->k},
+        {TENSOR_V, false, s->kv_heads, c, &y->v},
+        {TENSOR_O, true, s->heads, c, &y->o},
     };
-    for (int i = 0; i < LAYER_MATRICES; i++)
+    for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++)
         TRY((matrices[i].columns ? add_columns : add_rows)(
             g, &t[matrices[i].role], matrices[i].range, matrices[i].unit, matrices[i].out,
             matrix_names[matrices[i].role], layer));
-    return status_ok();
+    return add_ffn(g, layer, t, y);
+}
+
+// Whether a layer has one matrix of that role.
+static bool has_matrix(const model_config *c, tensor_role role) {
+    bool dense = role >= TENSOR_GATE, mixture = role == TENSOR_ROUTER;
+    return matrix_names[role] && !(c->experts > 0 ? dense : mixture);
 }
 
 static status add_layer(gathering *g, int layer, layer_weights *y) {
     int d = g->config->width;
     layer_order *order = &g->orders[layer - g->o->shard->layers.begin];
-    tensor attn_norm, ffn_norm, t[TENSOR_ROLE_COUNT];
+    tensor attn_norm, ffn_norm, t[TENSOR_ROLE_COUNT] = {{0}};
     for (int role = 0; role < TENSOR_ROLE_COUNT; role++)
-        if (matrix_names[role])
+        if (has_matrix(g->config, (tensor_role)role))
             TRY(find(g, (tensor_role)role, layer, matrix_names[role], &t[role]));
     TRY(layer_order_find(t, read_range, g, order));
     TRY(upload_order(g, order->attention, &y->attn_order));
@@ -424,16 +496,26 @@ static status prepare(gathering *g) {
     weights *w = g->w;
     w->kernels = g->o->kernels;
     w->layer_count = length(g->o->shard->layers);
-    w->owned_room = 4 + w->layer_count * (LAYER_VECTORS + LAYER_MATRICES);
+    g->experts = g->config->experts > 0 ? g->config->experts : 1;
+    int matrices = LAYER_MATRICES + EXPERT_MATRICES * g->experts;
+    w->owned_room = 4 + w->layer_count * (LAYER_VECTORS + matrices);
     w->layers = calloc((size_t)w->layer_count, sizeof *w->layers);
+    size_t ffn = (size_t)w->layer_count * EXPERT_MATRICES * (size_t)g->experts;
+    w->ffn = calloc(ffn, sizeof *w->ffn);
     w->owned = calloc((size_t)w->owned_room, sizeof *w->owned);
-    g->room = 2 + w->layer_count * LAYER_MATRICES;
+    g->room = 2 + w->layer_count * matrices;
     g->items = calloc((size_t)g->room, sizeof *g->items);
     g->places = calloc((size_t)g->room, sizeof *g->places);
     g->scales = calloc((size_t)g->room, sizeof *g->scales);
     g->orders = calloc((size_t)w->layer_count, sizeof *g->orders);
-    if (!w->layers || !w->owned || !g->items || !g->places || !g->scales || !g->orders)
+    if (!w->layers || !w->ffn || !w->owned || !g->items || !g->places || !g->scales || !g->orders)
         return no_memory("the table of weights");
+    for (int i = 0; i < w->layer_count; i++) {
+        kernels_weight *first = w->ffn + (ptrdiff_t)i * EXPERT_MATRICES * g->experts;
+        w->layers[i].gate = first;
+        w->layers[i].up = first + g->experts;
+        w->layers[i].down = first + (ptrdiff_t)2 * g->experts;
+    }
     return open_files(g);
 }
 
@@ -479,6 +561,7 @@ void weights_close(weights *w) {
     if (!w) return;
     for (int i = 0; i < w->owned_count; i++) kernels_free(w->kernels, w->owned[i]);
     free(w->owned);
+    free(w->ffn);
     free(w->layers);
     free(w);
 }

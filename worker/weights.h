@@ -1,5 +1,6 @@
 // weights: this rank's slices of the model, of its stage's layers: q, k, v, gate, up, embedding and
-// output are cut by rows, o and down by columns. Norms and biases, small, become float.
+// output are cut by rows, o and down by columns; of a mixture of experts so is each expert, and the
+// router is whole. Norms and biases, small, become float.
 //
 // On cpu matrices are views into the mapped files, never copied (a row_stride makes a column
 // slice); their pages are read in by several threads, once, so that the first request does not wait
@@ -21,8 +22,9 @@
 typedef struct layer_weights {
     kernels_weight q, k, v;          // (heads * C, D)
     kernels_weight o;                // (D, heads * C)
-    kernels_weight gate, up;         // (F, D)
-    kernels_weight down;             // (D, F)
+    kernels_weight router;           // (experts, D); of a mixture
+    kernels_weight *gate, *up;       // (F, D), of each expert; one without a mixture
+    kernels_weight *down;            // (D, F)
     float *attn_norm, *ffn_norm;     // (D)
     float *q_bias, *k_bias, *v_bias; // NULL when the model has none
     // (D) device memory: q, k and v, and gate and up, are multiplied with column order[i] of the
@@ -37,7 +39,8 @@ typedef struct weights {
     float *inv_freq;                  // (rope_dims / 2)
     layer_weights *layers;            // (layer_count) from the shard's first on
     int layer_count;
-    void **owned; // device memory, and on cpu what was unpacked; freed by weights_close
+    kernels_weight *ffn; // (layer_count, 3, experts): what gate, up and down point into
+    void **owned;        // device memory, and on cpu what was unpacked; freed by weights_close
     int owned_count, owned_room;
     int64_t bytes; // of the matrices' slices
 } weights;

@@ -279,7 +279,11 @@ const char *model_fingerprint(const model *m) {
 }
 
 bool model_tensor(const model *m, tensor_role role, int layer, tensor *out) {
-    return m->tensors && tensor_table_get(m->tensors, role, layer, out);
+    return model_expert_tensor(m, role, layer, 0, out);
+}
+
+bool model_expert_tensor(const model *m, tensor_role role, int layer, int expert, tensor *out) {
+    return m->tensors && tensor_table_get(m->tensors, role, layer, expert, out);
 }
 
 const file_map *model_files(const model *m, int *count) {

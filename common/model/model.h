@@ -34,7 +34,8 @@ typedef enum tensor_role {
     TENSOR_K_BIAS,
     TENSOR_V_BIAS,
     TENSOR_FFN_NORM, // (D)
-    TENSOR_GATE,     // (F, D)
+    TENSOR_ROUTER,   // (experts, D), of a mixture
+    TENSOR_GATE,     // (F, D), of each expert in a mixture
     TENSOR_UP,       // (F, D)
     TENSOR_DOWN,     // (D, F)
     TENSOR_ROLE_COUNT
@@ -116,6 +117,10 @@ const char *model_fingerprint(const model *m);
 // The tensor of a role; layer is ignored for the three that have none. False when the model has no
 // such tensor (a bias, a tied output) or was opened from a card.
 bool model_tensor(const model *m, tensor_role role, int layer, tensor *out);
+
+// The same of one expert's gate, up or down; all experts' are of one type. Without a mixture the
+// layer's own are expert 0's.
+bool model_expert_tensor(const model *m, tensor_role role, int layer, int expert, tensor *out);
 
 // The mapped files that the tensors lie in, *count of them; as long as the model lives. For loaders
 // that read them by other means than the mapping.

@@ -76,6 +76,55 @@ static status read_sizes(source *s, model_config *c) {
     return status_ok();
 }
 
+static status refuse(source *s, const char *value) {
+    return status_error(STATUS_UNIMPLEMENTED,
+                        "model config: %s is %s; of mixtures of experts Octant runs Mixtral's, all "
+                        "layers alike, with a softmax over the chosen and no shared experts",
+                        s->key, value);
+}
+
+// What makes another mixture than Mixtral's, each with the number that means that it is not there.
+static status refuse_mixtures(source *s, const model_config *c) {
+    const struct {
+        const char *name;
+        int plain;
+    } numbers[] = {
+        {"expert_shared_count", 0},
+        {"expert_group_count", 0},
+        {"leading_dense_block_count", 0},
+        {"interleave_moe_layer_step", 1},
+        {"expert_gating_func", 1}, // softmax
+        {"expert_feed_forward_length", c->ffn_width},
+        {"expert_shared_feed_forward_length", 0},
+    };
+    char text[32];
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        int value = numbers[i].plain;
+        TRY(read_optional_int(s, numbers[i].name, &value));
+        snprintf(text, sizeof text, "%d", value);
+        if (value != 0 && value != numbers[i].plain) return refuse(s, text);
+    }
+    double scale = 1;
+    TRY(read_optional_real(s, "expert_weights_scale", &scale));
+    snprintf(text, sizeof text, "%g", scale);
+    if (scale != 0 && scale != 1) return refuse(s, text);
+    bool normed = true;
+    if (gguf_has(s->file, key_of(s, "expert_weights_norm")))
+        TRY(gguf_get_bool(s->file, s->key, &normed));
+    return normed ? status_ok() : refuse(s, "false");
+}
+
+static status read_experts(source *s, model_config *c) {
+    TRY(read_optional_int(s, "expert_count", &c->experts));
+    if (c->experts == 0) return status_ok();
+    if (c->family != MODEL_LLAMA)
+        return status_error(STATUS_UNIMPLEMENTED,
+                            "model config: %d experts in a %s model; Octant runs llama's (Mixtral)",
+                            c->experts, s->architecture);
+    TRY(read_int(s, "expert_used_count", &c->experts_used));
+    return refuse_mixtures(s, c);
+}
+
 static status read_rope(source *s, model_config *c) {
     c->rope_theta = 10000;
     c->rope_dims = c->head_dim;
@@ -132,8 +181,7 @@ static status read_tensor_facts(const gguf *g, model_config *c) {
     c->vocab = table->shape[1] > INT32_MAX ? INT32_MAX : (int)table->shape[1];
     for (size_t i = 0; i < gguf_tensor_count(g); i++) { // mixed files have several types
         const gguf_tensor *t = gguf_tensor_at(g, i);
-        bool down =
-            t->name_size > 15 && memcmp(t->name + t->name_size - 15, "ffn_down.weight", 15) == 0;
+        bool down = memmem(t->name, t->name_size, ".ffn_down", 9) != NULL; // of experts, too
         int block = (int)dtype_block_values(t->type);
         if (down && block > 1 && block > c->ffn_block) c->ffn_block = block;
     }
@@ -146,13 +194,9 @@ status model_config_from_gguf(const gguf *g, model_config *out) {
     *out = (model_config){0};
     source s = {.file = g};
     TRY(read_architecture(&s, out));
-    int experts = 0, window = 0;
-    TRY(read_optional_int(&s, "expert_count", &experts));
-    if (experts != 0)
-        return status_error(
-            STATUS_UNIMPLEMENTED,
-            "model config: %d experts; Octant runs dense llama and qwen2 models only", experts);
+    int window = 0;
     TRY(read_sizes(&s, out));
+    TRY(read_experts(&s, out));
     TRY(read_rope(&s, out));
     TRY(read_optional_int(&s, "attention.sliding_window", &window));
     if (window > 0 && window < out->context) {

@@ -57,6 +57,7 @@ static status read_architecture(const json_t *config, model_config *c, bool *win
         model_family family;
     } known[] = {{"LlamaForCausalLM", MODEL_LLAMA},
                  {"MistralForCausalLM", MODEL_LLAMA},
+                 {"MixtralForCausalLM", MODEL_LLAMA},
                  {"Qwen2ForCausalLM", MODEL_QWEN2}};
     const char *name = json_string_value(json_array_get(field(config, "architectures"), 0));
     if (!name) return wrong("architectures", "a list with one name, such as LlamaForCausalLM");
@@ -67,12 +68,14 @@ static status read_architecture(const json_t *config, model_config *c, bool *win
             bool use = c->family != MODEL_QWEN2; // Qwen2 files name a window and switch it off
             TRY(optional_bool(config, "use_sliding_window", &use));
             *window_off = !use;
+            c->experts = strcmp(name, "MixtralForCausalLM") == 0 ? 8 : 0;
             return status_ok();
         }
     }
     return status_error(STATUS_UNIMPLEMENTED,
                         "config.json: architecture '%.80s' is not supported; Octant runs "
-                        "LlamaForCausalLM, MistralForCausalLM and Qwen2ForCausalLM",
+                        "LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM and "
+                        "Qwen2ForCausalLM",
                         name);
 }
 
@@ -116,6 +119,16 @@ static status read_sizes(const json_t *config, model_config *c) {
     TRY(optional_real(config, "rms_norm_eps", &epsilon));
     c->norm_epsilon = (float)epsilon;
     return optional_bool(config, "tie_word_embeddings", &c->tied_embeddings);
+}
+
+// Defaults as in transformers' MixtralConfig.
+static status read_experts(const json_t *config, model_config *c) {
+    if (c->experts == 0) return status_ok();
+    c->experts_used = 2;
+    TRY(optional_int(config, "num_local_experts", &c->experts));
+    TRY(optional_int(config, "num_experts_per_tok", &c->experts_used));
+    if (c->experts != 0) return status_ok(); // checked with all else
+    return wrong("num_local_experts", "at least 1 in a MixtralForCausalLM");
 }
 
 static status read_llama3(const json_t *rope, model_config *c) {
@@ -166,6 +179,7 @@ status model_config_from_json(const json_t *config, model_config *out) {
     TRY(refuse_features(config));
     TRY(quantisation_from_json(config, &out->quant));
     TRY(read_sizes(config, out));
+    TRY(read_experts(config, out));
     int unit = quantisation_unit(&out->quant, out->ffn_width);
     out->ffn_block = unit > 1 ? unit : 0;
     TRY(read_rope(config, out));

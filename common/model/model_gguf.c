@@ -14,6 +14,7 @@ static named_tensor convert(const gguf_tensor *t) {
                   .type = t->type,
                   .rows = (int64_t)t->shape[1],
                   .cols = (int64_t)t->shape[0]},
+        .matrices = (int64_t)t->shape[2],
         .bytes = (int64_t)t->bytes,
     };
 }

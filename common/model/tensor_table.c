@@ -9,11 +9,19 @@
 
 // Where the roles of a layer begin; those before have none.
 #define FIRST_LAYER_ROLE TENSOR_ATTN_NORM
-enum { NAME_BYTES_MAX = 128, LAYER_ROLES = (int)TENSOR_ROLE_COUNT - (int)FIRST_LAYER_ROLE };
+// And those that each expert of a mixture has: the last ones.
+#define FIRST_EXPERT_ROLE TENSOR_GATE
+enum {
+    NAME_BYTES_MAX = 128,
+    LAYER_ROLES = (int)TENSOR_ROLE_COUNT - (int)FIRST_LAYER_ROLE,
+    EXPERT_ROLES = (int)TENSOR_ROLE_COUNT - (int)FIRST_EXPERT_ROLE
+};
 
 struct tensor_table {
-    int layers;
-    tensor tensors[]; // the roles without a layer, then LAYER_ROLES per layer; rows 0: absent
+    int layers, experts; // at least 1 of these
+    // The roles without a layer; then for each layer LAYER_ROLES, and EXPERT_ROLES of each expert
+    // but the first. rows 0: absent.
+    tensor tensors[];
 };
 
 static const char *const layer_prefix[TENSOR_NAMES_COUNT] = {"blk.", "model.layers."};
@@ -33,6 +41,7 @@ static const char *const role_names[TENSOR_NAMES_COUNT][TENSOR_ROLE_COUNT] = {
             [TENSOR_K_BIAS] = "attn_k.bias",
             [TENSOR_V_BIAS] = "attn_v.bias",
             [TENSOR_FFN_NORM] = "ffn_norm.weight",
+            [TENSOR_ROUTER] = "ffn_gate_inp.weight",
             [TENSOR_GATE] = "ffn_gate.weight",
             [TENSOR_UP] = "ffn_up.weight",
             [TENSOR_DOWN] = "ffn_down.weight",
@@ -51,10 +60,26 @@ static const char *const role_names[TENSOR_NAMES_COUNT][TENSOR_ROLE_COUNT] = {
             [TENSOR_K_BIAS] = "self_attn.k_proj.bias",
             [TENSOR_V_BIAS] = "self_attn.v_proj.bias",
             [TENSOR_FFN_NORM] = "post_attention_layernorm.weight",
+            [TENSOR_ROUTER] = "block_sparse_moe.gate.weight",
             [TENSOR_GATE] = "mlp.gate_proj.weight",
             [TENSOR_UP] = "mlp.up_proj.weight",
             [TENSOR_DOWN] = "mlp.down_proj.weight",
         },
+};
+
+// What a mixture has instead of the last three: a tensor for each expert, its number between
+// `before` and `after`; or, in newer GGUF files, all of them in one of three dimensions.
+typedef struct expert_name {
+    const char *before, *after, *merged; // merged NULL: there is no such
+} expert_name;
+
+static const expert_name expert_names[TENSOR_NAMES_COUNT][EXPERT_ROLES] = {
+    [TENSOR_NAMES_GGUF] = {{"ffn_gate.", ".weight", "ffn_gate_exps.weight"},
+                           {"ffn_up.", ".weight", "ffn_up_exps.weight"},
+                           {"ffn_down.", ".weight", "ffn_down_exps.weight"}},
+    [TENSOR_NAMES_HF] = {{"block_sparse_moe.experts.", ".w1.weight", NULL},
+                         {"block_sparse_moe.experts.", ".w3.weight", NULL},
+                         {"block_sparse_moe.experts.", ".w2.weight", NULL}},
 };
 
 typedef struct shape {
@@ -87,6 +112,8 @@ static shape shape_of(const model_config *c, tensor_role role) {
     case TENSOR_K_BIAS:
     case TENSOR_V_BIAS:
         return (shape){1, kv, true, c->qkv_bias};
+    case TENSOR_ROUTER:
+        return (shape){c->experts, d, false, c->experts > 0};
     case TENSOR_GATE:
     case TENSOR_UP:
         return (shape){f, d, false, true};
@@ -98,10 +125,13 @@ static shape shape_of(const model_config *c, tensor_role role) {
     assert(!"unknown role");
 }
 
-static size_t slot_of(tensor_role role, int layer) {
+static size_t slot_of(int experts, tensor_role role, int layer, int expert) {
     if (role < FIRST_LAYER_ROLE) return (size_t)role;
-    return (size_t)FIRST_LAYER_ROLE + (size_t)layer * LAYER_ROLES +
-           (size_t)(role - FIRST_LAYER_ROLE);
+    size_t each = LAYER_ROLES + (size_t)(experts - 1) * EXPERT_ROLES;
+    size_t first = (size_t)FIRST_LAYER_ROLE + (size_t)layer * each;
+    if (expert == 0) return first + (size_t)(role - FIRST_LAYER_ROLE);
+    return first + LAYER_ROLES + (size_t)(expert - 1) * EXPERT_ROLES +
+           (size_t)(role - FIRST_EXPERT_ROLE);
 }
 
 static int compare(const void *key, const void *item) {
@@ -223,7 +253,7 @@ static status find_piece(const tensor_list *list, const char *base, const piece 
 
 // Which group each column is of: those who quantise in another order than that of the columns may
 // scatter a group's columns. The activations that o meets are cut into heads, each rank having its
-// own, and those of the output are nobody's to sort.
+// own, and those of the output and of a router are nobody's to sort.
 static status find_order(const tensor_list *list, const char *base, const char *end,
                          tensor_role role, tensor *t, size_t *used) {
     char name[NAME_BYTES_MAX + 32];
@@ -241,8 +271,8 @@ static status find_order(const tensor_list *list, const char *base, const char *
     if (!status_is_ok(&s)) return status_context(s, "tensor '%s'", name);
     if (order == COLUMNS_IN_ORDER) return status_ok();
     t->groups = found->value.data;
-    if (order == COLUMNS_SCATTERED || role == TENSOR_O || role == TENSOR_OUTPUT)
-        t->type = DTYPE_F16;
+    bool unsorted = role == TENSOR_O || role == TENSOR_OUTPUT || role == TENSOR_ROUTER;
+    if (order == COLUMNS_SCATTERED || unsorted) t->type = DTYPE_F16;
     return status_ok();
 }
 
@@ -308,18 +338,10 @@ static status no_matrix(const tensor_list *list, char *name) {
 
 // ---- roles
 
-// Puts the tensor of one role into its place.
-static status place(tensor_table *t, const model_config *c, tensor_naming naming,
-                    const tensor_list *list, tensor_role role, int layer, size_t *used) {
-    char name[NAME_BYTES_MAX];
-    if (role < FIRST_LAYER_ROLE)
-        snprintf(name, sizeof name, "%s", role_names[naming][role]);
-    else
-        snprintf(name, sizeof name, "%s%d.%s", layer_prefix[naming], layer,
-                 role_names[naming][role]);
+// Puts the tensor of that name and role into its place. The name is spoiled.
+static status place_named(const model_config *c, const tensor_list *list, tensor_role role,
+                          char *name, tensor *placed, size_t *used) {
     shape want = shape_of(c, role);
-    if (!want.wanted) return status_ok();
-    tensor *placed = &t->tensors[slot_of(role, layer)];
     const named_tensor *found = find(list, name);
     if (!found && !want.vector && role != TENSOR_EMBEDDING && quantisation_packs(&c->quant)) {
         *placed = (tensor){.rows = want.rows, .cols = want.cols};
@@ -342,6 +364,74 @@ static status place(tensor_table *t, const model_config *c, tensor_naming naming
                             "quantization_config says so may be",
                             name, dtype_name(placed->type));
     return find_scales(c, list, name, placed, used);
+}
+
+// Puts the tensor of one role into its place.
+static status place(tensor_table *t, const model_config *c, tensor_naming naming,
+                    const tensor_list *list, tensor_role role, int layer, size_t *used) {
+    char name[NAME_BYTES_MAX];
+    if (role < FIRST_LAYER_ROLE)
+        snprintf(name, sizeof name, "%s", role_names[naming][role]);
+    else
+        snprintf(name, sizeof name, "%s%d.%s", layer_prefix[naming], layer,
+                 role_names[naming][role]);
+    if (!shape_of(c, role).wanted) return status_ok();
+    return place_named(c, list, role, name, &t->tensors[slot_of(t->experts, role, layer, 0)], used);
+}
+
+// Cuts a tensor that holds all experts' matrices.
+static status place_merged(tensor_table *t, const model_config *c, const char *name,
+                           const named_tensor *found, tensor_role role, int layer, size_t *used) {
+    shape want = shape_of(c, role);
+    const tensor *all = &found->value;
+    if (found->dims != 3 || found->matrices != c->experts || all->rows != want.rows ||
+        all->cols != want.cols || all->type >= DTYPE_COUNT)
+        return status_error(STATUS_INVALID_ARGUMENT,
+                            "tensor '%s' has %lld matrices of %lld x %lld, %s, but the model's "
+                            "config needs %d of %lld x %lld: config and weights do not belong "
+                            "together",
+                            name, (long long)found->matrices, (long long)all->rows,
+                            (long long)all->cols, dtype_name(all->type), c->experts,
+                            (long long)want.rows, (long long)want.cols);
+    size_t each = (size_t)all->rows * dtype_row_bytes(all->type, (size_t)all->cols);
+    for (int e = 0; e < c->experts; e++) {
+        tensor *placed = &t->tensors[slot_of(t->experts, role, layer, e)];
+        *placed = *all;
+        if (all->data) placed->data = (const char *)all->data + (size_t)e * each;
+    }
+    (*used)++;
+    return status_ok();
+}
+
+// Puts one role's tensors of all experts into their places.
+static status place_experts(tensor_table *t, const model_config *c, tensor_naming naming,
+                            const tensor_list *list, tensor_role role, int layer, size_t *used) {
+    const expert_name *n = &expert_names[naming][role - FIRST_EXPERT_ROLE];
+    const tensor *first = &t->tensors[slot_of(t->experts, role, layer, 0)];
+    char name[NAME_BYTES_MAX];
+    if (n->merged) {
+        snprintf(name, sizeof name, "%s%d.%s", layer_prefix[naming], layer, n->merged);
+        const named_tensor *merged = find(list, name);
+        if (merged) return place_merged(t, c, name, merged, role, layer, used);
+    }
+    for (int e = 0; e < c->experts; e++) {
+        tensor *placed = &t->tensors[slot_of(t->experts, role, layer, e)];
+        snprintf(name, sizeof name, "%s%d.%s%d%s", layer_prefix[naming], layer, n->before, e,
+                 n->after);
+        TRY(place_named(c, list, role, name, placed, used));
+        if (placed->groups)
+            return status_error(STATUS_UNIMPLEMENTED,
+                                "matrix '%s' has its columns in another order (desc_act, "
+                                "act-order), which experts may not have: quantise without it, or "
+                                "take a GGUF file",
+                                name);
+        if (placed->type != first->type || placed->packing != first->packing)
+            return status_error(STATUS_UNIMPLEMENTED,
+                                "tensor '%s' is stored as %s, expert 0's as %s; experts of one "
+                                "layer must be stored alike",
+                                name, dtype_name(placed->type), dtype_name(first->type));
+    }
+    return status_ok();
 }
 
 static bool ends_with(const named_tensor *t, const char *end) {
@@ -385,8 +475,32 @@ static bool is_redundant(const named_tensor *t, const model_config *c) {
            (packs && (ends_with_any(t, packed) || is_zero_bias(t)));
 }
 
+// A number below `end`, written as a role's name has it, and where it ends; NULL: something else.
+static const char *after_number(const char *text, int end) {
+    if (text[0] < '0' || text[0] > '9') return NULL;
+    char *rest;
+    unsigned long number = strtoul(text, &rest, 10);
+    bool padded = text[0] == '0' && rest > text + 1; // "00": a name that no role has
+    return padded || number >= (unsigned long)end ? NULL : rest;
+}
+
+// `rest` follows the layer in a name that begins at `name`.
+static bool is_expert(const model_config *c, const tensor_list *list, const expert_name *n,
+                      const char *name, const char *rest) {
+    char merged[NAME_BYTES_MAX];
+    if (n->merged && strcmp(rest, n->merged) == 0) return true;
+    size_t before = strlen(n->before);
+    if (strncmp(rest, n->before, before) != 0) return false;
+    const char *after = after_number(rest + before, c->experts);
+    if (!after || strcmp(after, n->after) != 0) return false;
+    if (!n->merged) return true;
+    snprintf(merged, sizeof merged, "%.*s%s", (int)(rest - name), name, n->merged);
+    return !find(list, merged); // which was placed in its stead
+}
+
 // Is it the name of a role that was placed?
-static bool is_placed(const named_tensor *t, const model_config *c, tensor_naming naming) {
+static bool is_placed(const named_tensor *t, const model_config *c, tensor_naming naming,
+                      const tensor_list *list) {
     char name[NAME_BYTES_MAX];
     if (t->name_size + sizeof ".weight" >= sizeof name) return false;
     memcpy(name, t->name, t->name_size);
@@ -396,16 +510,14 @@ static bool is_placed(const named_tensor *t, const model_config *c, tensor_namin
     const char *rest = name;
     size_t prefix = strlen(layer_prefix[naming]);
     int first = 0, last = FIRST_LAYER_ROLE;
-    if (strncmp(name, layer_prefix[naming], prefix) == 0 && name[prefix] >= '0' &&
-        name[prefix] <= '9') {
-        char *end;
-        unsigned long layer = strtoul(name + prefix, &end, 10);
-        bool padded =
-            name[prefix] == '0' && end > name + prefix + 1; // "00": a name that no role has
-        if (*end != '.' || padded || layer >= (unsigned long)c->layers) return false;
+    if (strncmp(name, layer_prefix[naming], prefix) == 0) {
+        const char *end = after_number(name + prefix, c->layers);
+        if (!end || *end != '.') return false;
         rest = end + 1;
         first = FIRST_LAYER_ROLE;
-        last = TENSOR_ROLE_COUNT;
+        last = c->experts > 0 ? (int)FIRST_EXPERT_ROLE : (int)TENSOR_ROLE_COUNT;
+        for (int i = 0; c->experts > 0 && i < EXPERT_ROLES; i++)
+            if (is_expert(c, list, &expert_names[naming][i], name, rest)) return true;
     }
     for (int role = first; role < last; role++)
         if (strcmp(rest, role_names[naming][role]) == 0)
@@ -417,7 +529,7 @@ static status refuse_strangers(const model_config *c, tensor_naming naming,
                                const tensor_list *list) {
     for (size_t i = 0; i < list->count; i++) {
         const named_tensor *t = &list->items[i];
-        if (is_redundant(t, c) || is_placed(t, c, naming)) continue;
+        if (is_redundant(t, c) || is_placed(t, c, naming, list)) continue;
         return status_error(STATUS_UNIMPLEMENTED,
                             "tensor '%.*s' has no place in a %s model of %d layers: Octant would "
                             "compute another model than the file holds",
@@ -433,18 +545,23 @@ static status fill(tensor_table *t, const model_config *c, tensor_naming naming,
     for (int role = 0; role < FIRST_LAYER_ROLE; role++)
         TRY(place(t, c, naming, list, (tensor_role)role, 0, &used));
     for (int layer = 0; layer < c->layers; layer++)
-        for (int role = FIRST_LAYER_ROLE; role < TENSOR_ROLE_COUNT; role++)
-            TRY(place(t, c, naming, list, (tensor_role)role, layer, &used));
+        for (int role = FIRST_LAYER_ROLE; role < TENSOR_ROLE_COUNT; role++) {
+            bool experts = c->experts > 0 && role >= (int)FIRST_EXPERT_ROLE;
+            TRY((experts ? place_experts : place)(t, c, naming, list, (tensor_role)role, layer,
+                                                  &used));
+        }
     return used == list->count ? status_ok() : refuse_strangers(c, naming, list);
 }
 
 status tensor_table_build(const model_config *c, tensor_naming naming, const tensor_list *list,
                           tensor_table **out) {
     *out = NULL;
-    size_t slots = slot_of(FIRST_LAYER_ROLE, c->layers);
+    int experts = c->experts > 0 ? c->experts : 1;
+    size_t slots = slot_of(experts, FIRST_LAYER_ROLE, c->layers, 0);
     tensor_table *t = calloc(1, sizeof *t + slots * sizeof *t->tensors);
     if (!t) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the table of tensors");
     t->layers = c->layers;
+    t->experts = experts;
     status s = fill(t, c, naming, list);
     if (!status_is_ok(&s)) {
         tensor_table_free(t);
@@ -458,9 +575,10 @@ void tensor_table_free(tensor_table *t) {
     free(t);
 }
 
-bool tensor_table_get(const tensor_table *t, tensor_role role, int layer, tensor *out) {
+bool tensor_table_get(const tensor_table *t, tensor_role role, int layer, int expert, tensor *out) {
     assert(role < TENSOR_ROLE_COUNT &&
            (role < FIRST_LAYER_ROLE || (layer >= 0 && layer < t->layers)));
-    *out = t->tensors[slot_of(role, layer)];
+    assert(expert == 0 || (role >= FIRST_EXPERT_ROLE && expert > 0 && expert < t->experts));
+    *out = t->tensors[slot_of(t->experts, role, layer, expert)];
     return out->data != NULL;
 }

@@ -17,8 +17,9 @@ typedef enum tensor_naming { TENSOR_NAMES_GGUF, TENSOR_NAMES_HF, TENSOR_NAMES_CO
 typedef struct named_tensor {
     const char *name; // no NUL
     size_t name_size;
-    int dims;     // more than 2 fits no role
-    tensor value; // rows 1 for one dimension
+    int dims;         // 3: the matrices of all experts, one after another; more fits no role
+    tensor value;     // rows 1 for one dimension; of each matrix
+    int64_t matrices; // with 3 dimensions
     int64_t bytes;
 } named_tensor;
 
@@ -34,7 +35,7 @@ status tensor_table_build(const model_config *config, tensor_naming naming, cons
                           tensor_table **out);
 void tensor_table_free(tensor_table *t); // NULL is allowed
 
-// As model_tensor().
-bool tensor_table_get(const tensor_table *t, tensor_role role, int layer, tensor *out);
+// As model_expert_tensor().
+bool tensor_table_get(const tensor_table *t, tensor_role role, int layer, int expert, tensor *out);
 
 #endif

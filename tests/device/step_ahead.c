@@ -293,7 +293,7 @@ static void bad_step(run_state *r, script *s) {
 
 static void write_model(run_state *r) {
     snprintf(r->path, sizeof r->path, "/tmp/octant-step-ahead-%d.gguf", (int)getpid());
-    if (small_model_write(r->path, 5) == 0)
+    if (small_model_write(r->path, &small_dense, 5) == 0)
         must(r, status_error(STATUS_INTERNAL, "cannot write %s", r->path));
 }
 

@@ -63,10 +63,13 @@ static void use_sorted(tensor *t, span *file) {
 static void use(const model_config *c, const tensor_table *table, span *file) {
     for (int role = 0; role < TENSOR_ROLE_COUNT; role++)
         for (int layer = 0; layer < c->layers; layer++) {
+            int experts = role >= TENSOR_GATE && c->experts > 0 ? c->experts : 1;
             tensor t;
-            if (!tensor_table_get(table, (tensor_role)role, layer, &t)) continue;
-            use_tensor(&t, file);
-            use_sorted(&t, file);
+            for (int e = 0; e < experts; e++) {
+                if (!tensor_table_get(table, (tensor_role)role, layer, e, &t)) continue;
+                use_tensor(&t, file);
+                use_sorted(&t, file);
+            }
         }
 }
 

@@ -13,6 +13,8 @@ both have). Needs numpy only. The presets:
     twin-qwen2   6 query and 2 KV heads, biases on q, k, v, tied output
     tiny         2 layers of width 64, context 4096: for load tests with thousands of streams
     tiny-qwen2   the same with Qwen2's biases
+    twin-mixtral 5 experts of which 2 are used, in a shape like twin6's
+    tiny-mixtral tiny with 4 experts
 """
 import argparse
 import json
@@ -32,10 +34,12 @@ PRESETS = {
     "twin9": dict(family="llama", layers=2, width=288, heads=9, kv_heads=3, head_dim=32, ffn=480, context=512, theta=500000.0),
     "twin-qwen2": dict(family="qwen2", layers=2, width=192, heads=6, kv_heads=2, head_dim=32, ffn=320, context=512, tied=True),
     "tiny": dict(family="llama", layers=2, width=64, heads=4, kv_heads=2, head_dim=16, ffn=128, context=4096),
+    "twin-mixtral": dict(family="llama", layers=3, width=96, heads=6, kv_heads=3, head_dim=32, ffn=224, context=512, experts=5),
+    "tiny-mixtral": dict(family="llama", layers=2, width=64, heads=4, kv_heads=2, head_dim=16, ffn=128, context=4096, experts=4),
     "tiny-qwen2": dict(family="qwen2", layers=2, width=64, heads=4, kv_heads=2, head_dim=16, ffn=128, context=4096, tied=True),
 }
 DEFAULTS = dict(family="llama", layers=2, width=64, heads=4, kv_heads=2, head_dim=16, ffn=128, vocab=512, context=4096,
-                rope="none", theta=10000.0, tied=False, seed=1)
+                rope="none", theta=10000.0, tied=False, seed=1, experts=0, used=2)
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
                  "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
@@ -66,6 +70,13 @@ class Numbers:
         return (unit * scale + mean).astype(np.float32).reshape(shape)
 
 
+def ffn_names(m):
+    """Gate, up and down of each feed-forward network of a layer."""
+    if not m["experts"]:
+        return [("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")]
+    return [tuple(f"block_sparse_moe.experts.{e}.{w}" for w in ("w1", "w3", "w2")) for e in range(m["experts"])]
+
+
 def make_tensors(m):
     """Name in Hugging Face's terms -> float32 array, in the order of the file."""
     n = Numbers(m["seed"])
@@ -80,9 +91,12 @@ def make_tensors(m):
                 t[p + f"self_attn.{name}_proj.bias"] = n.take((rows,), 0.5)
         t[p + "self_attn.o_proj.weight"] = n.take((d, q), q ** -0.5)
         t[p + "post_attention_layernorm.weight"] = n.take((d,), 0.1, 1.0)
-        t[p + "mlp.gate_proj.weight"] = n.take((f, d), d ** -0.5)
-        t[p + "mlp.up_proj.weight"] = n.take((f, d), d ** -0.5)
-        t[p + "mlp.down_proj.weight"] = n.take((d, f), f ** -0.5)
+        if m["experts"]:
+            t[p + "block_sparse_moe.gate.weight"] = n.take((m["experts"], d), 2.0 * d ** -0.5)
+        for gate, up, down in ffn_names(m):
+            t[p + gate + ".weight"] = n.take((f, d), d ** -0.5)
+            t[p + up + ".weight"] = n.take((f, d), d ** -0.5)
+            t[p + down + ".weight"] = n.take((d, f), f ** -0.5)
     t["model.norm.weight"] = n.take((d,), 0.1, 1.0)
     if not m["tied"]:
         t["lm_head.weight"] = n.take((m["vocab"], d), 2.0 * d ** -0.5)
@@ -142,6 +156,9 @@ def config_json(m, dtype):
     }
     if m["family"] == "qwen2":
         config["use_sliding_window"] = False
+    if m["experts"]:
+        config.update(architectures=["MixtralForCausalLM"], model_type="mixtral", num_local_experts=m["experts"],
+                      num_experts_per_tok=m["used"], sliding_window=None)
     return config
 
 
@@ -194,7 +211,8 @@ def write_folder(folder, m, dtype, shards):
 
 GGUF_NAMES = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
               "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate",
-              "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+              "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "block_sparse_moe.gate": "ffn_gate_inp"}
+EXPERT_NAMES = {"w1": "ffn_gate", "w3": "ffn_up", "w2": "ffn_down"}
 
 
 def gguf_name(name):
@@ -203,6 +221,9 @@ def gguf_name(name):
         return top[name]
     layer, rest = name[len("model.layers."):].split(".", 1)
     base, kind = rest.rsplit(".", 1)
+    if base.startswith("block_sparse_moe.experts."):
+        expert, which = base.split(".")[2:]
+        return f"blk.{layer}.{EXPERT_NAMES[which]}.{expert}.{kind}"
     return f"blk.{layer}.{GGUF_NAMES[base]}.{kind}"
 
 
@@ -227,6 +248,8 @@ def gguf_metadata(m):
              (f"{a}.attention.key_length", m["head_dim"]), (f"{a}.attention.value_length", m["head_dim"]),
              (f"{a}.attention.layer_norm_rms_epsilon", 1e-5), (f"{a}.rope.freq_base", m["theta"]),
              (f"{a}.rope.dimension_count", m["head_dim"]), (f"{a}.vocab_size", m["vocab"])]
+    if m["experts"]:
+        pairs += [(f"{a}.expert_count", m["experts"]), (f"{a}.expert_used_count", m["used"])]
     if m["rope"] == "linear":
         pairs += [(f"{a}.rope.scaling.type", "linear"), (f"{a}.rope.scaling.factor", LINEAR["factor"])]
     normal, control = 1, 3
@@ -237,13 +260,29 @@ def gguf_metadata(m):
                     ("tokenizer.ggml.add_bos_token", False), ("tokenizer.chat_template", CHAT_TEMPLATE)]
 
 
-def write_gguf(path, m, dtype):
+def merge_experts(tensors):
+    """One tensor of three dimensions for the experts' matrices, as files are since 2024-04."""
+    merged = {}
+    for name, t, dtype in tensors:
+        part = name.split(".")
+        if len(part) == 5:  # blk.LAYER.ffn_gate.EXPERT.weight
+            name = f"blk.{part[1]}.{part[2]}_exps.weight"
+            merged.setdefault(name, (name, [], dtype))[1].append(t)
+        else:
+            merged[name] = (name, t, dtype)
+    return [(name, np.stack(t) if isinstance(t, list) else t, dtype) for name, t, dtype in merged.values()]
+
+
+def write_gguf(path, m, dtype, split_experts=False):
     tensors = []
     for name, t in make_tensors(m).items():
         for part, heads in ((".q_proj.", m["heads"]), (".k_proj.", m["kv_heads"])):
             if part in name and m["family"] == "llama":
                 t = interleave(t, heads)
-        tensors.append((gguf_name(name), t, dtype if t.ndim == 2 else "f32"))
+        unquantised = dtype[0] == "q" and ".gate.weight" in name  # converters leave routers alone
+        tensors.append((gguf_name(name), t, dtype if t.ndim == 2 and not unquantised else "f32"))
+    if not split_experts:
+        tensors = merge_experts(tensors)
     if m["rope"] == "llama3":
         tensors.append(("rope_freqs.weight", llama3_factors(m), "f32"))
     gguf_writer.write(path, gguf_metadata(m), tensors)
@@ -259,8 +298,9 @@ def main():
     p.add_argument("--family", choices=["llama", "qwen2"])
     p.add_argument("--rope", choices=["none", "linear", "llama3"])
     p.add_argument("--theta", type=float)
+    p.add_argument("--split-experts", action="store_true", help="a tensor for each expert in the GGUF file, as until 2024-04")
     p.add_argument("--tied", action="store_true", default=None)
-    for name in ("layers", "width", "heads", "kv_heads", "head_dim", "ffn", "vocab", "context", "seed"):
+    for name in ("layers", "width", "heads", "kv_heads", "head_dim", "ffn", "vocab", "context", "seed", "experts", "used"):
         p.add_argument("--" + name.replace("_", "-"), type=int)
     a = p.parse_args()
     if not a.folder and not a.gguf:
@@ -272,7 +312,7 @@ def main():
     if a.folder:
         write_folder(a.folder, m, a.dtype, a.shards)
     if a.gguf:
-        write_gguf(a.gguf, m, a.dtype)
+        write_gguf(a.gguf, m, a.dtype, a.split_experts)
 
 
 if __name__ == "__main__":

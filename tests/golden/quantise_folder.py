@@ -210,7 +210,7 @@ def main():
         shutil.copytree(args.folder, folder, dirs_exist_ok=True)
     quantised, twin = {}, {}
     for name, t in read(args.folder / "model.safetensors"):
-        if t.ndim < 2 or ".layers." not in name:
+        if t.ndim < 2 or ".layers." not in name or name.endswith("block_sparse_moe.gate.weight"):  # routers are left alone
             quantised[name] = twin[name] = ("BF16", t.shape, gguf_writer.encode(t, "bf16"))
             continue
         stored, twin[name] = (scaled if args.method in ("fp8", "int8") else packed)(name, t, args)

@@ -27,15 +27,20 @@ FLOATS = [  # source, arguments
     ("random", ["--method", "fp8", "--scales", "matrix"]),
     ("real", ["--method", "fp8", "--scales", "block"]),
     ("real", ["--method", "int8", "--scales", "row"]),
+    ("mixtral", ["--method", "fp8", "--scales", "matrix"]),
+    ("mixtral", ["--method", "int8", "--scales", "row"]),
 ]
-PACKED = [  # arguments, ranks
-    (["--method", "gptq"], [1, 2]),
-    (["--method", "gptq", "--group", "32", "--asymmetric"], [1, 3]),
-    (["--method", "gptq", "--group", "64", "--asymmetric", "--v2"], [1]),
-    (["--method", "gptq", "--group", "-1", "--bits", "8"], [1]),
-    (["--method", "awq", "--group", "64", "--asymmetric"], [1, 2]),
-    (["--method", "packed", "--group", "32", "--scale-type", "bf16"], [1, 2]),
-    (["--method", "packed", "--group", "-1", "--asymmetric"], [1]),
+PACKED = [  # source, arguments, ranks
+    ("real", ["--method", "gptq"], [1, 2]),
+    ("real", ["--method", "gptq", "--group", "32", "--asymmetric"], [1, 3]),
+    ("real", ["--method", "gptq", "--group", "64", "--asymmetric", "--v2"], [1]),
+    ("real", ["--method", "gptq", "--group", "-1", "--bits", "8"], [1]),
+    ("real", ["--method", "awq", "--group", "64", "--asymmetric"], [1, 2]),
+    ("real", ["--method", "packed", "--group", "32", "--scale-type", "bf16"], [1, 2]),
+    ("real", ["--method", "packed", "--group", "-1", "--asymmetric"], [1]),
+    ("mixtral", ["--method", "gptq", "--group", "32", "--asymmetric"], [1, 3]),
+    ("mixtral", ["--method", "awq", "--group", "32", "--asymmetric"], [1]),
+    ("mixtral", ["--method", "packed", "--group", "32"], [1, 2]),
 ]
 ORDERED = [  # arguments, ranks
     (["--method", "gptq", "--group", "32", "--asymmetric", "--act-order"], [2, 3]),
@@ -54,8 +59,9 @@ def run(command):
 class Compare:
     def __init__(self, args, folder):
         self.args, self.folder, self.passed, self.failed = args, folder, 0, 0
-        self.sources = {"random": folder / "random", "real": folder / "real"}
-        run([sys.executable, HERE / "make_random_llama.py", "--preset", "twin6", "--folder", self.sources["random"], "--dtype", "f32"])
+        self.sources = {"random": folder / "random", "mixtral": folder / "mixtral", "real": folder / "real"}
+        for source, preset in (("random", "twin6"), ("mixtral", "twin-mixtral")):
+            run([sys.executable, HERE / "make_random_llama.py", "--preset", preset, "--folder", self.sources[source], "--dtype", "f32"])
         run([sys.executable, HERE / "gguf_folder.py", args.gguf, self.sources["real"]])
 
     def that(self, holds, text):
@@ -78,12 +84,12 @@ class Compare:
         for ranks in (1, 3):
             got = self.logits("quantised", ranks)
             self.that((got.view("u4") == want.view("u4")).all() and numpy.isfinite(want).all(),
-                      f"{' '.join(arguments)}: {got.nbytes} bytes of logits on {ranks} ranks are the twin's")
+                      f"{source} {' '.join(arguments)}: {got.nbytes} bytes of logits on {ranks} ranks are the twin's")
 
-    def packed(self, arguments, ranks):
-        self.make("real", arguments)
+    def packed(self, source, arguments, ranks):
+        self.make(source, arguments)
         want, got = self.logits("twin", 1, "--isa", "reference"), self.logits("quantised", 1, "--isa", "reference")
-        name = " ".join(arguments)
+        name = " ".join([source, *arguments])
         self.that((got.view("u4") == want.view("u4")).all() and numpy.isfinite(want).all(),
                   f"{name}: {got.nbytes} bytes of logits are the twin's")
         self.fast(name, want, ranks, LIMIT)
@@ -117,11 +123,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         compare = Compare(args, pathlib.Path(folder))
         for source, arguments in FLOATS:
-            if args.only in " ".join(arguments):
+            if args.only in " ".join([source, *arguments]):
                 compare.floats(source, arguments)
-        for arguments, ranks in PACKED:
-            if args.only in " ".join(arguments):
-                compare.packed(arguments, ranks)
+        for source, arguments, ranks in PACKED:
+            if args.only in " ".join([source, *arguments]):
+                compare.packed(source, arguments, ranks)
         for arguments, ranks in ORDERED:
             if args.only in " ".join(arguments):
                 compare.ordered(arguments, ranks)

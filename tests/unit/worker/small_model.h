@@ -1,6 +1,6 @@
-// small_model: a GGUF file of a random Llama of two layers, small enough to load a hundred times
-// and odd enough to meet every way in which a slice is cut: types with and without blocks, heads
-// narrower than a block.
+// small_model: a GGUF file of a random Llama (or Mixtral) of two layers, small enough to load a
+// hundred times and odd enough to meet every way in which a slice is cut: types with and without
+// blocks, heads narrower than a block.
 #ifndef OCTANT_TESTS_WORKER_SMALL_MODEL_H
 #define OCTANT_TESTS_WORKER_SMALL_MODEL_H
 
@@ -19,36 +19,62 @@ enum {
     SMALL_F = 128,
     SMALL_V = 40,
     SMALL_LAYERS = 2,
-    SMALL_TENSORS = 2 + 9 * SMALL_LAYERS,
+    SMALL_E = 3, // of the Mixtral, whose FFN has as many columns in each
+    SMALL_TENSORS_MAX = 2 + 10 * SMALL_LAYERS,
 };
 
 typedef struct small_tensor {
     const char *name;
     uint64_t cols, rows; // rows 0: a vector
     uint32_t type;       // GGML_*
+    bool experts;        // a matrix of each
 } small_tensor;
 
-static const small_tensor small_layer[9] = {
-    {"attn_norm.weight", SMALL_D, 0, GGML_F32},
-    {"attn_q.weight", SMALL_D, SMALL_H *SMALL_C, GGML_F16},
-    {"attn_k.weight", SMALL_D, SMALL_G *SMALL_C, GGML_Q8_0},
-    {"attn_v.weight", SMALL_D, SMALL_G *SMALL_C, GGML_F32},
-    {"attn_output.weight", SMALL_H *SMALL_C, SMALL_D, GGML_Q8_0},
-    {"ffn_norm.weight", SMALL_D, 0, GGML_F32},
-    {"ffn_gate.weight", SMALL_D, SMALL_F, GGML_Q4_0},
-    {"ffn_up.weight", SMALL_D, SMALL_F, GGML_Q8_0},
-    {"ffn_down.weight", SMALL_F, SMALL_D, GGML_Q8_0},
+// A kind of such models: the tensors of a layer.
+typedef struct small_kind {
+    int experts; // 0: no mixture
+    int count;
+    const small_tensor *layer;
+} small_kind;
+
+#define SMALL_ATTENTION                                                                            \
+    {"attn_norm.weight", SMALL_D, 0, GGML_F32, false},                                             \
+        {"attn_q.weight", SMALL_D, SMALL_H * SMALL_C, GGML_F16, false},                            \
+        {"attn_k.weight", SMALL_D, SMALL_G * SMALL_C, GGML_Q8_0, false},                           \
+        {"attn_v.weight", SMALL_D, SMALL_G * SMALL_C, GGML_F32, false},                            \
+        {"attn_output.weight", SMALL_H * SMALL_C, SMALL_D, GGML_Q8_0, false}, {                    \
+        "ffn_norm.weight", SMALL_D, 0, GGML_F32, false                                             \
+    }
+
+static const small_tensor small_layer[] = {
+    SMALL_ATTENTION,
+    {"ffn_gate.weight", SMALL_D, SMALL_F, GGML_Q4_0, false},
+    {"ffn_up.weight", SMALL_D, SMALL_F, GGML_Q8_0, false},
+    {"ffn_down.weight", SMALL_F, SMALL_D, GGML_Q8_0, false},
 };
+static const small_tensor small_mixture_layer[] = {
+    SMALL_ATTENTION,
+    {"ffn_gate_inp.weight", SMALL_D, SMALL_E, GGML_F32, false},
+    {"ffn_gate_exps.weight", SMALL_D, SMALL_F, GGML_Q4_0, true},
+    {"ffn_up_exps.weight", SMALL_D, SMALL_F, GGML_Q8_0, true},
+    {"ffn_down_exps.weight", SMALL_F, SMALL_D, GGML_Q8_0, true},
+};
+static const small_kind small_dense = {0, 9, small_layer};
+static const small_kind small_mixture = {SMALL_E, 10, small_mixture_layer};
 
 static inline uint64_t small_bytes(const small_tensor *t) {
     dtype type = t->type == GGML_F32    ? DTYPE_F32
                  : t->type == GGML_F16  ? DTYPE_F16
                  : t->type == GGML_Q4_0 ? DTYPE_Q4_0
                                         : DTYPE_Q8_0;
-    return dtype_row_bytes(type, t->cols) * (t->rows ? t->rows : 1);
+    return dtype_row_bytes(type, t->cols) * (t->rows ? t->rows : 1) * (t->experts ? SMALL_E : 1);
 }
 
-static inline void small_metadata(buf *b) {
+static inline void small_metadata(buf *b, const small_kind *kind) {
+    if (kind->experts > 0) {
+        put_pair_u32(b, "llama.expert_count", (uint32_t)kind->experts);
+        put_pair_u32(b, "llama.expert_used_count", 2);
+    }
     put_pair_text(b, "general.architecture", "llama");
     put_pair_text(b, "general.name", "small");
     put_pair_u32(b, "llama.block_count", SMALL_LAYERS);
@@ -73,21 +99,25 @@ static inline void small_metadata(buf *b) {
 }
 
 // Writes the model, with random bytes for weights; returns the offset of the first tensor's.
-static inline uint64_t small_model_write(const char *path, uint64_t seed) {
-    small_tensor all[SMALL_TENSORS] = {{"token_embd.weight", SMALL_D, SMALL_V, GGML_F16},
-                                       {"output_norm.weight", SMALL_D, 0, GGML_F32}};
-    char names[SMALL_TENSORS][64];
-    for (int i = 2; i < SMALL_TENSORS; i++) {
-        all[i] = small_layer[(i - 2) % 9];
-        snprintf(names[i], sizeof names[i], "blk.%d.%s", (i - 2) / 9, all[i].name);
+static inline uint64_t small_model_write(const char *path, const small_kind *kind, uint64_t seed) {
+    small_tensor all[SMALL_TENSORS_MAX] = {{"token_embd.weight", SMALL_D, SMALL_V, GGML_F16, false},
+                                           {"output_norm.weight", SMALL_D, 0, GGML_F32, false}};
+    char names[SMALL_TENSORS_MAX][64];
+    int count = 2 + kind->count * SMALL_LAYERS;
+    for (int i = 2; i < count; i++) {
+        all[i] = kind->layer[(i - 2) % kind->count];
+        snprintf(names[i], sizeof names[i], "blk.%d.%s", (i - 2) / kind->count, all[i].name);
         all[i].name = names[i];
     }
     buf b = buf_make(1 << 20);
-    put_header(&b, 3, SMALL_TENSORS, 15);
-    small_metadata(&b);
+    put_header(&b, 3, (uint64_t)count, kind->experts > 0 ? 17 : 15);
+    small_metadata(&b, kind);
     uint64_t at = 0;
-    for (int i = 0; i < SMALL_TENSORS; i++) {
-        put_tensor(&b, all[i].name, all[i].cols, all[i].rows, all[i].type, at);
+    for (int i = 0; i < count; i++) {
+        if (all[i].experts)
+            put_experts(&b, all[i].name, all[i].cols, all[i].rows, SMALL_E, all[i].type, at);
+        else
+            put_tensor(&b, all[i].name, all[i].cols, all[i].rows, all[i].type, at);
         at += (small_bytes(&all[i]) + 31) / 32 * 32;
     }
     put_padding(&b, 32);

@@ -87,7 +87,7 @@ static int set_up(void **state) {
     snprintf(b->folder, sizeof b->folder, "/tmp/octant-test-weights-XXXXXX");
     assert_non_null(mkdtemp(b->folder));
     snprintf(b->path, sizeof b->path, "%s/small.gguf", b->folder);
-    b->first = small_model_write(b->path, 1);
+    b->first = small_model_write(b->path, &small_dense, 1);
     assert_true(b->first > 0);
     assert_int_equal(kernels_create_cpu(1, -1, NULL, &b->cpu).code, STATUS_OK);
     assert_int_equal(kernels_create_cpu(1, -1, NULL, &b->placing).code, STATUS_OK);
@@ -151,6 +151,7 @@ static void compare_matrix(const kernels_weight *a, const kernels_weight *b, con
 }
 
 static void compare(const weights *a, const weights *b) {
+    int experts = a->layers[0].router.rows > 0 ? a->layers[0].router.rows : 1;
     compare_matrix(&a->embedding, &b->embedding, "embedding");
     compare_matrix(&a->output, &b->output, "output");
     assert_memory_equal(a->output_norm, b->output_norm, SMALL_D * sizeof(float));
@@ -160,9 +161,12 @@ static void compare(const weights *a, const weights *b) {
         compare_matrix(&x->k, &y->k, "k");
         compare_matrix(&x->v, &y->v, "v");
         compare_matrix(&x->o, &y->o, "o");
-        compare_matrix(&x->gate, &y->gate, "gate");
-        compare_matrix(&x->up, &y->up, "up");
-        compare_matrix(&x->down, &y->down, "down");
+        for (int e = 0; e < experts; e++) {
+            compare_matrix(&x->gate[e], &y->gate[e], "gate");
+            compare_matrix(&x->up[e], &y->up[e], "up");
+            compare_matrix(&x->down[e], &y->down[e], "down");
+        }
+        if (x->router.rows > 0) compare_matrix(&x->router, &y->router, "router");
         assert_memory_equal(x->attn_norm, y->attn_norm, SMALL_D * sizeof(float));
         assert_memory_equal(x->ffn_norm, y->ffn_norm, SMALL_D * sizeof(float));
     }
@@ -182,6 +186,52 @@ static void test_the_same_slices_on_both(void **state) {
             weights_close(placed);
         }
     }
+}
+
+static void check_placed(const bench *b, const kernels_weight *w) {
+    size_t each = placed_bytes(b->placing, w);
+    for (int e = 0; e < SMALL_E; e++) {
+        assert_true(w[e].expert);
+        assert_ptr_equal(w[e].data, (const char *)w->data + (size_t)e * each);
+    }
+}
+
+static void *a_stream(const kernels *k) {
+    return (void *)k;
+}
+
+// Every rank has its columns of every expert, on a device one behind another, and the whole router.
+static void test_experts(void **state) {
+    bench *b = *state;
+    assert_true(small_model_write(b->path, &small_mixture, 2) > 0);
+    open_model(b);
+    for (int ranks = 1; ranks <= SMALL_H; ranks++) {
+        for (int rank = 0; rank < ranks; rank++) {
+            shard s = shard_of(b, ranks, rank);
+            weights *views = loaded(b, b->cpu, &s, NULL);
+            weights *placed = loaded(b, b->placing, &s, b->folder);
+            weights *warm = loaded(b, b->placing, &s, b->folder);
+            compare(views, placed);
+            compare(views, warm);
+            const layer_weights *last = &warm->layers[SMALL_LAYERS - 1];
+            assert_int_equal(last->router.rows, SMALL_E);
+            assert_int_equal(last->down[SMALL_E - 1].cols, s.ffn.end - s.ffn.begin);
+            check_placed(b, last->gate);
+            check_placed(b, last->up);
+            check_placed(b, last->down);
+            assert_memory_not_equal(last->up[0].data, last->up[1].data, 64);
+            weights_close(views);
+            weights_close(placed);
+            weights_close(warm);
+        }
+    }
+    placing_ops.stream = a_stream; // a card, then
+    shard s = shard_of(b, 1, 0);
+    weights *w = NULL;
+    status st = load(b, b->placing, &s, NULL, &w);
+    assert_int_equal(st.code, STATUS_UNIMPLEMENTED);
+    assert_non_null(strstr(st.message, "gate matrices in Q4_0 and their up matrices in Q8_0"));
+    assert_null(w);
 }
 
 // ---- warm shards
@@ -384,6 +434,7 @@ int main(void) {
     log_open(LOG_ERROR, "test");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_the_same_slices_on_both, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_experts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_warm_shard_is_used, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_another_is_refused_and_rebuilt, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_file_that_others_can_write_is_not_used, set_up,

@@ -66,6 +66,18 @@ static inline void put_tensor(buf *b, const char *name, uint64_t cols, uint64_t 
     put_u64(b, offset);
 }
 
+// Matrices of `count` experts, one after another.
+static inline void put_experts(buf *b, const char *name, uint64_t cols, uint64_t rows,
+                               uint64_t count, uint32_t type, uint64_t offset) {
+    put_text(b, name);
+    put_u32(b, 3);
+    put_u64(b, cols);
+    put_u64(b, rows);
+    put_u64(b, count);
+    put_u32(b, type);
+    put_u64(b, offset);
+}
+
 static inline void put_padding(buf *b, size_t alignment) {
     while (b->size % alignment) buf_append_char(b, 0);
 }

@@ -183,6 +183,45 @@ static void missing_strange_and_misshapen_tensors(void **state) {
                  "config needs 4 x 8");
 }
 
+// The same file that says that it has experts, and one thing more of them (NULL: nothing).
+static const char *write_mixture(void **state, uint32_t used, const char *key, uint32_t value) {
+    buf b = buf_make(1 << 20);
+    put_header(&b, 3, 1, PAIRS + 2 + (key != NULL));
+    put_metadata(&b, D);
+    put_pair_u32(&b, "llama.expert_count", 4);
+    put_pair_u32(&b, "llama.expert_used_count", used);
+    if (key) put_pair_u32(&b, key, value);
+    put_tensor(&b, "token_embd.weight", D, V, GGML_F32, 0);
+    put_padding(&b, 32);
+    put_zeros(&b, D * V * 4);
+    return write_gguf(state, b);
+}
+
+static void mixtures_of_experts(void **state) {
+    static const struct {
+        const char *key, *words;
+        uint32_t value;
+    } others[] = {
+        {"llama.expert_shared_count", "expert_shared_count is 1; of mixtures of experts", 1},
+        {"llama.expert_gating_func", "expert_gating_func is 2", 2}, // sigmoid
+        {"llama.leading_dense_block_count", "leading_dense_block_count is 1", 1},
+        {"llama.expert_feed_forward_length", "expert_feed_forward_length is 4", 4},
+        {"llama.expert_group_count", "expert_group_count is 2", 2},
+        {"llama.interleave_moe_layer_step", "interleave_moe_layer_step is 2", 2},
+    };
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        expect_error(write_mixture(state, 2, others[i].key, others[i].value), STATUS_UNIMPLEMENTED,
+                     others[i].words);
+    expect_error(write_mixture(state, 5, NULL, 0), STATUS_INVALID_ARGUMENT,
+                 "experts used for a token is 5; 1 to 4 is allowed");
+    expect_error(write_mixture(state, 0, NULL, 0), STATUS_INVALID_ARGUMENT, "is 0; 1 to 4");
+    // What Mixtral's files may say, too; then the tensors are looked for.
+    expect_error(write_mixture(state, 2, "llama.expert_feed_forward_length", F),
+                 STATUS_INVALID_ARGUMENT, "'output_norm.weight' is missing");
+    expect_error(write_mixture(state, 2, "llama.expert_gating_func", 1), STATUS_INVALID_ARGUMENT,
+                 "'output_norm.weight' is missing");
+}
+
 static void what_is_no_model_is_told(void **state) {
     expect_error("/nowhere/at/all", STATUS_NOT_FOUND, "No such file");
     expect_error(((test_folder *)*state)->path, STATUS_NOT_FOUND, "config.json is missing");
@@ -358,10 +397,15 @@ static void hostile_cards(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests_of_model[] = {
-        TEST(opens_a_gguf_file_and_its_card),        TEST(a_changed_file_is_noticed),
-        TEST(missing_strange_and_misshapen_tensors), TEST(what_is_no_model_is_told),
-        TEST(opens_a_folder_single_and_sharded),     TEST(wrong_folders),
-        TEST(a_wrong_template_leaves_completions),   TEST(hostile_cards),
+        TEST(opens_a_gguf_file_and_its_card),
+        TEST(a_changed_file_is_noticed),
+        TEST(missing_strange_and_misshapen_tensors),
+        TEST(mixtures_of_experts),
+        TEST(what_is_no_model_is_told),
+        TEST(opens_a_folder_single_and_sharded),
+        TEST(wrong_folders),
+        TEST(a_wrong_template_leaves_completions),
+        TEST(hostile_cards),
     };
     return cmocka_run_group_tests(tests_of_model, NULL, NULL);
 }

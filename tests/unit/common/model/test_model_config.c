@@ -77,6 +77,32 @@ static void a_window_shortens_the_context(void **state) {
         512);
 }
 
+#define MIXTRAL "\"architectures\":[\"MixtralForCausalLM\"]," SIZES
+
+static void mixtral_has_experts(void **state) {
+    (void)state;
+    model_config c = good("{" MIXTRAL "}");
+    assert_int_equal(c.family, MODEL_LLAMA);
+    assert_int_equal(c.experts, 8); // transformers' defaults
+    assert_int_equal(c.experts_used, 2);
+    c = good("{" MIXTRAL ",\"num_local_experts\":4,\"num_experts_per_tok\":3,\"sliding_window\":"
+             "null,\"router_jitter_noise\":0.1}"); // noise is for training
+    assert_int_equal(c.experts, 4);
+    assert_int_equal(c.experts_used, 3);
+    assert_int_equal(good("{" LLAMA ",\"num_local_experts\":4}").experts, 0); // says nothing there
+    bad("{" MIXTRAL ",\"num_local_experts\":0}", STATUS_INVALID_ARGUMENT, "at least 1");
+    bad("{" MIXTRAL ",\"num_local_experts\":257}", STATUS_INVALID_ARGUMENT,
+        "experts is 257; 1 to 256 is allowed");
+    bad("{" MIXTRAL ",\"num_local_experts\":-8}", STATUS_INVALID_ARGUMENT, "experts is -8");
+    bad("{" MIXTRAL ",\"num_experts_per_tok\":9}", STATUS_INVALID_ARGUMENT,
+        "experts used for a token is 9; 1 to 8 is allowed");
+    bad("{" MIXTRAL ",\"num_experts_per_tok\":0}", STATUS_INVALID_ARGUMENT, "is 0; 1 to 8");
+    bad("{" MIXTRAL ",\"num_experts_per_tok\":17,\"num_local_experts\":64}",
+        STATUS_INVALID_ARGUMENT, "is 17; 1 to 16");
+    bad("{\"architectures\":[\"Qwen2MoeForCausalLM\"]," SIZES "}", STATUS_UNIMPLEMENTED,
+        "'Qwen2MoeForCausalLM' is not supported");
+}
+
 // What config.json says of its weights, and how far the shard plan must keep columns together.
 static void quantisation_is_read(void **state) {
     (void)state;
@@ -202,6 +228,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_those_of_transformers),
         cmocka_unit_test(a_window_shortens_the_context),
+        cmocka_unit_test(mixtral_has_experts),
         cmocka_unit_test(quantisation_is_read),
         cmocka_unit_test(what_cannot_be_followed_is_refused),
         cmocka_unit_test(lies_are_named),

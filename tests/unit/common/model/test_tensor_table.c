@@ -1,5 +1,5 @@
 // tensor_table: quantised folders: which tensors a matrix consists of, in which shapes, and what
-// each lie is called. (Plain files are met in test_model.c.)
+// each lie is called; mixtures of experts. (Plain files are met in test_model.c.)
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,6 +18,7 @@ static uint8_t zeros[64 << 10], ones[64 << 10];
 static int32_t groups_of_128[WIDEST];
 
 typedef struct folder {
+    tensor_naming naming;
     model_config config;
     char names[ROOM][80];
     named_tensor items[ROOM];
@@ -72,7 +73,8 @@ static folder make(quantisation q, add_matrix *matrix) {
         {"self_attn.o_proj", D, H * C}, {"mlp.gate_proj", F, D},    {"mlp.up_proj", F, D},
         {"mlp.down_proj", D, F},
     };
-    folder f = {.config = {.layers = 1,
+    folder f = {.naming = TENSOR_NAMES_HF,
+                .config = {.layers = 1,
                            .width = D,
                            .ffn_width = F,
                            .heads = H,
@@ -93,6 +95,29 @@ static folder make(quantisation q, add_matrix *matrix) {
     return f;
 }
 
+enum { E = 2 };
+
+// The same with a mixture: of a router, and two experts with matrices of their own.
+static folder make_mixture(quantisation q, add_matrix *matrix) {
+    folder f = make(q, matrix);
+    size_t count = 0;
+    for (size_t i = 0; i < f.count; i++) {
+        if (strstr(f.names[i], "mlp.")) continue;
+        memmove(f.names[count], f.names[i], sizeof f.names[i]);
+        f.items[count++] = f.items[i];
+    }
+    f.count = count;
+    f.config.experts = E, f.config.experts_used = 1;
+    add(&f, "model.layers.0.block_sparse_moe.gate.weight", 2, DTYPE_BF16, E, D, zeros);
+    for (int e = 0; e < E; e++)
+        for (int w = 1; w <= 3; w++) {
+            char base[64];
+            snprintf(base, sizeof base, "model.layers.0.block_sparse_moe.experts.%d.w%d", e, w);
+            matrix(&f, base, w == 2 ? D : F, w == 2 ? F : D);
+        }
+    return f;
+}
+
 static named_tensor *find(folder *f, const char *end) {
     for (size_t i = 0; i < f->count; i++)
         if (strstr(f->names[i], end)) return &f->items[i];
@@ -110,16 +135,20 @@ static status build(const folder *f, tensor_table **out) {
     for (size_t i = 0; i < f->count; i++) sorted[i].name = f->names[i]; // folders are copied
     qsort(sorted, f->count, sizeof *sorted, by_name);
     tensor_list list = {sorted, f->count};
-    return tensor_table_build(&f->config, TENSOR_NAMES_HF, &list, out);
+    return tensor_table_build(&f->config, f->naming, &list, out);
 }
 
-static tensor good(const folder *f, tensor_role role) {
+static tensor good_expert(const folder *f, tensor_role role, int expert) {
     tensor_table *table;
     tensor t;
     assert_string_equal(build(f, &table).message, "");
-    assert_true(tensor_table_get(table, role, 0, &t));
+    assert_true(tensor_table_get(table, role, 0, expert, &t));
     tensor_table_free(table);
     return t;
+}
+
+static tensor good(const folder *f, tensor_role role) {
+    return good_expert(f, role, 0);
 }
 
 static void bad(const folder *f, status_code code, const char *words) {
@@ -223,13 +252,118 @@ static void test_int8(void **state) {
     bad(&f, STATUS_INVALID_ARGUMENT, "embed_tokens.weight' is I32, which only");
 }
 
+static void test_experts(void **state) {
+    (void)state;
+    const struct {
+        quantisation q;
+        add_matrix *matrix;
+        dtype type;
+    } ways[] = {
+        {gptq, add_gptq, DTYPE_I4},
+        {{.method = QUANTISATION_FP8, .block_rows = 128, .block_cols = 128},
+         add_blocks,
+         DTYPE_F8_BLOCK},
+        {{.method = QUANTISATION_INT8}, add_int8, DTYPE_I8},
+    };
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        folder f = make_mixture(ways[i].q, ways[i].matrix);
+        const char *end = ways[i].matrix == add_gptq ? "qweight" : "weight";
+        const struct {
+            const char *name;
+            tensor_role role;
+            int64_t rows, cols;
+        } roles[] = {{"w1", TENSOR_GATE, F, D}, {"w3", TENSOR_UP, F, D}, {"w2", TENSOR_DOWN, D, F}};
+        for (size_t j = 0; j < 3; j++) {
+            char name[32];
+            snprintf(name, sizeof name, "experts.1.%s.%s", roles[j].name, end);
+            find(&f, name)->value.data = ones; // its own, then
+            tensor t = good_expert(&f, roles[j].role, 1);
+            assert_true(t.data == ones && t.type == ways[i].type);
+            assert_true(t.rows == roles[j].rows && t.cols == roles[j].cols);
+            assert_true(good_expert(&f, roles[j].role, 0).data == zeros);
+        }
+        tensor router = good(&f, TENSOR_ROUTER);
+        assert_true(router.rows == E && router.cols == D && router.type == DTYPE_BF16);
+    }
+}
+
+static void test_bad_experts(void **state) {
+    (void)state;
+    folder f = make_mixture(gptq, add_gptq);
+    static int32_t later_first[WIDEST];
+    for (int i = 0; i < F; i++) later_first[i] = 2 - i / 128;
+    find(&f, "experts.1.w2.g_idx")->value.data = later_first;
+    bad(&f, STATUS_UNIMPLEMENTED, "experts.1.w2' has its columns in another order");
+    const quantisation none = {.method = QUANTISATION_INT8};
+    f = make_mixture(none, add_int8);
+    f.config.experts = 3;
+    find(&f, "gate.weight")->value.rows = 3;
+    bad(&f, STATUS_INVALID_ARGUMENT, "experts.2.w1.weight' is missing");
+    f = make_mixture(none, add_int8);
+    find(&f, "gate.weight")->value.rows = 3;
+    bad(&f, STATUS_INVALID_ARGUMENT, "gate.weight' has 2 dimensions, 3 x 256");
+    f = make_mixture(none, add_int8);
+    add_int8(&f, "model.layers.0.block_sparse_moe.experts.2.w1", F, D);
+    bad(&f, STATUS_UNIMPLEMENTED, "experts.2.w1.weight' has no place");
+    f = make_mixture(none, add_int8);
+    add_int8(&f, "model.layers.0.mlp.up_proj", F, D);
+    bad(&f, STATUS_UNIMPLEMENTED, "mlp.up_proj.weight' has no place");
+    f = make_mixture(none, add_int8);
+    add(&f, "model.layers.0.block_sparse_moe.shared_expert.w1.weight", 2, DTYPE_BF16, F, D, zeros);
+    bad(&f, STATUS_UNIMPLEMENTED, "shared_expert.w1.weight' has no place");
+    f = make_mixture(none, add_int8);
+    f.count--; // the scale of experts.1.w3
+    find(&f, "experts.1.w3.weight")->value.type = DTYPE_BF16;
+    bad(&f, STATUS_UNIMPLEMENTED, "experts.1.w3.weight' is stored as BF16, expert 0's as I8");
+}
+
+// One tensor for all experts, as newer GGUF files have it.
+static void test_merged_experts(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        int dims;
+        int64_t rows, cols;
+    } all[] = {
+        {"token_embd.weight", 2, V, D},         {"output_norm.weight", 1, 1, D},
+        {"blk.0.attn_norm.weight", 1, 1, D},    {"blk.0.ffn_norm.weight", 1, 1, D},
+        {"blk.0.attn_q.weight", 2, H * C, D},   {"blk.0.attn_k.weight", 2, C, D},
+        {"blk.0.attn_v.weight", 2, C, D},       {"blk.0.attn_output.weight", 2, D, H * C},
+        {"blk.0.ffn_gate_inp.weight", 2, E, D}, {"blk.0.ffn_gate_exps.weight", 3, F, D},
+        {"blk.0.ffn_up_exps.weight", 3, F, D},  {"blk.0.ffn_down_exps.weight", 3, D, F},
+    };
+    folder f = {.config = make_mixture(gptq, add_gptq).config};
+    f.config.quant = (quantisation){.method = QUANTISATION_NONE};
+    f.naming = TENSOR_NAMES_GGUF;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        dtype type = all[i].dims == 3 ? DTYPE_Q8_0 : DTYPE_F32;
+        add(&f, all[i].name, all[i].dims, type, all[i].rows, all[i].cols, zeros);
+        f.items[i].matrices = all[i].dims == 3 ? E : 1;
+    }
+    tensor first = good(&f, TENSOR_DOWN), second = good_expert(&f, TENSOR_DOWN, 1);
+    assert_true(first.data == zeros && second.rows == D && second.cols == F);
+    assert_true(second.data == zeros + (size_t)D * dtype_row_bytes(DTYPE_Q8_0, F));
+    find(&f, "up_exps")->matrices = 3;
+    bad(&f, STATUS_INVALID_ARGUMENT, "ffn_up_exps.weight' has 3 matrices of 384 x 256, Q8_0, but");
+    find(&f, "up_exps")->matrices = E;
+    find(&f, "up_exps")->value.rows--;
+    bad(&f, STATUS_INVALID_ARGUMENT, "needs 2 of 384 x 256");
+    find(&f, "up_exps")->value.rows++;
+    add(&f, "blk.0.ffn_up_shexp.weight", 2, DTYPE_F32, F, D, zeros);
+    bad(&f, STATUS_UNIMPLEMENTED, "ffn_up_shexp.weight' has no place");
+    f.count--;
+    add(&f, "blk.0.ffn_up.0.weight", 2, DTYPE_Q8_0, F, D, zeros); // beside the merged ones
+    bad(&f, STATUS_UNIMPLEMENTED, "ffn_up.0.weight' has no place");
+}
+
 int main(void) {
     memset(ones, 1, sizeof ones);
     for (int i = 0; i < WIDEST; i++) groups_of_128[i] = i / 128;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_packed), cmocka_unit_test(test_act_order),
-        cmocka_unit_test(test_biases), cmocka_unit_test(test_blocks_of_fp8),
-        cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_packed),      cmocka_unit_test(test_act_order),
+        cmocka_unit_test(test_biases),      cmocka_unit_test(test_blocks_of_fp8),
+        cmocka_unit_test(test_int8),        cmocka_unit_test(test_experts),
+        cmocka_unit_test(test_bad_experts), cmocka_unit_test(test_merged_experts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
