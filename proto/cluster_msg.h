@@ -13,12 +13,13 @@
 #include "common/base/buf.h"
 #include "common/base/device_health.h"
 #include "common/base/status.h"
+#include "common/model/grammar.h"
 #include "common/model/model.h"
 #include "common/model/sampling.h"
 #include "common/model/shard_plan.h"
 
 enum {
-    CLUSTER_PROTOCOL = 2,            // raised when a message changes its meaning
+    CLUSTER_PROTOCOL = 3,            // raised when a message changes its meaning
     CLUSTER_MESSAGE_MAX = 128 << 20, // Register carries the model card
     CLUSTER_STEP_TOKENS_MAX = 1 << 16,
     CLUSTER_SEQS_MAX = 1 << 14,
@@ -65,8 +66,9 @@ typedef struct open_seq {
     uint64_t draws; // draws of the seed already used
     bool prompt_logprobs;
     int32_t prompt_tokens;  // of history
-    const int32_t *history; // NULL unless a penalty needs it
+    const int32_t *history; // NULL unless a penalty, or an answer under a grammar, needs it
     int32_t history_count;
+    grammar_source grammar; // that the answer is under; GRAMMAR_NONE: none
 } open_seq;
 
 typedef struct seq_rows {

@@ -75,6 +75,9 @@ static bool put_open(scratch *x, const open_seq *from, pb_open *to) {
     to->prompt_tokens = from->prompt_tokens;
     to->n_history = (size_t)from->history_count;
     to->history = (int32_t *)from->history;
+    to->grammar = (int32_t)from->grammar.kind;
+    to->grammar_text.len = from->grammar.size;
+    to->grammar_text.data = (uint8_t *)from->grammar.text;
     return put_bias(x, s, to);
 }
 
@@ -270,6 +273,12 @@ static status get_open(arena *memory, const pb_open *from, const cluster_limits 
     out->prompt_tokens = from->prompt_tokens;
     out->history = from->n_history > 0 ? from->history : NULL;
     out->history_count = (int32_t)from->n_history;
+    TRY(cluster_check_range("open: grammar", from->grammar, 0, GRAMMAR_KINDS - 1));
+    TRY(cluster_check_range("open: grammar's bytes", (int64_t)from->grammar_text.len, 0,
+                            GRAMMAR_TEXT_MAX));
+    out->grammar = (grammar_source){.kind = (grammar_kind)from->grammar,
+                                    .text = (const char *)from->grammar_text.data,
+                                    .size = from->grammar_text.len};
     return status_ok();
 }
 

@@ -11,6 +11,7 @@
 #include "common/base/clock.h"
 #include "common/base/rng.h"
 #include "kernels/sampling.h"
+#include "worker/constraint.h"
 
 static_assert((int)SAMPLING_BIAS_MAX == (int)KERNELS_BIAS_MAX &&
                   (int)SAMPLING_LOGPROBS_MAX == (int)KERNELS_TOP_MAX,
@@ -73,6 +74,7 @@ struct choose {
     int32_t *fed;    // choose_fed: these, or the sampler's
     // Leader only.
     kernels_sampler *sampler;
+    constraints *constraints;
     kernels_sample_row *sampled; // (rows)
     float *gathered;             // (ranks, batch, max_vocab) by the host
     void *gathered_device;       // the same in device memory; NULL where that is plain memory
@@ -156,6 +158,8 @@ static status alloc_leader(choose *c) {
     c->slots = calloc((size_t)c->p.limits.max_seqs, sizeof *c->slots);
     if ((by_host && !c->gathered) || !c->sampled || !c->bias || !c->slots) return no_memory(c);
     TRY(open_sampler(c));
+    TRY(constraints_create(c->p.tokenizer, c->p.limits.vocab, c->p.limits.max_seqs,
+                           &c->constraints));
     if (!by_host || !kernels_stream(c->p.kernels)) return status_ok();
     return kernels_alloc(c->p.kernels, parts_bytes(c), &c->gathered_device);
 }
@@ -205,6 +209,7 @@ static void free_flight(choose *c, flight *f) {
 void choose_destroy(choose *c) {
     if (!c) return;
     kernels_sampler_destroy(c->sampler);
+    constraints_destroy(c->constraints);
     void *device[] = {c->gathered_device, c->parts, c->pairs, c->chosen, c->tokens};
     for (size_t i = 0; i < sizeof device / sizeof device[0]; i++)
         kernels_free(c->p.kernels, device[i]);
@@ -240,7 +245,21 @@ status choose_open(choose *c, const open_seq *o) {
                            .history = o->history,
                            .history_count = o->history_count,
                            .prompt_tokens = o->prompt_tokens};
+    int answered = o->history_count - o->prompt_tokens; // below 0: no history was sent
+    const int32_t *answer = answered > 0 ? o->history + o->prompt_tokens : NULL;
+    TRY(constraints_open(c->constraints, o->slot, &o->grammar, answer, answer ? answered : 0));
     return kernels_sampler_open(c->sampler, o->slot, &to);
+}
+
+bool choose_waits(const choose *c, const step_plan *plan) {
+    for (int i = 0; i < plan->open_count; i++)
+        if (plan->open[i].grammar.kind != GRAMMAR_NONE) return true;
+    for (int i = 0; i < plan->rows_count; i++) {
+        int32_t slot = plan->rows[i].slot;
+        bool known = slot >= 0 && slot < c->p.limits.max_seqs; // else batch_write refuses it
+        if (known && plan->rows[i].sample && constraints_has(c->constraints, slot)) return true;
+    }
+    return false;
 }
 
 static batch_sampling sampling_kind(const sampling *p) {
@@ -259,7 +278,9 @@ batch_sampling choose_kind(const choose *c, const step_plan *plan, const seq_row
     const open_seq *o = opened_here(plan, row->slot);
     bool known = row->slot >= 0 && row->slot < c->p.limits.max_seqs; // else batch_write refuses it
     const sampling *p = o ? &o->sampling : known ? &c->slots[row->slot].params : NULL;
-    return p && row->sample ? sampling_kind(p) : BATCH_NO_SAMPLE;
+    if (!p || !row->sample) return BATCH_NO_SAMPLE;
+    bool masked = o ? o->grammar.kind != GRAMMAR_NONE : constraints_has(c->constraints, row->slot);
+    return masked ? BATCH_FULL : sampling_kind(p);
 }
 
 // ---- what is wanted
@@ -438,6 +459,7 @@ static status begin_sampling(choose *c, const flight *f, const batch *b) {
             .slot = result_of(f, w)->slot,
             .judged = sampled ? -1 : judged_token(b, w),
             .random = rng_draw_bits(p->params.seed, p->draws),
+            .allowed = sampled ? constraints_mask(c->constraints, result_of(f, w)->slot) : NULL,
         };
         p->draws += sampled;
     }
@@ -538,6 +560,7 @@ status choose_queue(choose *c, int flight_index, batch *b, int64_t deadline_ns) 
 
 static void take_sampled(const choose *c, batch *b, seq_result *r, const kernels_choice *choice) {
     took_token(c, b, r, choice->token);
+    if (choice->token >= 0) constraints_take(c->constraints, r->slot, choice->token);
     r->logprob = choice->logprob;
     r->top_count = choice->top_count;
     for (int i = 0; i < choice->top_count; i++)

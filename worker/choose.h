@@ -20,6 +20,7 @@
 #include <stdbool.h>
 
 #include "common/base/status.h"
+#include "common/model/tokenizer.h"
 #include "proto/cluster_msg.h"
 #include "worker/batch.h"
 #include "worker/comm.h"
@@ -39,7 +40,8 @@ typedef struct choose_parts {
     reduce *reduce;
     kernels *kernels;
     progress *progress;
-    int max_vocab; // see step_parts
+    const tokenizer *tokenizer; // of the model, for grammars
+    int max_vocab;              // see step_parts
 } choose_parts;
 
 typedef struct choose choose;
@@ -54,6 +56,10 @@ const int32_t *choose_fed(const choose *c);
 
 // Leader. Puts a sequence in its slot.
 status choose_open(choose *c, const open_seq *o);
+
+// Leader. Whether a step of this plan needs to know what steps under way choose: sequences under a
+// grammar are sampled with a mask that the token before decides.
+bool choose_waits(const choose *c, const step_plan *plan);
 
 // Leader. How a row of the plan is sampled.
 batch_sampling choose_kind(const choose *c, const step_plan *plan, const seq_rows *row);

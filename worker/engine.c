@@ -210,6 +210,7 @@ static status open_decoder(engine *e) {
                                      .max_vocab = largest_vocab(e),
                                      .kernels = e->kernels,
                                      .progress = o->progress,
+                                     .tokenizer = model_get_tokenizer(o->model),
                                      .timeout_ns = o->step_timeout_ns},
                        &e->step);
 }

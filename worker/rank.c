@@ -218,18 +218,22 @@ static leader_event next_while_busy(rank *r, coordinator_message *m, status *why
     return LEADER_EVENT_NOTHING;
 }
 
-static status begin_step(rank *r, coordinator_message *m) {
-    status s = note_failure(r, step_begin(engine_step(r->engine), &m->plan));
-    coordinator_message_free(m);
-    return s;
-}
-
 // *cut: the coordinator takes no results of this epoch any more.
 static status finish_step(rank *r, bool *cut) {
     step_result result;
     TRY(note_failure(r, step_finish(engine_step(r->engine), &result)));
     status sent = leader_link_send_result(r->link, &result);
     return status_is_ok(&sent) ? sent : cut_off(r, "its results find no taker", cut);
+}
+
+// What the plan has to wait for is finished first; a group that is cut off does not begin it.
+static status begin_step(rank *r, coordinator_message *m, bool *cut) {
+    step *steps = engine_step(r->engine);
+    status s = status_ok();
+    while (status_is_ok(&s) && !*cut && step_waits(steps, &m->plan)) s = finish_step(r, cut);
+    if (status_is_ok(&s) && !*cut) s = note_failure(r, step_begin(steps, &m->plan));
+    coordinator_message_free(m);
+    return s;
 }
 
 static status take_bye(rank *r, coordinator_message *m, bool *cut) {
@@ -263,7 +267,7 @@ static status lead(rank *r, bool *cut) {
         case LEADER_EVENT_BYE:
             return take_bye(r, &m, cut);
         case LEADER_EVENT_PLAN:
-            TRY(begin_step(r, &m));
+            TRY(begin_step(r, &m, cut));
             break;
         }
         idle_at = clock_now_ns() + idle_ns;

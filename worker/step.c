@@ -79,6 +79,7 @@ static status alloc_all(step *s) {
                           .reduce = p->reduce,
                           .kernels = p->kernels,
                           .progress = p->progress,
+                          .tokenizer = p->tokenizer,
                           .max_vocab = p->max_vocab};
     TRY(choose_create(&parts, &s->choose));
     for (int i = 0; i < CHOOSE_FLIGHTS && on_device(s); i++) TRY(alloc_flight(s, &s->flight[i]));
@@ -321,9 +322,13 @@ bool step_may_begin(const step *s) {
     return step_under_way(s) < (runs_ahead(s) ? CHOOSE_FLIGHTS : 1);
 }
 
+bool step_waits(const step *s, const step_plan *plan) {
+    return step_under_way(s) > 0 && choose_waits(s->choose, plan);
+}
+
 status step_begin(step *s, const step_plan *plan) {
     int64_t began_ns = clock_now_ns();
-    assert(s->rank == 0 && step_may_begin(s));
+    assert(s->rank == 0 && step_may_begin(s) && !step_waits(s, plan));
     s->failure = CLUSTER_FAILED;
     TRY(check_counts(s, plan));
     for (int i = 0; i < plan->rows_count; i++)

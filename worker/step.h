@@ -30,6 +30,7 @@ typedef struct step_parts {
     reduce *reduce;
     kernels *kernels;
     progress *progress;
+    const tokenizer *tokenizer; // of the model
     int max_vocab;      // the largest vocabulary slice of any rank, rounded up to an even number
     int64_t timeout_ns; // longest that a step may take, and a follower waits for its leader
 } step_parts;
@@ -44,8 +45,11 @@ void step_destroy(step *s); // NULL is allowed
 int step_under_way(const step *s);
 bool step_may_begin(const step *s);
 
-// Leader, while step_may_begin. INVALID_ARGUMENT: the plan is wrong, no rank has seen it. Other
-// errors: the group cannot go on.
+// Leader. Whether the steps under way are to be finished before this plan's begins.
+bool step_waits(const step *s, const step_plan *plan);
+
+// Leader, while step_may_begin, and not step_waits with a step under way. INVALID_ARGUMENT: the
+// plan is wrong, no rank has seen it. Other errors: the group cannot go on.
 status step_begin(step *s, const step_plan *plan);
 
 // Leader, while a step is under way: whether step_finish would not wait for the device any more.

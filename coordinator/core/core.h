@@ -22,6 +22,7 @@
 
 #include "common/base/arena.h"
 #include "common/base/status.h"
+#include "common/model/grammar.h"
 #include "common/model/model_config.h"
 #include "common/model/sampling.h"
 #include "coordinator/answer.h"
@@ -76,12 +77,13 @@ typedef struct core_request {
     const char *model;     // name
     vocabulary vocabulary; // of the model
     const int32_t *prompt;
-    int32_t prompt_count; // at least 1; 0 when the route is not local
-    core_route route;     // zeroed by core_request_create but for `local`, which it sets
-    char public_id[40];   // what the client sees and the books say: "chatcmpl-..."
-    sampling sampling;    // checked; answer i is sampled with seed + i
-    int n;                // answers, 1 to CORE_N_MAX
-    int32_t max_tokens;   // of each answer; clipped to what fits, so INT32_MAX is "what is left"
+    int32_t prompt_count;   // at least 1; 0 when the route is not local
+    core_route route;       // zeroed by core_request_create but for `local`, which it sets
+    char public_id[40];     // what the client sees and the books say: "chatcmpl-..."
+    sampling sampling;      // checked; answer i is sampled with seed + i
+    grammar_source grammar; // that the answers are under; GRAMMAR_NONE: none
+    int n;                  // answers, 1 to CORE_N_MAX
+    int32_t max_tokens;     // of each answer; clipped to what fits, so INT32_MAX is "what is left"
     core_stop stop[CORE_STOP_MAX];
     int stop_count;
     bool ignore_eos;

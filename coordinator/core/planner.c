@@ -50,7 +50,14 @@ void planner_open(planner *p, const sequence *s) {
         memcpy(bias, asked->sampling.bias, (size_t)o->sampling.bias_count * sizeof *bias);
         o->sampling.bias = bias;
     }
-    if (sampling_needs_history(&asked->sampling)) {
+    o->grammar = asked->grammar;
+    if (o->grammar.size > 0) {
+        char *text = make(p, (int)o->grammar.size, 1);
+        memcpy(text, asked->grammar.text, o->grammar.size);
+        o->grammar.text = text;
+    }
+    bool resumes = o->grammar.kind != GRAMMAR_NONE && s->answer_count > 0;
+    if (sampling_needs_history(&asked->sampling) || resumes) {
         o->history_count = sequence_known(s);
         o->history = copy_ids(p, sequence_tokens(p->core, s), o->history_count);
     }

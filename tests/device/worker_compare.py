@@ -43,6 +43,7 @@ QUANTISED = {
     "awq": ["--method", "awq", "--asymmetric"],
     "gptq": ["--method", "gptq", "--group", "64", "--asymmetric", "--act-order"],
 }
+SCHEMA = '{"type": "object", "properties": {"ab": {"type": "string"}, "n": {"type": "integer"}}, "required": ["ab", "n"]}'
 SQUARE = ["--width", 128, "--heads", 4, "--kv-heads", 2, "--head-dim", 32, "--ffn", 384]  # sides that blocks of 128 divide
 
 
@@ -172,6 +173,14 @@ class Check:
         alone = generate(self.args.emulated, model, prompts, 1, [*sampled, "--ahead=false"])
         ahead = generate(self.args.emulated, model, prompts, 2, sampled)
         self.that(ahead == alone and alone != lines, "sampled tokens on 2 ranks, a step ahead")
+        masked = ["--max-tokens", self.args.max_tokens, "--schema", SCHEMA]
+        alone = generate(self.args.emulated, model, prompts, 1, [*sampled, *masked, "--ahead=false"])
+        ahead = generate(self.args.emulated, model, prompts, 2, [*sampled, *masked])
+        self.that(ahead == alone and alone != lines, "tokens under a grammar, sampled on 2 ranks, a step ahead")
+        want = generate(self.args.generate, model, prompts, 1, [*masked, "--isa", "reference"])
+        got = generate(self.args.emulated, model, prompts, 2, [*device, *masked])
+        text = generate(self.args.emulated, model, prompts, 2, [*device, *masked, "--text"])
+        self.that(got == want and all(line.startswith("{") for line in text), "greedy tokens under a grammar: the CPU's")
 
     def fp8_activations(self, model, prompts, few, greedy, want_logits):
         """--fast on sm_90: FP8 activations meet FP8 weights. Other numbers, but the same ones in any company."""

@@ -145,7 +145,7 @@ class Leader:
         self.pb, self.standing = pb, standing
         self.channel = grpc.insecure_channel(standing.grpc, options=[("grpc.max_send_message_length", -1)])
         card = [pb.CardPart(name=file, content=(folder / file).read_bytes()) for file in ("config.json", "tokenizer.json", "tokenizer_config.json")]
-        fields = dict(protocol=2, stages=1, version=version(standing), model=name, fingerprint="0" * 32, card=card, hosts=["nowhere"], pids=[1], backend="none")
+        fields = dict(protocol=3, stages=1, version=version(standing), model=name, fingerprint="0" * 32, card=card, hosts=["nowhere"], pids=[1], backend="none")
         self.request = pb.RegisterRequest(**{**fields, **change})
         self.sent, self.outbox, self.more = [], [], threading.Condition()
 

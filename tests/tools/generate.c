@@ -23,7 +23,7 @@ enum { PROMPTS_MAX = 4096, LINE_MAX_BYTES = 1 << 20, BLOCK_TOKENS = 16, SEQS_MAX
 
 static struct {
     const char *prompts, *token_file, *tokens, *prompt, *logits_out, *transport, *isa, *kv_type,
-        *device, *sums, *reduce, *warm_shards;
+        *device, *sums, *reduce, *warm_shards, *schema;
     int64_t max_tokens, stages, threads, batch, chunk, context, kv_memory, step_tokens, seed;
     double temperature;
     bool gaps, full, pin, prompt_logprobs, text, ahead, fast;
@@ -69,6 +69,7 @@ static const config_option options[] = {
     {"warm-shards", CONFIG_STRING, &o.warm_shards, 0, 0, NULL, "DIR", "keep packed weights here"},
     {"seed", CONFIG_INT, &o.seed, 0, 1e15, NULL, NULL, "sampling seed"},
     {"temperature", CONFIG_FLOAT, &o.temperature, 0, 2, NULL, NULL, "0 is greedy"},
+    {"schema", CONFIG_STRING, &o.schema, 0, 0, NULL, "JSON", "a JSON Schema for the answers"},
     {"gaps", CONFIG_BOOL, &o.gaps, 0, 0, NULL, NULL,
      "print the gap of the best two log probabilities"},
     {"full", CONFIG_BOOL, &o.full, 0, 0, NULL, NULL, "gather whole rows of logits for greedy too"},
@@ -216,6 +217,11 @@ typedef struct plan_buffers {
     step_plan plan;
 } plan_buffers;
 
+static grammar_source grammar_asked(void) {
+    if (!o.schema) return (grammar_source){0};
+    return (grammar_source){GRAMMAR_SCHEMA, o.schema, strlen(o.schema)};
+}
+
 // Adds slot's next rows: a chunk of its prompt, or the token last sampled.
 static void add_rows(plan_buffers *b, sequence *q, int slot) {
     if (!q->opened) {
@@ -226,7 +232,8 @@ static void add_rows(plan_buffers *b, sequence *q, int slot) {
         b->open[b->plan.open_count++] = (open_seq){.slot = slot,
                                                    .sampling = s,
                                                    .prompt_logprobs = o.prompt_logprobs,
-                                                   .prompt_tokens = q->prompt_count};
+                                                   .prompt_tokens = q->prompt_count,
+                                                   .grammar = grammar_asked()};
         q->opened = true;
     }
     seq_rows *w = &b->rows[b->plan.rows_count++];
@@ -303,6 +310,10 @@ static void run_group(run_state *r, int first, int count, times *t) {
         }
         bool last = plan->rows_count == 0;
         for (int i = 0; last && i < count; i++) b.close[plan->close_count++] = i;
+        while (step_waits(engine_step(r->engine), plan)) {
+            finish_oldest(r, first, &under_way[0], t);
+            under_way[0] = under_way[1];
+        }
         die(r, step_begin(engine_step(r->engine), plan));
         under_way[step_under_way(engine_step(r->engine)) - 1] = (begun){prompts, plan->rows_count};
         while (step_under_way(engine_step(r->engine)) > 0 &&

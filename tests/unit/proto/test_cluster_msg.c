@@ -287,7 +287,8 @@ static void sample_plan(sample *x) {
                             .prompt_logprobs = true,
                             .prompt_tokens = 3,
                             .history = history,
-                            .history_count = 4};
+                            .history_count = 4,
+                            .grammar = {GRAMMAR_REGEX, "a\0b", 3}};
     x->open[1] = (open_seq){.slot = 0, .sampling = sampling_default(), .prompt_tokens = 256};
     x->rows[0] = (seq_rows){.slot = 7,
                             .position = 253,
@@ -335,6 +336,10 @@ static void test_plan(void **state) {
     assert_true(p->open[0].prompt_logprobs);
     assert_memory_equal(p->open[0].history, history, sizeof history);
     assert_null(p->open[1].history);
+    assert_int_equal(p->open[0].grammar.kind, GRAMMAR_REGEX);
+    assert_int_equal(p->open[0].grammar.size, 3);
+    assert_memory_equal(p->open[0].grammar.text, "a\0b", 3);
+    assert_int_equal(p->open[1].grammar.kind, GRAMMAR_NONE);
     assert_int_equal(p->open[1].sampling.logprobs, -1);
     assert_int_equal(p->rows_count, 2);
     assert_int_equal(p->rows[0].position, 253);
@@ -378,6 +383,10 @@ static void test_plan_limits(void **state) {
     REFUSE_PLAN(x.open[0].sampling.temperature = NAN, "temperature");
     REFUSE_PLAN(x.open[0].sampling.logprobs = 21, "logprobs");
     REFUSE_PLAN(x.open[0].prompt_tokens = 5, "prompt_tokens");
+    REFUSE_PLAN(x.open[0].grammar.kind = GRAMMAR_KINDS, "open: grammar");
+    static const char long_text[GRAMMAR_TEXT_MAX + 1];
+    REFUSE_PLAN(x.open[0].grammar.text = long_text;
+                x.open[0].grammar.size = sizeof long_text, "grammar's bytes");
     REFUSE_PLAN(x.open[0].history = bad_token; x.open[0].history_count = 3, "history token");
     REFUSE_PLAN(x.rows[0].position = 254, "position");
     REFUSE_PLAN(x.rows[0].position = -1, "position");

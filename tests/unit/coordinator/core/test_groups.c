@@ -42,7 +42,7 @@ static void finish_all(bench *b) {
     assert_int_equal(b->plan_count, 0);
 }
 
-static uint64_t ask_for(bench *b, int first, int count, int max_tokens) {
+static core_request *request_for(bench *b, int first, int count, int max_tokens) {
     core_request *r = core_request_create();
     r->id = ++b->next_id;
     r->client = "c";
@@ -55,6 +55,11 @@ static uint64_t ask_for(bench *b, int first, int count, int max_tokens) {
     r->prompt_count = count;
     r->max_tokens = max_tokens;
     r->deadline_ns = b->now + 100 * CLOCK_SECOND;
+    return r;
+}
+
+static uint64_t ask_for(bench *b, int first, int count, int max_tokens) {
+    core_request *r = request_for(b, first, count, max_tokens);
     send(b, (core_event){.kind = CORE_REQUEST, .request = r});
     return b->next_id;
 }
@@ -138,6 +143,32 @@ static void test_results_of_a_lost_epoch_are_nothing(void **state) {
     send(b, (core_event){.kind = CORE_GROUP_READY, .epoch = old, .ready = {.kv_blocks = 5}});
     lose(b, old);
     assert_int_equal(plans_of(b, fresh), 1); // it is suspected: one plan at a time
+    finish_all(b);
+    assert_string_equal(b->said, "1 1 1 1 ");
+}
+
+// What a group needs to go on under a grammar: its text, and the answer so far.
+static void test_a_grammar_goes_along_with_its_answer(void **state) {
+    bench *b = *state;
+    uint64_t old = open_group(b, false);
+    core_request *r = request_for(b, 0, 3, 4);
+    char *text = arena_copy_string(r->memory, "a|b");
+    r->grammar = (grammar_source){GRAMMAR_REGEX, text, 3};
+    send(b, (core_event){.kind = CORE_REQUEST, .request = r});
+    const open_seq *o = &b->plans[plan_of(b, old)].open[0];
+    assert_int_equal(o->grammar.kind, GRAMMAR_REGEX);
+    assert_memory_equal(o->grammar.text, "a|b", 3);
+    assert_ptr_not_equal(o->grammar.text, text); // the request may end before the plan is sent
+    assert_int_equal(o->history_count, 0);
+    answer_plan(b, plan_of(b, old));
+    answer_plan(b, plan_of(b, old));
+    lose(b, old);
+    uint64_t fresh = open_group(b, false);
+    o = &b->plans[plan_of(b, fresh)].open[0];
+    assert_int_equal(o->grammar.size, 3);
+    assert_int_equal(o->prompt_tokens, 3);
+    assert_int_equal(o->history_count, 5);
+    assert_int_equal(o->history[4], 1);
     finish_all(b);
     assert_string_equal(b->said, "1 1 1 1 ");
 }
@@ -417,6 +448,7 @@ int main(void) {
         CASE(test_a_spare_stands_by),
         CASE(test_what_only_the_spare_can_hold_is_not_stuck),
         CASE(test_results_of_a_lost_epoch_are_nothing),
+        CASE(test_a_grammar_goes_along_with_its_answer),
         CASE(test_heat_is_told_once),
         CASE(test_who_kills_alone_kills_twice),
         CASE(test_bystanders_are_not_blamed),
