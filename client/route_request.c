@@ -94,7 +94,7 @@ static status read_body(json_t *body, json_t *seams, const routing_policy *p, ar
     out->tools = asks(body, "tools", "");
     out->json = asks(body, "response_format", "text");
     if (out->tools) TRY(tools_text(body, memory, &tools));
-    out->local_lacks = out->tools ? "tools" : out->json ? "response_format" : NULL;
+    out->local_lacks = out->tools ? "tools" : NULL;
     out->only_local = only_here(body, messages != NULL);
     out->max_tokens = answer_tokens(body);
     contents_measure m = contents_measure_of(messages, tools);

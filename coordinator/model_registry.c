@@ -7,6 +7,7 @@
 
 #include "common/base/buf.h"
 #include "common/base/clock.h"
+#include "common/model/grammar_vocab.h"
 
 typedef struct entry {
     served_model shown; // first: a served_model * is an entry *
@@ -71,8 +72,14 @@ static status open_fresh(const char *name, const char *fingerprint, const model_
         return status_context(s, "model card of '%.128s'", name);
     }
     strcpy(e->fingerprint, fingerprint);
-    e->shown =
-        (served_model){model_name(e->opened), e->opened, e->fingerprint, clock_unix_seconds()};
+    e->shown = (served_model){
+        .name = model_name(e->opened),
+        .model = e->opened,
+        .fingerprint = e->fingerprint,
+        .created = clock_unix_seconds(),
+        .alphabet =
+            grammar_alphabet_of(model_get_tokenizer(e->opened), model_get_config(e->opened)->vocab),
+    };
     *out = &e->shown;
     return s;
 }

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "common/base/status.h"
+#include "common/model/grammar.h"
 #include "common/model/model.h"
 
 enum { MODEL_REGISTRY_MAX = 64, MODEL_FINGERPRINT_MAX = 64 };
@@ -19,8 +20,9 @@ typedef struct model_registry model_registry;
 typedef struct served_model {
     const char *name;
     const model *model;
-    const char *fingerprint; // of all its files, as the workers see them
-    int64_t created;         // Unix seconds of its first registration
+    const char *fingerprint;   // of all its files, as the workers see them
+    int64_t created;           // Unix seconds of its first registration
+    grammar_alphabet alphabet; // bytes that answers may be made of one by one
 } served_model;
 
 model_registry *model_registry_create(void);    // NULL when memory is short

@@ -15,11 +15,13 @@
 #include "common/base/buf.h"
 #include "common/base/device_health.h"
 #include "common/base/status.h"
+#include "common/model/grammar.h"
 #include "common/model/sampling.h"
 
 enum {
     INFERENCE_MESSAGES_MAX = 4096,    // of a conversation
     INFERENCE_STOP_MAX = 16,          // stop texts
+    INFERENCE_CHOICES_MAX = 4096,     // texts of which the answer is one
     INFERENCE_REQUEST_MAX = 16 << 20, // bytes of one request
     INFERENCE_GROUPS_MAX = 1024,
 };
@@ -45,6 +47,10 @@ typedef struct inference_sampling {
     inference_text stop[INFERENCE_STOP_MAX];
     int stop_count;
     bool ignore_eos;
+    grammar_kind form;             // what the answer is to be; unset: GRAMMAR_NONE
+    inference_text form_text;      // SCHEMA, REGEX
+    const inference_text *choices; // CHOICE
+    int choice_count;
 } inference_sampling;
 
 typedef enum inference_kind { INFERENCE_CHAT, INFERENCE_PROMPT, INFERENCE_TOKENS } inference_kind;

@@ -45,6 +45,38 @@ static status decode_bias(arena *memory, const Octant__V1__Sampling *m, sampling
     return status_ok();
 }
 
+static status decode_choices(arena *memory, const Octant__V1__Texts *m, inference_sampling *out) {
+    if (m->n_texts > INFERENCE_CHOICES_MAX)
+        return status_error(STATUS_INVALID_ARGUMENT, "choice has %zu texts; at most %d are taken",
+                            m->n_texts, INFERENCE_CHOICES_MAX);
+    inference_text *texts = arena_alloc_array(memory, m->n_texts, sizeof *texts);
+    if (!texts) return too_large("choice");
+    for (size_t i = 0; i < m->n_texts; i++)
+        TRY(text_of(memory, "choice.texts", m->texts[i], &texts[i]));
+    out->form = GRAMMAR_CHOICE;
+    out->choices = texts;
+    out->choice_count = (int)m->n_texts;
+    return status_ok();
+}
+
+static status decode_form(arena *memory, const Octant__V1__Sampling *m, inference_sampling *out) {
+    switch (m->form_case) {
+    case OCTANT__V1__SAMPLING__FORM_JSON_OBJECT:
+        if (m->json_object) out->form = GRAMMAR_JSON;
+        return status_ok();
+    case OCTANT__V1__SAMPLING__FORM_JSON_SCHEMA:
+        out->form = GRAMMAR_SCHEMA;
+        return text_of(memory, "json_schema", m->json_schema, &out->form_text);
+    case OCTANT__V1__SAMPLING__FORM_REGEX:
+        out->form = GRAMMAR_REGEX;
+        return text_of(memory, "regex", m->regex, &out->form_text);
+    case OCTANT__V1__SAMPLING__FORM_CHOICE:
+        return decode_choices(memory, m->choice, out);
+    default:
+        return status_ok();
+    }
+}
+
 static status decode_sampling(arena *memory, const Octant__V1__Sampling *m,
                               inference_sampling *out) {
     *out = (inference_sampling){.values = sampling_default(), .n = 1};
@@ -67,6 +99,7 @@ static status decode_sampling(arena *memory, const Octant__V1__Sampling *m,
                             m->n_stop, INFERENCE_STOP_MAX);
     for (size_t i = 0; i < m->n_stop; i++) TRY(text_of(memory, "stop", m->stop[i], &out->stop[i]));
     out->stop_count = (int)m->n_stop;
+    TRY(decode_form(memory, m, out));
     return decode_bias(memory, m, v);
 }
 
@@ -189,6 +222,41 @@ static void encode_sampling_values(const inference_sampling *s, Octant__V1__Samp
     SET(ignore_eos, IGNORE_EOS, s->ignore_eos, true);
 }
 
+static bool encode_choices(arena *memory, const inference_sampling *s, Octant__V1__Sampling *m) {
+    Octant__V1__Texts *to = arena_alloc(memory, sizeof *to);
+    size_t count = (size_t)s->choice_count;
+    ProtobufCBinaryData *texts = arena_alloc_array(memory, count, sizeof *texts);
+    if (!to || !texts) return false;
+    *to = (Octant__V1__Texts)OCTANT__V1__TEXTS__INIT;
+    for (size_t i = 0; i < count; i++) texts[i] = data_of(s->choices[i]);
+    to->n_texts = count;
+    to->texts = texts;
+    m->choice = to;
+    m->form_case = OCTANT__V1__SAMPLING__FORM_CHOICE;
+    return true;
+}
+
+static bool encode_form(arena *memory, const inference_sampling *s, Octant__V1__Sampling *m) {
+    switch (s->form) {
+    case GRAMMAR_JSON:
+        m->json_object = true;
+        m->form_case = OCTANT__V1__SAMPLING__FORM_JSON_OBJECT;
+        return true;
+    case GRAMMAR_SCHEMA:
+        m->json_schema = data_of(s->form_text);
+        m->form_case = OCTANT__V1__SAMPLING__FORM_JSON_SCHEMA;
+        return true;
+    case GRAMMAR_REGEX:
+        m->regex = data_of(s->form_text);
+        m->form_case = OCTANT__V1__SAMPLING__FORM_REGEX;
+        return true;
+    case GRAMMAR_CHOICE:
+        return encode_choices(memory, s, m);
+    default:
+        return true;
+    }
+}
+
 static bool encode_sampling(arena *memory, const inference_sampling *s, Octant__V1__Sampling *m) {
     *m = (Octant__V1__Sampling)OCTANT__V1__SAMPLING__INIT;
     encode_sampling_values(s, m);
@@ -208,7 +276,7 @@ static bool encode_sampling(arena *memory, const inference_sampling *s, Octant__
         entries[i].value = s->values.bias[i].bias;
         m->logit_bias[i] = &entries[i];
     }
-    return true;
+    return encode_form(memory, s, m);
 }
 
 static bool encode_messages(arena *memory, const inference_request *r, Octant__V1__ChatRequest *m) {
@@ -259,8 +327,8 @@ static status encode_complete(const inference_request *r, Octant__V1__Sampling *
 
 // Memory that the borrowed structs of one encoding need at most.
 static arena *scratch_for(const inference_request *r) {
-    size_t entries =
-        (size_t)r->message_count + (size_t)r->sampling.values.bias_count + INFERENCE_STOP_MAX;
+    size_t entries = (size_t)r->message_count + (size_t)r->sampling.values.bias_count +
+                     INFERENCE_STOP_MAX + (size_t)r->sampling.choice_count;
     return arena_create(entries * 256 + 4096);
 }
 

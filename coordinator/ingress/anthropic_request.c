@@ -6,6 +6,7 @@
 
 #include "coordinator/ingress/anthropic_messages.h"
 #include "coordinator/ingress/body_fields.h"
+#include "coordinator/ingress/openai_format.h"
 #include "coordinator/ingress/openai_messages.h"
 #include "coordinator/ingress/openai_tools.h"
 
@@ -92,7 +93,7 @@ static bool parse_conversation(const json_t *body, generate_request *g, refusal 
     json_t *converted = NULL;
     if (!anthropic_messages_convert(body, &converted, why)) return false;
     bool good = openai_messages_parse(converted, &g->messages, &g->seams, why) &&
-                openai_tools_parse(converted, g, why);
+                openai_tools_parse(converted, g, why) && openai_format_parse(converted, g, why);
     json_decref(converted);
     return good;
 }

@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/base/json.h"
+#include "coordinator/ingress/openai_format.h"
+
 static bool is_role(inference_text role) {
     static const char *const roles[] = {"system", "developer", "user", "assistant", "tool"};
     for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++)
@@ -93,6 +96,34 @@ static bool take_sampling(const inference_sampling *from, bool echo, generate_re
     return true;
 }
 
+static bool no_memory(refusal *why) {
+    return refuse(why, STATUS_RESOURCE_EXHAUSTED, NULL, NULL,
+                  "out of memory for a request; try again later");
+}
+
+// As a JSON array.
+static bool take_choices(const inference_sampling *from, generate_request *out, refusal *why) {
+    buf text = buf_make(2 * GRAMMAR_TEXT_MAX);
+    for (int i = 0; i < from->choice_count; i++) {
+        buf_append_char(&text, i ? ',' : '[');
+        json_append_string(&text, from->choices[i].bytes, from->choices[i].size);
+    }
+    buf_append_string(&text, from->choice_count ? "]" : "[]");
+    char *kept = text.failed ? NULL : arena_copy(out->memory, text.data, text.size);
+    grammar_source source = {GRAMMAR_CHOICE, kept, text.size};
+    buf_free(&text);
+    return kept ? openai_format_set(out, source, "choice", why) : no_memory(why);
+}
+
+static bool take_form(const inference_sampling *from, generate_request *out, refusal *why) {
+    static const char *const names[GRAMMAR_KINDS] = {"", "json_object", "json_schema", "regex",
+                                                     "choice"};
+    if (from->form == GRAMMAR_NONE) return true;
+    if (from->form == GRAMMAR_CHOICE) return take_choices(from, out, why);
+    grammar_source source = {from->form, from->form_text.bytes, from->form_text.size};
+    return openai_format_set(out, source, names[from->form], why);
+}
+
 const char *grpc_api_key(const rpc_call *call) {
     return api_key_from_header(rpc_call_metadata(call, "authorization"));
 }
@@ -117,7 +148,8 @@ bool grpc_request_translate(rpc_call *call, const inference_request *from, gener
     if (from->kind == INFERENCE_CHAT ? !take_messages(from, out, why)
                                      : !take_prompt(from, out, why))
         return false;
-    return take_sampling(&from->sampling, from->echo, out, why);
+    return take_sampling(&from->sampling, from->echo, out, why) &&
+           take_form(&from->sampling, out, why);
 }
 
 void grpc_refuse(rpc_call *call, const refusal *why) {

@@ -25,12 +25,32 @@ static const char *only_here(const generate_request *r) {
     if (r->sampling.logprobs >= 0) return "logprobs";
     if (r->sampling.bias_count) return "logit_bias";
     if (r->ignore_eos) return "ignore_eos";
-    return NULL;
+    bool told = r->grammar.kind == GRAMMAR_NONE || r->response_format;
+    return told ? NULL : r->grammar_param; // a regular expression, or a choice
 }
 
-// No model of ours calls tools or writes to a schema.
-static const char *lacks_here(const generate_request *r) {
-    return r->tools ? "tools" : r->response_format ? "response_format" : NULL;
+// Whether answers of the model can be held to the request's grammar.
+static status check_grammar(const served_model *m, const generate_request *r) {
+    if (r->grammar.kind == GRAMMAR_NONE) return status_ok();
+    int stops;
+    tokenizer_stop_ids(model_get_tokenizer(m->model), &stops);
+    if (stops == 0)
+        return status_error(
+            STATUS_INVALID_ARGUMENT,
+            "'%s' is not supported by this model: it has no token that ends an answer",
+            r->grammar_param);
+    grammar *made = NULL;
+    status s = grammar_compile(&r->grammar, &m->alphabet, &made);
+    grammar_destroy(made);
+    return status_context(s, "Invalid '%s'", r->grammar_param);
+}
+
+// What the model, if it is ours, cannot do: no model of ours calls tools. *why says more.
+static const char *lacks_here(const served_model *m, const generate_request *r, status *why) {
+    *why = status_ok();
+    if (r->tools) return "tools";
+    if (m) *why = check_grammar(m, r);
+    return why->code == STATUS_OK ? NULL : r->grammar_param;
 }
 
 static void estimate_costs(const ingress *in, const generate_request *r, route_facts *f) {
@@ -58,7 +78,7 @@ static int64_t spent(const ingress *in, const char *client) {
 }
 
 static route_facts facts_of(const ingress *in, const generate_request *r, const leaving_who *who,
-                            const char *name, bool known) {
+                            const char *name, bool known, const char *lacks) {
     contents_measure m = contents_measure_of(r->messages, r->tools);
     complexity_score c = complexity_of(&in->routing->complexity, m.last, m.last_size,
                                        m.history_size, r->tools != NULL);
@@ -67,7 +87,7 @@ static route_facts facts_of(const ingress *in, const generate_request *r, const 
                      .model = name,
                      .privacy = r->privacy,
                      .local_known = known,
-                     .local_lacks = lacks_here(r),
+                     .local_lacks = lacks,
                      .only_local = only_here(r),
                      .tools = r->tools != NULL,
                      .json = r->response_format != NULL,
@@ -95,8 +115,17 @@ static bool refuse_model(status s, refusal *why) {
     return false;
 }
 
-static bool refuse_route(const route_decision *d, status not_found, refusal *why) {
+static bool refuse_grammar(status bad, const char *param, refusal *why) {
+    bool asked = bad.code == STATUS_INVALID_ARGUMENT;
+    return refuse_status(why, bad, asked ? param : NULL, asked ? "invalid_value" : NULL);
+}
+
+// `bad_grammar`: what was wrong with the request's grammar, if that is all that it lacks here.
+static bool refuse_route(const route_decision *d, status not_found, status bad_grammar,
+                         refusal *why) {
     const char *reason = NULL;
+    if (d->refused.code == STATUS_INVALID_ARGUMENT && bad_grammar.code != STATUS_OK)
+        return refuse_grammar(bad_grammar, d->refused_param, why);
     switch (d->refused.code) {
     case STATUS_NOT_FOUND: // the registry says it better: it knows the names that there are
         return refuse_model(not_found.code == STATUS_OK ? d->refused : not_found, why);
@@ -113,15 +142,18 @@ static bool refuse_route(const route_decision *d, status not_found, refusal *why
 }
 
 static bool decide(const ingress *in, const generate_request *r, const leaving_who *who,
-                   const char *name, status found, core_route *out, refusal *why) {
+                   const char *name, const served_model *model, status found, core_route *out,
+                   refusal *why) {
     route_decision *d = arena_alloc(r->memory, sizeof *d);
     if (!d)
         return refuse(why, STATUS_RESOURCE_EXHAUSTED, NULL, NULL,
                       "out of memory for a request; try again later");
-    route_facts f = facts_of(in, r, who, name, found.code == STATUS_OK);
+    status bad_grammar;
+    const char *lacks = lacks_here(model, r, &bad_grammar);
+    route_facts f = facts_of(in, r, who, name, found.code == STATUS_OK, lacks);
     router_decide(in->routing, &f, r->memory, d);
     *out = d->route;
-    return d->refused.code == STATUS_OK || refuse_route(d, found, why);
+    return d->refused.code == STATUS_OK || refuse_route(d, found, bad_grammar, why);
 }
 
 bool leaving_decide(const ingress *in, const generate_request *r, const leaving_who *who,
@@ -132,13 +164,16 @@ bool leaving_decide(const ingress *in, const generate_request *r, const leaving_
     status found = local ? model_registry_find(in->models, local, model)
                          : status_error(STATUS_NOT_FOUND, "an upstream was named");
     if (!*name && *model) name = (*model)->name;
-    const char *lacks = in->routing ? NULL : lacks_here(r);
+    status bad_grammar = status_ok();
+    const char *lacks = in->routing ? NULL : lacks_here(*model, r, &bad_grammar);
     bool good = true;
     *out = (core_route){.local = true, .rule = "local-only by no policy; no route"};
     if (in->routing)
-        good = decide(in, r, who, name, found, out, why);
+        good = decide(in, r, who, name, *model, found, out, why);
     else if (found.code != STATUS_OK)
         good = refuse_model(found, why);
+    else if (bad_grammar.code != STATUS_OK)
+        good = refuse_grammar(bad_grammar, lacks, why);
     else if (lacks)
         good = refuse(why, STATUS_INVALID_ARGUMENT, lacks, "unsupported_parameter",
                       "Unsupported parameter: '%s' is not supported by this model. Leave it out.",

@@ -2,6 +2,7 @@
 
 #include "common/base/json.h"
 #include "coordinator/ingress/body_fields.h"
+#include "coordinator/ingress/openai_format.h"
 #include "coordinator/ingress/openai_messages.h"
 #include "coordinator/ingress/openai_parameters.h"
 #include "coordinator/ingress/openai_request.h"
@@ -37,7 +38,7 @@ bool openai_chat_parse(const char *body, size_t size, openai_request *out, refus
     generate_request *g = &out->generate;
     if (openai_parameters_parse(OPENAI_CHAT, body, size, out, why) &&
         parse_max_tokens(out->body, g, why) && parse_logprobs(out->body, g, why) &&
-        openai_tools_parse(out->body, g, why) &&
+        openai_tools_parse(out->body, g, why) && openai_format_parse(out->body, g, why) &&
         openai_messages_parse(out->body, &g->messages, &g->seams, why))
         return true;
     openai_request_free(out);

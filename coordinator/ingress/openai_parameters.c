@@ -52,6 +52,11 @@ static const parameter PARAMETERS[] = {
     {"min_p", BOTH, TAKEN, NULL},
     {"repetition_penalty", BOTH, TAKEN, NULL},
     {"ignore_eos", BOTH, TAKEN, NULL},
+    // vLLM's
+    {"structured_outputs", CHAT, TAKEN, NULL},
+    {"guided_json", CHAT, TAKEN, NULL},
+    {"guided_regex", CHAT, TAKEN, NULL},
+    {"guided_choice", CHAT, TAKEN, NULL},
     // known to OpenAI, without effect on the text
     {"metadata", CHAT, IGNORED, NULL},
     {"store", CHAT, IGNORED, NULL},

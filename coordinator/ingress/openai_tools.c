@@ -81,25 +81,9 @@ static bool parse_choice(const json_t *body, generate_request *g, refusal *why) 
                   "{\"type\": \"function\", \"function\": {\"name\": ...}}.");
 }
 
-static bool parse_format(const json_t *body, generate_request *g, refusal *why) {
-    const json_t *format = body_field(body, "response_format");
-    if (!format) return true;
-    const char *type = json_string_value(json_object_get(format, "type"));
-    if (type && !strcmp(type, "text")) return true;
-    const json_t *schema = json_object_get(format, "json_schema");
-    if (type && (!strcmp(type, "json_object") ||
-                 (!strcmp(type, "json_schema") && json_is_string(json_object_get(schema, "name")) &&
-                  json_is_object(json_object_get(schema, "schema")))))
-        return keep(format, "response_format", g, &g->response_format, why);
-    return refuse(why, STATUS_INVALID_ARGUMENT, "response_format", "invalid_value",
-                  "Invalid 'response_format': expected {\"type\": \"text\"}, {\"type\": "
-                  "\"json_object\"} or {\"type\": \"json_schema\", \"json_schema\": {\"name\", "
-                  "\"schema\"}}.");
-}
-
 bool openai_tools_parse(const json_t *body, generate_request *g, refusal *why) {
     bool parallel = true;
-    if (!parse_tools(body, g, why) || !parse_choice(body, g, why) || !parse_format(body, g, why) ||
+    if (!parse_tools(body, g, why) || !parse_choice(body, g, why) ||
         !body_bool(body, "parallel_tool_calls", &parallel, why))
         return false;
     g->single_tool = g->tools && !parallel;

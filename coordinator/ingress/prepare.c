@@ -153,6 +153,13 @@ static bool copy_sampling(arena *memory, const generate_request *r, uint64_t see
     return bias != NULL;
 }
 
+static bool copy_grammar(arena *memory, const generate_request *r, core_request *out) {
+    out->grammar = r->grammar;
+    if (r->grammar.size == 0) return true;
+    out->grammar.text = arena_copy(memory, r->grammar.text, r->grammar.size);
+    return out->grammar.text != NULL;
+}
+
 static int64_t deadline_of(const ingress *in, const generate_request *r) {
     int64_t now = clock_now_ns();
     if (!r->deadline_ns) return now + in->default_timeout_ns;
@@ -207,7 +214,8 @@ static core_request *make_request(const asked *a, const prepared *p, const token
                           .ignore_eos = r->ignore_eos,
                           .deadline_ns = deadline_of(a->in, r)};
     if (!out->client || !set_route(a, out) || !set_model(p, a, tokens, out) ||
-        !copy_stops(memory, r, out) || !copy_sampling(memory, r, a->seed, out)) {
+        !copy_stops(memory, r, out) || !copy_sampling(memory, r, a->seed, out) ||
+        !copy_grammar(memory, r, out)) {
         arena_destroy(memory);
         return NULL;
     }

@@ -19,6 +19,7 @@
 
 #include "common/base/arena.h"
 #include "common/base/status.h"
+#include "common/model/grammar.h"
 #include "common/model/sampling.h"
 #include "coordinator/core/core.h"
 #include "coordinator/ingress/api_keys.h"
@@ -67,6 +68,8 @@ typedef struct generate_request {
     int stop_count;
     bool echo; // the answer starts with the prompt; with logprobs, those of the prompt too
     bool ignore_eos;
+    grammar_source grammar;    // of the answer, for models served here; text may be the body's
+    const char *grammar_param; // which parameter asked for it
     const char *client;  // what fairness counts by, when no key names the client: "user" or the
                          // peer's address
     const char *api_key; // as sent, or NULL

@@ -38,6 +38,10 @@ static void test_chat(void **state) {
     r.sampling.values.logprobs = 0;
     r.sampling.values.bias = bias;
     r.sampling.values.bias_count = 2;
+    inference_text choices[] = {text("yes"), text("no")};
+    r.sampling.form = GRAMMAR_CHOICE;
+    r.sampling.choices = choices;
+    r.sampling.choice_count = 2;
     buf bytes = buf_make(1 << 20);
     status s = inference_request_encode(&r, &bytes);
     assert_int_equal(s.code, STATUS_OK);
@@ -57,6 +61,9 @@ static void test_chat(void **state) {
     assert_true(got.sampling.values.top_p == 1);
     assert_true(got.sampling.ignore_eos);
     assert_text(got.sampling.stop[0], "END", 3);
+    assert_int_equal(got.sampling.form, GRAMMAR_CHOICE);
+    assert_int_equal(got.sampling.choice_count, 2);
+    assert_text(got.sampling.choices[1], "no", 2);
     assert_int_equal(got.sampling.values.bias_count, 2);
     assert_int_equal(got.sampling.values.bias[0].id, 5);
     assert_true(got.sampling.values.bias[1].bias == 2);
@@ -82,6 +89,24 @@ static void test_complete_tokens(void **state) {
     assert_true(got.echo);
     arena_destroy(got.memory);
     buf_free(&bytes);
+}
+
+static void test_forms(void **state) {
+    (void)state;
+    for (int form = GRAMMAR_NONE; form < GRAMMAR_CHOICE; form++) {
+        inference_request r = {.kind = INFERENCE_PROMPT, .prompt = text("p")};
+        r.sampling = (inference_sampling){.values = sampling_default(), .n = 1};
+        r.sampling.form = (grammar_kind)form;
+        if (form >= GRAMMAR_SCHEMA) r.sampling.form_text = text("{}");
+        buf bytes = buf_make(1 << 10);
+        assert_int_equal(inference_request_encode(&r, &bytes).code, STATUS_OK);
+        inference_request got;
+        assert_int_equal(inference_complete_decode(bytes.data, bytes.size, &got).code, STATUS_OK);
+        assert_int_equal(got.sampling.form, form);
+        assert_int_equal(got.sampling.form_text.size, form >= GRAMMAR_SCHEMA ? 2 : 0);
+        arena_destroy(got.memory);
+        buf_free(&bytes);
+    }
 }
 
 static void test_refusals(void **state) {
@@ -250,9 +275,13 @@ static void test_event(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_chat),     cmocka_unit_test(test_complete_tokens),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_growth_is_bounded),
-        cmocka_unit_test(test_piece),    cmocka_unit_test(test_server_info),
+        cmocka_unit_test(test_chat),
+        cmocka_unit_test(test_complete_tokens),
+        cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_growth_is_bounded),
+        cmocka_unit_test(test_piece),
+        cmocka_unit_test(test_server_info),
         cmocka_unit_test(test_event),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

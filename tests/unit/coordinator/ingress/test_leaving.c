@@ -193,9 +193,14 @@ static void what_nobody_may_serve_is_refused(void **state) {
             "{\"model\":\"fra\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}",
             STATUS_NOT_FOUND, "model");
     refused(f, "closed-key-1",
-            "{\"model\":\"tiny\",\"response_format\":{\"type\":\"json_object\"},\"messages\":[{"
-            "\"role\":\"user\",\"content\":\"hi\"}]}",
-            STATUS_INVALID_ARGUMENT, "response_format");
+            "{\"model\":\"tiny\",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],"
+            "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}",
+            STATUS_INVALID_ARGUMENT, "tools");
+    refused(
+        f, "closed-key-1",
+        "{\"model\":\"tiny\",\"guided_regex\":\"(\",\"messages\":[{\"role\":\"user\",\"content\":"
+        "\"hi\"}]}",
+        STATUS_INVALID_ARGUMENT, "guided_regex");
     refused(f, "open-key-1", "{\"model\":\"far\",\"prompt\":\"hi\"}", STATUS_INVALID_ARGUMENT,
             "model");
     f->spent = 1000000;

@@ -72,6 +72,18 @@ static const bad_body BAD[] = {
      "invalid_value", "json_schema"},
     {OPENAI_CHAT, "{" HI ",\"response_format\":{\"type\":\"json_schema\"}}", "response_format",
      "invalid_value", "\"schema\""},
+    {OPENAI_CHAT, "{" HI ",\"guided_regex\":1}", "guided_regex", "invalid_value", "expression"},
+    {OPENAI_CHAT, "{" HI ",\"guided_choice\":\"a\"}", "guided_choice", "invalid_value", "an array"},
+    {OPENAI_CHAT, "{" HI ",\"structured_outputs\":[]}", "structured_outputs", "invalid_type",
+     "an object"},
+    {OPENAI_CHAT, "{" HI ",\"structured_outputs\":{\"grammar\":\"x\"}}", "structured_outputs",
+     "unsupported_parameter", "structured_outputs.grammar"},
+    {OPENAI_CHAT, "{" HI ",\"structured_outputs\":{\"regex\":\"a\",\"json_object\":true}}",
+     "structured_outputs.json_object", "invalid_parameter_combination", "structured_outputs.regex"},
+    {OPENAI_CHAT, "{" HI ",\"guided_json\":{},\"response_format\":{\"type\":\"json_object\"}}",
+     "guided_json", "invalid_parameter_combination", "'response_format' and 'guided_json'"},
+    {OPENAI_CHAT, "{" HI ",\"ignore_eos\":true,\"guided_regex\":\"a\"}", "guided_regex",
+     "invalid_parameter_combination", "ignore_eos"},
     {OPENAI_CHAT, "{" HI ",\"modalities\":[\"audio\"]}", "modalities", "unsupported_parameter",
      "'modalities'"},
     {OPENAI_CHAT, "{" HI ",\"temperature\":\"hot\"}", "temperature", "invalid_type",
@@ -226,6 +238,42 @@ static void test_tools(void **state) {
     openai_request_free(&r);
 }
 
+static void expect_form(const char *fields, grammar_kind kind, const char *text,
+                        const char *for_upstreams) {
+    char body[512];
+    snprintf(body, sizeof body, "{" HI ",%s}", fields);
+    openai_request r = good(OPENAI_CHAT, body);
+    const generate_request *g = &r.generate;
+    assert_int_equal(g->grammar.kind, kind);
+    assert_int_equal(g->grammar.size, strlen(text));
+    assert_memory_equal(g->grammar.text, text, g->grammar.size);
+    if (for_upstreams)
+        assert_string_equal(g->response_format, for_upstreams);
+    else
+        assert_null(g->response_format);
+    openai_request_free(&r);
+}
+
+// A grammar for models served here, and words for upstreams where these have any. Properties stay
+// in their order.
+static void test_forms(void **state) {
+    (void)state;
+    static const char format[] = "{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\","
+                                 "\"strict\":true,\"schema\":{\"z\":1,\"a\":2}}}";
+    char field[256];
+    snprintf(field, sizeof field, "\"response_format\":%s", format);
+    expect_form(field, GRAMMAR_SCHEMA, "{\"z\":1,\"a\":2}", format);
+    expect_form("\"response_format\":{\"type\":\"text\"}", GRAMMAR_NONE, "", NULL);
+    expect_form("\"structured_outputs\":{\"json_object\":true,\"regex\":null}", GRAMMAR_JSON, "",
+                "{\"type\":\"json_object\"}");
+    expect_form("\"structured_outputs\":{\"json_object\":false}", GRAMMAR_NONE, "", NULL);
+    expect_form("\"guided_json\":\"{\\\"const\\\": 1}\"", GRAMMAR_SCHEMA, "{\"const\": 1}",
+                "{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"answer\",\"schema\":"
+                "{\"const\": 1}}}");
+    expect_form("\"guided_choice\":[\"a\",\"b\"]", GRAMMAR_CHOICE, "[\"a\",\"b\"]", NULL);
+    expect_form("\"structured_outputs\":{\"regex\":\"a+\"}", GRAMMAR_REGEX, "a+", NULL);
+}
+
 static void test_every_parameter(void **state) {
     (void)state;
     openai_request r = good(
@@ -348,9 +396,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_bodies), cmocka_unit_test(test_deep_json),
         cmocka_unit_test(test_defaults),   cmocka_unit_test(test_every_parameter),
-        cmocka_unit_test(test_tools),      cmocka_unit_test(test_messages),
-        cmocka_unit_test(test_seams),      cmocka_unit_test(test_prompts),
-        cmocka_unit_test(test_error_body),
+        cmocka_unit_test(test_tools),      cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_messages),   cmocka_unit_test(test_seams),
+        cmocka_unit_test(test_prompts),    cmocka_unit_test(test_error_body),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
