@@ -22,10 +22,11 @@
 #include "common/base/status.h"
 
 enum {
-    GRAMMAR_TEXT_MAX = 256 << 10, // bytes of a source
-    GRAMMAR_STATES_MAX = 1 << 16, // of an automaton
-    GRAMMAR_NESTING_MAX = 64,     // of a schema
-    GRAMMAR_DEPTH_MAX = 192,      // of an answer: rules within rules
+    GRAMMAR_TEXT_MAX = 256 << 10,  // bytes of a source
+    GRAMMAR_STATES_MAX = 1 << 16,  // of an automaton
+    GRAMMAR_NESTING_MAX = 64,      // of a schema
+    GRAMMAR_PROPERTIES_MAX = 2048, // of an object in a schema
+    GRAMMAR_DEPTH_MAX = 192,       // of an answer: rules within rules
 };
 
 typedef enum grammar_kind {

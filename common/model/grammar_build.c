@@ -169,24 +169,101 @@ static int32_t edge_height(const grammar *g, const grammar_alphabet *alphabet,
     return height < GRAMMAR_ENDLESS ? height : GRAMMAR_ENDLESS;
 }
 
-// The least height of every state, by rounds until nothing changes. Backwards, as ways are mostly
-// built forwards.
-static void find_heights(grammar_builder *b) {
-    grammar *g = b->g;
+// ---- what holds of a state by what holds of others
+
+// Who has to be asked again when a state changes: for state i, users[start[i] .. start[i + 1]).
+typedef struct dependents {
+    int32_t *start, *users;
+    int32_t *queue; // (states), a ring of states that changed
+    uint8_t *queued;
+} dependents;
+
+// An edge's own state depends on where it leads, and on the rule that it calls.
+static void for_each_dependence(const grammar *g, void put(dependents *, int32_t, int32_t),
+                                dependents *d) {
     for (int32_t i = 0; i < g->state_count; i++)
-        g->states[i].height = g->states[i].accepts ? 0 : GRAMMAR_ENDLESS;
-    for (bool changed = true; changed;) {
-        changed = false;
-        for (int32_t i = g->state_count - 1; i >= 0; i--) {
-            grammar_state *s = &g->states[i];
-            for (int32_t e = s->first; e >= 0; e = g->edges[e].next) {
-                int32_t height = edge_height(g, b->alphabet, &g->edges[e]);
-                if (height >= s->height) continue;
-                s->height = height;
-                changed = true;
-            }
+        for (int32_t e = g->states[i].first; e >= 0; e = g->edges[e].next) {
+            put(d, g->edges[e].to, i);
+            if (g->edges[e].kind == GRAMMAR_CALL) put(d, g->rules[g->edges[e].rule].entry, i);
+        }
+}
+
+static void count_user(dependents *d, int32_t on, int32_t user) {
+    (void)user;
+    d->start[on + 1]++;
+}
+
+static void put_user(dependents *d, int32_t on, int32_t user) {
+    d->users[--d->start[on + 1]] = user;
+}
+
+static void free_dependents(dependents *d) {
+    free(d->start);
+    free(d->users);
+    free(d->queue);
+    free(d->queued);
+}
+
+static bool find_dependents(grammar_builder *b, dependents *d) {
+    const grammar *g = b->g;
+    size_t states = (size_t)g->state_count;
+    *d = (dependents){.start = calloc(states + 2, sizeof *d->start),
+                      .users = calloc(2 * (size_t)g->edge_count + 1, sizeof *d->users),
+                      .queue = calloc(states, sizeof *d->queue),
+                      .queued = calloc(states, sizeof *d->queued)};
+    if (!d->start || !d->users || !d->queue || !d->queued) {
+        b->why = status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a grammar");
+        free_dependents(d);
+        return false;
+    }
+    for_each_dependence(g, count_user, d);
+    for (size_t i = 0; i < states; i++) d->start[i + 1] += d->start[i];
+    d->start[states + 1] = d->start[states];
+    for_each_dependence(g, put_user, d); // start[i + 1] is where i's begin now
+    memmove(d->start, d->start + 1, (states + 1) * sizeof *d->start);
+    return true;
+}
+
+// Asks `settle` about every state whose answer may have changed, until none does. It tells whether
+// the state's answer is another one now; answers only get better, so this ends.
+static void settle_all(const grammar_builder *b, dependents *d,
+                       bool settle(const grammar_builder *, void *, int32_t), void *context) {
+    int32_t count = b->g->state_count, head = 0, waiting = count;
+    for (int32_t i = 0; i < count; i++) {
+        d->queue[i] = count - 1 - i; // what is built last is mostly nearest to the end
+        d->queued[i] = 1;
+    }
+    while (waiting > 0) {
+        int32_t state = d->queue[head];
+        head = head + 1 == count ? 0 : head + 1;
+        waiting--;
+        d->queued[state] = 0;
+        if (!settle(b, context, state)) continue;
+        for (int32_t u = d->start[state]; u < d->start[state + 1]; u++) {
+            int32_t user = d->users[u];
+            if (d->queued[user]) continue;
+            d->queued[user] = 1;
+            d->queue[(head + waiting++) % count] = user;
         }
     }
+}
+
+static bool settle_height(const grammar_builder *b, void *context, int32_t state) {
+    (void)context;
+    grammar *g = b->g;
+    grammar_state *s = &g->states[state];
+    int32_t was = s->height, least = s->accepts ? 0 : was;
+    for (int32_t e = s->first; e >= 0; e = g->edges[e].next) {
+        int32_t height = edge_height(g, b->alphabet, &g->edges[e]);
+        if (height < least) least = height;
+    }
+    s->height = least;
+    return least != was;
+}
+
+static void find_heights(grammar_builder *b, dependents *d) {
+    for (int32_t i = 0; i < b->g->state_count; i++) b->g->states[i].height = GRAMMAR_ENDLESS;
+    settle_all(b, d, settle_height, NULL);
 }
 
 // Edges from which no end can be reached go.
@@ -223,22 +300,15 @@ static bool reads_nothing(const left_search *s, const grammar_edge *e) {
            (e->kind != GRAMMAR_CALL || s->empty[s->g->rules[e->rule].entry]);
 }
 
-static bool is_empty(const left_search *s, int32_t state) {
-    if (s->g->states[state].accepts) return true;
-    for (int32_t e = s->g->states[state].first; e >= 0; e = s->g->edges[e].next)
-        if (s->empty[s->g->edges[e].to] && reads_nothing(s, &s->g->edges[e])) return true;
-    return false;
-}
-
-static void find_empty(left_search *s) {
-    for (bool changed = true; changed;) {
-        changed = false;
-        for (int32_t i = s->g->state_count - 1; i >= 0; i--) {
-            if (s->empty[i] || !is_empty(s, i)) continue;
-            s->empty[i] = 1;
-            changed = true;
-        }
-    }
+static bool settle_empty(const grammar_builder *b, void *context, int32_t state) {
+    (void)b;
+    left_search *s = context;
+    if (s->empty[state]) return false;
+    bool empty = s->g->states[state].accepts;
+    for (int32_t e = s->g->states[state].first; e >= 0 && !empty; e = s->g->edges[e].next)
+        empty = s->empty[s->g->edges[e].to] && reads_nothing(s, &s->g->edges[e]);
+    s->empty[state] = empty;
+    return empty;
 }
 
 static void visit_rule(left_search *s, int32_t rule);
@@ -261,7 +331,7 @@ static void visit_rule(left_search *s, int32_t rule) {
     s->colour[rule] = 2;
 }
 
-static void refuse_left_recursion(grammar_builder *b) {
+static void refuse_left_recursion(grammar_builder *b, dependents *d) {
     const grammar *g = b->g;
     left_search s = {.g = g};
     uint8_t *memory = calloc(1, 2 * (size_t)g->state_count + (size_t)g->rule_count);
@@ -272,16 +342,17 @@ static void refuse_left_recursion(grammar_builder *b) {
     s.empty = memory;
     s.seen = memory + g->state_count;
     s.colour = memory + 2 * g->state_count;
-    find_empty(&s);
+    settle_all(b, d, settle_empty, &s);
     for (int32_t r = 0; r < g->rule_count && !s.found; r++) visit_rule(&s, r);
     free(memory);
     if (s.found) grammar_refuse(b, "a part of it is itself again, with nothing between");
 }
 
 void grammar_finish(grammar_builder *b) {
-    if (!grammar_fine(b)) return;
+    dependents d;
+    if (!grammar_fine(b) || !find_dependents(b, &d)) return;
     b->path[0] = 0;
-    find_heights(b);
+    find_heights(b, &d);
     int32_t height = b->g->states[b->g->rules[0].entry].height;
     if (height >= GRAMMAR_ENDLESS)
         grammar_refuse(b, "no answer meets it: it asks for what never ends, contradicts itself, or "
@@ -289,5 +360,6 @@ void grammar_finish(grammar_builder *b) {
     else if (height > GRAMMAR_DEPTH_MAX)
         grammar_refuse(b, "its shortest answer is nested deeper than %d", GRAMMAR_DEPTH_MAX);
     if (grammar_fine(b)) prune(b);
-    if (grammar_fine(b)) refuse_left_recursion(b);
+    if (grammar_fine(b)) refuse_left_recursion(b, &d);
+    free_dependents(&d);
 }

@@ -203,7 +203,10 @@ static json_t *intersect_types(const json_t *a, const json_t *b) {
     return both;
 }
 
+// NULL: too long for comparing each with each.
 static json_t *unite_lists(const json_t *a, const json_t *b) {
+    if (json_array_size(a) > GRAMMAR_PROPERTIES_MAX || json_array_size(b) > GRAMMAR_PROPERTIES_MAX)
+        return NULL;
     json_t *all = json_copy((json_t *)a);
     for (size_t i = 0; i < json_array_size(b); i++)
         if (!holds(a, json_array_get(b, i))) json_array_append(all, json_array_get(b, i));

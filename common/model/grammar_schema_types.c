@@ -249,6 +249,11 @@ static void read_members(schema_compiler *c, const json_t *node, members *m) {
         grammar_refuse(c->b, "'properties' is no object or 'required' no list");
         return;
     }
+    if (json_object_size(properties) > GRAMMAR_PROPERTIES_MAX ||
+        json_array_size(required) > GRAMMAR_PROPERTIES_MAX) {
+        grammar_refuse(c->b, "more than %d properties", GRAMMAR_PROPERTIES_MAX);
+        return;
+    }
     if (!alloc_members(m, json_object_size(properties) + json_array_size(required))) {
         c->b->why = status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a grammar");
         return;
