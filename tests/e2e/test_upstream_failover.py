@@ -151,6 +151,14 @@ def test_without_a_group(site, doubles):
         for answer in (site.chat(key, "tiny", "say 9 words", stop=["none", "2 gamma"]), site.stream(key, "tiny", "say 9 words", stop=["2 gamma"]).run()):
             assert (answer.text, answer.status) == (canonical(9).split("2 gamma")[0], 200), answer
         assert answer.finish == "stop" and answer.done
+    schema = {"type": "object", "properties": {"marked": {"type": "string"}}, "required": ["marked"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "form", "schema": schema, "strict": True}}
+    for key in APIS:  # in each API's own words
+        answer = site.chat(key, "tiny", "say 9 words", response_format=form)
+        assert (answer.status, answer.served_by) == (200, key), answer
+        assert '"marked"' in doubles.requests(key)[-1]["body"]
+    answer = site.chat("openai-chat", "tiny", "say 9 words", guided_regex="a+")  # an upstream has no words for that
+    assert answer.status == 503, answer
     stays = [("private", "tiny", ()), ("unlisted", "tiny", ()), ("openai-chat", "vault", ()),
              ("openai-chat", "tiny", (("octant-privacy", "local-only"),)), ("openai-chat", "tiny", (("octant-privacy", "nonsense"),))]
     for number, (key, model, headers) in enumerate(stays):

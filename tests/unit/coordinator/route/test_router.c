@@ -211,6 +211,17 @@ static void names_that_mean_nothing_here(void **state) {
     assert_int_equal(x->d.route.upstream_count, 1);
 }
 
+// Our models can be held to a form; what an upstream says in the middle of one cannot.
+static void a_form_is_not_gone_on_with_elsewhere(void **state) {
+    fixture *x = *state;
+    x->f.json = true;
+    const core_route *r = decide(x);
+    assert_true(r->local);
+    assert_false(r->may_continue);
+    assert_int_equal(r->upstream_count, 1); // the other has no JSON mode
+    assert_int_equal(r->upstreams[0], FAR);
+}
+
 static void what_a_target_cannot_do_cuts_it(void **state) {
     fixture *x = *state;
     x->f.tools = true;
@@ -424,6 +435,7 @@ int main(void) {
         TEST(contents_tighten),
         TEST(names_that_mean_an_upstream),
         TEST(names_that_mean_nothing_here),
+        TEST(a_form_is_not_gone_on_with_elsewhere),
         TEST(what_a_target_cannot_do_cuts_it),
         TEST(budgets_cut),
         TEST(rules_match_by_complexity_and_time),
