@@ -10,7 +10,7 @@
 #     prefill   chunks of a prompt through the same models
 #     ops       each operator alone
 #     exact     the decode steps again, in the mode that gives the same bits in any batch and on any number of ranks
-#     peer      sums over two processes that share the card, exact, and their times
+#     peer      sums over processes, exact, and their times: a card each, and by the NVSwitch where it can; else two that share the card
 #     sanitize  compute-sanitizer (memcheck, racecheck) over a part of the checks
 #   --build DIR     where to build (build-gpu)          --results DIR   where gpu-CARD-DATE.csv goes (bench/results)
 #   --emulated      the same on the emulated device of a finished build in --build, at tiny sizes: proves this script, says nothing of speed
@@ -85,6 +85,8 @@ checks() {
   done
   wait
   "$peers" --ranks 2 >"$parts/checks/peer" 2>&1 || echo "FAILED peer, exit status $?" >>"$parts/checks/peer"
+  # By the NVSwitch: wants two cards that hang on one.
+  "$peers" --ranks 2 --multicast >"$parts/checks/peer_multicast" 2>&1 || [ $? -eq 77 ] || echo "FAILED peer_multicast" >>"$parts/checks/peer_multicast"
   "$peers" --ranks 2 --kill 1 --limit 2000 >"$parts/checks/peer_kill" 2>&1 || echo "FAILED peer_kill, exit status $?" >>"$parts/checks/peer_kill"
   tail -n 4 "$parts"/checks/*
   bad=$(grep -l '^FAILED' "$parts"/checks/* | wc -l)

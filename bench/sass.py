@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 SKIPPED = 77
 
 DEMANDS = ROOT / "kernels/cuda/sass.txt"
-KNOWN = {"fast", "tensor", "warpgroup", "wide", "any"}
+KNOWN = {"fast", "tensor", "warpgroup", "wide", "switch", "any"}
 
 # SASS mnemonics, counted. A predicate or a reuse flag stands beside them, never inside.
 COUNTED = {
@@ -29,6 +29,7 @@ COUNTED = {
     "load": re.compile(r"(LDG|LDGSTS)\b|UBLKCP|UTMALDG"),
     "tensor": re.compile(r"(HMMA|IMMA|QMMA|HGMMA|IGMMA|QGMMA|BGMMA)\b"),
     "warpgroup": re.compile(r"(HGMMA|IGMMA|QGMMA|BGMMA)\b"),
+    "switch": re.compile(r"LDGMC\b"),
 }
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)")
 
@@ -146,6 +147,8 @@ def breaches(kernels, all_demands):
             yield f"{kernel.name} {kernel.arch}: no tensor-core instruction"
         if "warpgroup" in demands and not counts["warpgroup"]:
             yield f"{kernel.name} {kernel.arch}: no tensor-core instruction of a warpgroup"
+        if "switch" in demands and not counts["switch"]:
+            yield f"{kernel.name} {kernel.arch}: no load that the switch adds up"
         if "wide" in demands and not counts["wide"]:
             yield f"{kernel.name} {kernel.arch}: none of its {counts['load']} global loads is of 16 bytes"
     for pattern, _ in all_demands:

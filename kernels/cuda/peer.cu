@@ -15,56 +15,6 @@ using namespace peer;
 namespace {
 
 constexpr int THREADS = 256;
-constexpr size_t ALIGNMENT = 256;
-
-// The flag in the region of rank `at` by which block `block` of rank `from` tells that it has
-// finished writing for phase 0 (inbox) or 1 (result).
-__device__ uint32_t *flag(const peer_view &v, int at, int phase, int from, int block) {
-    uint32_t *flags = reinterpret_cast<uint32_t *>(v.regions[at] + ALIGNMENT);
-    return flags + (phase * PEER_RANKS_MAX + from) * PEER_BLOCKS_MAX + block;
-}
-
-// W words of the message of `bytes` at word `at`; zeros past its end, which may lie in the middle
-// of a word of two BF16.
-template <int W>
-__device__ void load_words(const unsigned char *data, size_t bytes, size_t at,
-                           uint32_t (&words)[W]) {
-    if ((at + W) * 4 <= bytes) {
-        if constexpr (W == 4) {
-            uint4 v = *reinterpret_cast<const uint4 *>(data + at * 4);
-            words[0] = v.x, words[1] = v.y, words[2] = v.z, words[3] = v.w;
-        } else {
-            uint2 v = *reinterpret_cast<const uint2 *>(data + at * 4);
-            words[0] = v.x, words[1] = v.y;
-        }
-        return;
-    }
-    const uint16_t *halves = reinterpret_cast<const uint16_t *>(data);
-    for (int i = 0; i < W; i++) {
-        size_t half = (at + i) * 2;
-        words[i] = half * 2 < bytes ? halves[half] : 0u;
-        if (half * 2 + 2 < bytes) words[i] |= (uint32_t)halves[half + 1] << 16;
-    }
-}
-
-template <int W>
-__device__ void store_words(unsigned char *data, size_t bytes, size_t at,
-                            const uint32_t (&words)[W]) {
-    if ((at + W) * 4 <= bytes) {
-        if constexpr (W == 4)
-            *reinterpret_cast<uint4 *>(data + at * 4) =
-                make_uint4(words[0], words[1], words[2], words[3]);
-        else
-            *reinterpret_cast<uint2 *>(data + at * 4) = make_uint2(words[0], words[1]);
-        return;
-    }
-    uint16_t *halves = reinterpret_cast<uint16_t *>(data);
-    for (int i = 0; i < W; i++) {
-        size_t half = (at + i) * 2;
-        if (half * 2 < bytes) halves[half] = (uint16_t)words[i];
-        if (half * 2 + 2 < bytes) halves[half + 1] = (uint16_t)(words[i] >> 16);
-    }
-}
 
 // ---- One-shot
 
@@ -98,41 +48,12 @@ __global__ void __launch_bounds__(THREADS)
 // result need no halves: who writes an inbox again has met us in phase 1, after we had read it; who
 // writes a result again has met us in phase 0 of that operation, when the one before was done here.
 
-struct slices {
-    size_t units, length; // of the message; of each slice but the last ones
-
-    __device__ size_t begin(int rank) const {
-        size_t at = (size_t)rank * length;
-        return at < units ? at : units;
-    }
-    __device__ size_t size(int rank) const { return begin(rank + 1) - begin(rank); }
-};
-
 __device__ unsigned char *inbox(const peer_view &v, int at, int from, size_t unit) {
     return v.regions[at] + v.layout.inbox + (size_t)from * v.layout.slice_bytes + unit * 16;
 }
 
 __device__ unsigned char *result(const peer_view &v, int at, int slice, size_t unit) {
     return v.regions[at] + v.layout.result + (size_t)slice * v.layout.slice_bytes + unit * 16;
-}
-
-__device__ uint4 as_uint4(const uint32_t (&words)[4]) {
-    return make_uint4(words[0], words[1], words[2], words[3]);
-}
-
-// Tells all ranks that this block has written for `phase`, and waits until theirs have. False, for
-// all threads of the block: a rank did not come.
-__device__ bool meet(const peer_view &v, uint32_t epoch, int phase) {
-    __syncthreads();
-    int rank = (int)threadIdx.x, block = (int)blockIdx.x;
-    bool missing = false;
-    if (rank < v.ranks && rank != v.rank) {
-        store_release_sys(flag(v, rank, phase, v.rank, block), epoch);
-        const uint32_t *theirs = flag(v, v.rank, phase, rank, block);
-        patience p = {};
-        while (!missing && load_acquire_sys(theirs) != epoch) missing = spent(v, &p, rank, epoch);
-    }
-    return __syncthreads_or(missing) == 0;
 }
 
 __device__ void scatter(const peer_view &v, const slices &s, const unsigned char *data,

@@ -1,6 +1,6 @@
 // peer_device: what the kernels that meet in peer memory share: the numbers of operations, waits
-// that end, additions in rank order, and the cells of the one-shot way. See peer.h. May be included
-// by .cu files only.
+// that end, messages in slices, additions in rank order, and the cells of the one-shot way. See
+// peer.h. May be included by .cu files only.
 #ifndef OCTANT_KERNELS_CUDA_PEER_DEVICE_H
 #define OCTANT_KERNELS_CUDA_PEER_DEVICE_H
 
@@ -9,7 +9,8 @@
 
 namespace peer {
 
-constexpr int LOOKS = 64; // at a cell or flag between two looks at the clock
+constexpr int LOOKS = 64;         // at a cell or flag between two looks at the clock
+constexpr size_t ALIGNMENT = 256; // of what lies in a region
 
 struct head {
     uint32_t epoch;  // of the last operation that this rank has finished
@@ -52,6 +53,95 @@ __device__ inline void finish(const peer_view &v, uint32_t epoch) {
     if (atomicAdd(&h->ticket, 1u) != gridDim.x - 1) return;
     store_relaxed_sys(&h->ticket, 0);
     store_relaxed_sys(&h->epoch, epoch);
+}
+
+// ---- Messages in words, 16 bytes of them a unit, cut into a slice for each rank
+
+// W words of the message of `bytes` at word `at`; zeros past its end, which may lie in the middle
+// of a word of two BF16.
+template <int W>
+__device__ void load_words(const unsigned char *data, size_t bytes, size_t at,
+                           uint32_t (&words)[W]) {
+    if ((at + W) * 4 <= bytes) {
+        if constexpr (W == 4) {
+            uint4 v = *reinterpret_cast<const uint4 *>(data + at * 4);
+            words[0] = v.x, words[1] = v.y, words[2] = v.z, words[3] = v.w;
+        } else {
+            uint2 v = *reinterpret_cast<const uint2 *>(data + at * 4);
+            words[0] = v.x, words[1] = v.y;
+        }
+        return;
+    }
+    const uint16_t *halves = reinterpret_cast<const uint16_t *>(data);
+    for (int i = 0; i < W; i++) {
+        size_t half = (at + i) * 2;
+        words[i] = half * 2 < bytes ? halves[half] : 0u;
+        if (half * 2 + 2 < bytes) words[i] |= (uint32_t)halves[half + 1] << 16;
+    }
+}
+
+template <int W>
+__device__ void store_words(unsigned char *data, size_t bytes, size_t at,
+                            const uint32_t (&words)[W]) {
+    if ((at + W) * 4 <= bytes) {
+        if constexpr (W == 4)
+            *reinterpret_cast<uint4 *>(data + at * 4) =
+                make_uint4(words[0], words[1], words[2], words[3]);
+        else
+            *reinterpret_cast<uint2 *>(data + at * 4) = make_uint2(words[0], words[1]);
+        return;
+    }
+    uint16_t *halves = reinterpret_cast<uint16_t *>(data);
+    for (int i = 0; i < W; i++) {
+        size_t half = (at + i) * 2;
+        if (half * 2 < bytes) halves[half] = (uint16_t)words[i];
+        if (half * 2 + 2 < bytes) halves[half + 1] = (uint16_t)(words[i] >> 16);
+    }
+}
+
+struct slices {
+    size_t units, length; // of the message; of each slice but the last ones
+
+    __device__ size_t begin(int rank) const {
+        size_t at = (size_t)rank * length;
+        return at < units ? at : units;
+    }
+    __device__ size_t size(int rank) const { return begin(rank + 1) - begin(rank); }
+};
+
+__device__ inline uint4 as_uint4(const uint32_t (&words)[4]) {
+    return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+// ---- Meeting, block by block of the same number
+
+// The flag in the region of rank `at` by which block `block` of rank `from` tells that it has
+// finished writing for phase 0 (inbox) or 1 (result).
+__device__ inline uint32_t *flag(const peer_view &v, int at, int phase, int from, int block) {
+    uint32_t *flags = reinterpret_cast<uint32_t *>(v.regions[at] + ALIGNMENT);
+    return flags + (phase * PEER_RANKS_MAX + from) * PEER_BLOCKS_MAX + block;
+}
+
+// Tells all ranks that this block has written for `phase`, and waits until theirs have. False, for
+// all threads of the block: a rank did not come. ALIASED: what was written by one address is read
+// by another (multicast.h); the fences of one thread count for all, as barriers join them to it.
+template <bool ALIASED = false>
+__device__ bool meet(const peer_view &v, uint32_t epoch, int phase) {
+    __syncthreads();
+    int rank = (int)threadIdx.x, block = (int)blockIdx.x;
+    bool missing = false;
+    if (rank < v.ranks) {
+        if (ALIASED) alias_fence();
+        if (rank != v.rank) {
+            store_release_sys(flag(v, rank, phase, v.rank, block), epoch);
+            const uint32_t *theirs = flag(v, v.rank, phase, rank, block);
+            patience p = {};
+            while (!missing && load_acquire_sys(theirs) != epoch)
+                missing = spent(v, &p, rank, epoch);
+        }
+        if (ALIASED) alias_fence();
+    }
+    return __syncthreads_or(missing) == 0;
 }
 
 // ---- Adding messages, W words of 4 bytes at a time

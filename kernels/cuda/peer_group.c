@@ -9,6 +9,7 @@
 
 #include "common/base/clock.h"
 #include "kernels/cuda/norm.h"
+#include "kernels/cuda/peer_multicast.h"
 
 // The fused norm has one block, hence one multiprocessor, for a row of every rank: an estimate, not
 // measured yet, of what it moves in the time of the kernel that it saves.
@@ -18,7 +19,9 @@ struct peer_group {
     peer_view view;
     int first;
     size_t one_shot_bytes;
-    uint32_t *report; // (PEER_RANKS_MAX) pinned; view.report is the device's name for it
+    multicast_view multicast;
+    size_t multicast_from; // SIZE_MAX: none
+    uint32_t *report;      // (PEER_RANKS_MAX) pinned; view.report is the device's name for it
     bool joined[PEER_RANKS_MAX];
 };
 
@@ -79,6 +82,7 @@ status peer_group_create(const peer_group_options *o, peer_group **out, peer_inv
     };
     g->first = o->first;
     g->one_shot_bytes = g->view.layout.one_shot_bytes;
+    g->multicast_from = SIZE_MAX;
     status s = make_region(g);
     if (status_is_ok(&s)) s = make_report(g);
     if (status_is_ok(&s)) s = invite(g, mine);
@@ -145,34 +149,71 @@ void peer_group_set_one_shot(peer_group *g, size_t bytes) {
     g->one_shot_bytes = bytes < most ? bytes : most;
 }
 
+void peer_group_set_multicast(peer_group *g, const multicast_view *memory, size_t from_bytes) {
+    g->multicast = memory ? *memory : (multicast_view){0};
+    g->multicast_from = memory ? from_bytes : SIZE_MAX;
+}
+
+typedef enum way { ONE_SHOT, TWO_SHOT, MULTICAST } way;
+
+static way way_of(const peer_group *g, size_t bytes) {
+    if (bytes <= g->one_shot_bytes) return ONE_SHOT;
+    return bytes >= g->multicast_from ? MULTICAST : TWO_SHOT;
+}
+
+static status sum_piece(peer_group *g, way how, void *stream, void *data, size_t count,
+                        kernels_sums type) {
+    switch (how) {
+    case ONE_SHOT:
+        return check_cuda(peer_one_shot(stream, &g->view, data, count, type), "one-shot sum");
+    case TWO_SHOT:
+        return check_cuda(peer_two_shot(stream, &g->view, data, count, type), "two-shot sum");
+    case MULTICAST:
+        break;
+    }
+    return check_cuda(peer_multicast_sum(stream, &g->view, &g->multicast, data, count, type),
+                      "multicast sum");
+}
+
 status peer_group_sum(peer_group *g, void *stream, void *data, size_t count, kernels_sums type) {
-    const peer_layout *l = &g->view.layout;
     size_t each = type == KERNELS_SUMS_BF16 ? 2 : 8;
-    if (count * each <= g->one_shot_bytes)
-        return count == 0
-                   ? status_ok()
-                   : check_cuda(peer_one_shot(stream, &g->view, data, count, type), "one-shot sum");
+    way how = way_of(g, count * each);
+    size_t room[] = {[ONE_SHOT] = g->view.layout.one_shot_bytes,
+                     [TWO_SHOT] = g->view.layout.two_shot_bytes,
+                     [MULTICAST] = g->multicast.bytes};
     // Pieces of whole 16 bytes, so that each begins aligned.
-    size_t most = l->two_shot_bytes / each;
+    size_t most = room[how] / each;
     for (size_t at = 0; at < count; at += most) {
         size_t n = count - at < most ? count - at : most;
-        char *piece = (char *)data + at * each;
-        TRY(check_cuda(peer_two_shot(stream, &g->view, piece, n, type), "two-shot sum"));
+        TRY(sum_piece(g, how, stream, (char *)data + at * each, n, type));
     }
     return status_ok();
+}
+
+// Whether sum and norm pay as one kernel, and it takes them.
+static bool fuses(const peer_group *g, way how, const float *x, const void *sums, kernels_sums type,
+                  const float *weight, int tokens, int width) {
+    if (how == MULTICAST)
+        return peer_multicast_norm_takes(&g->multicast, x, sums, type, weight, tokens, width);
+    size_t row = (size_t)width * (type == KERNELS_SUMS_BF16 ? 2 : 8) * (size_t)(g->view.ranks - 1);
+    return how == ONE_SHOT && tokens > 0 && row <= FUSED_ROW_BYTES &&
+           peer_norm_takes(&g->view, x, sums, type, weight, tokens, width);
 }
 
 status peer_group_add_rmsnorm(peer_group *g, void *stream, float *x, void *sums, kernels_sums type,
                               const float *weight, float epsilon, int tokens, int width,
                               void *out) {
     size_t count = (size_t)tokens * (size_t)width;
-    size_t bytes = count * (type == KERNELS_SUMS_BF16 ? 2 : 8);
-    size_t row = bytes / (size_t)(tokens > 0 ? tokens : 1) * (size_t)(g->view.ranks - 1);
-    if (bytes > 0 && bytes <= g->one_shot_bytes && row <= FUSED_ROW_BYTES &&
-        peer_norm_takes(&g->view, x, sums, type, weight, tokens, width))
-        return check_cuda(peer_one_shot_add_rmsnorm(stream, &g->view, x, sums, type, weight,
-                                                    epsilon, tokens, width, out),
-                          "one-shot sum and norm");
+    way how = way_of(g, count * (type == KERNELS_SUMS_BF16 ? 2 : 8));
+    if (fuses(g, how, x, sums, type, weight, tokens, width)) {
+        if (how == ONE_SHOT)
+            return check_cuda(peer_one_shot_add_rmsnorm(stream, &g->view, x, sums, type, weight,
+                                                        epsilon, tokens, width, out),
+                              "one-shot sum and norm");
+        return check_cuda(peer_multicast_add_rmsnorm(stream, &g->view, &g->multicast, x, sums, type,
+                                                     weight, epsilon, tokens, width, out),
+                          "multicast sum and norm");
+    }
     TRY(peer_group_sum(g, stream, sums, count, type));
     if (tokens == 0) return status_ok();
     return check_cuda(cuda_add_rmsnorm(stream, x, sums, type, weight, epsilon, tokens, width, out),

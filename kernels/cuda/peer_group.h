@@ -1,6 +1,6 @@
 // peer_group: one rank's membership in a group whose devices map each other's memory (peer.h):
-// makes the region, maps the others', picks one-shot or two-shot, and reads the report of who did
-// not come.
+// makes the region, maps the others', picks one-shot, two-shot or multicast, and reads the report
+// of who did not come.
 //
 // The ranks are processes; what they have to tell each other at the start (peer_invitation) goes by
 // whatever joins them: worker/reduce_peer.c sends it through comm.h, a check through a pipe. They
@@ -13,6 +13,7 @@
 #include <stdbool.h>
 
 #include "common/base/status.h"
+#include "kernels/cuda/multicast.h"
 #include "kernels/cuda/peer.h"
 
 typedef struct peer_group peer_group;
@@ -45,13 +46,18 @@ status peer_group_join(peer_group *g, const peer_invitation *all);
 // to all that have room at first.
 void peer_group_set_one_shot(peer_group *g, size_t bytes);
 
+// Of the messages that do not go one-shot, those from `from_bytes` on go by multicast
+// (peer_multicast.h), through `memory`, which all ranks have bound; shorter ones two-shot. The same
+// on all ranks. NULL: none do, as at first.
+void peer_group_set_multicast(peer_group *g, const multicast_view *memory, size_t from_bytes);
+
 // Queues data (count) = its sum over ranks; every rank the same count and type. INTERNAL with the
 // device's error.
 status peer_group_sum(peer_group *g, void *stream, void *data, size_t count, kernels_sums type);
 
 // The same, then cuda_add_rmsnorm (norm.h) with the result: in one kernel where the message goes
-// one-shot and the kernel takes it, else in two; the bits are the same. sums (T, D) are of no use
-// afterwards.
+// one-shot or by multicast and the kernel takes it, else in two; the bits are the same. sums (T, D)
+// are of no use afterwards.
 status peer_group_add_rmsnorm(peer_group *g, void *stream, float *x, void *sums, kernels_sums type,
                               const float *weight, float epsilon, int tokens, int width, void *out);
 

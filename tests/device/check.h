@@ -88,9 +88,12 @@ bool check_target_emulated(void);
 int check_target_races(void);
 
 // Turns the machine of an emulated device into one with other cards, as emulator.h lists them.
-// Plants an error: call number `calls_before` + 1 of a function of the runtime fails with the
-// cudaError_t `error`. False on a real card.
+// Plants an error: call number `calls_before` + 1 of a function of the runtime or the driver fails
+// with the cudaError_t `error`. False on a real card.
 bool check_target_cards(const char *list);
 bool check_target_fail(const char *function, int calls_before, int error);
+
+// What this process holds by the emulated driver's calls for memory; 0 on a real card.
+int check_target_driver_objects(void);
 
 #endif

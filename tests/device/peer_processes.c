@@ -2,10 +2,11 @@
 // compared bit by bit with sums made here in rank order. On one card or several, emulated or real;
 // needs no MPI: the parent forks before any CUDA call, and the ranks meet in shared memory.
 //
-//   peer_processes_NAME [--ranks N] [--seed N] [--limit MS] [--kill RANK] [--bench]
+//   peer_processes_NAME [--ranks N] [--seed N] [--limit MS] [--kill RANK] [--multicast] [--bench]
 //
+// --multicast: by multicast memory too (peer_multicast.h); exit status 77 where there is none.
 // --kill: that rank is killed in the middle; the others must name it within the limit.
-// --bench: times of one sum by both ways, over sizes.
+// --bench: times of one sum by all ways, over sizes.
 #include <getopt.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -24,25 +25,32 @@
 enum {
     ONE_SHOT_BYTES = 64 << 10,
     TWO_SHOT_BYTES = 256 << 10,
+    MULTICAST_BYTES = 512 << 10, // the longest messages are cut
     COUNT_MAX = 200 * 1000,
     ROUNDS = 12,
     CALLED = 4, // what messages call rank 0
     MEET_TIMEOUT_S = 120,
     BENCH_RUNS = 200,
     SHOWN_MAX = 3, // failures of a rank that are told
+    SKIPPED = 77,
 };
+
+typedef enum way { ONE_SHOT, TWO_SHOT, MULTICAST, WAYS } way;
+static const char *const way_names[] = {"one-shot", "two-shot", "multicast"};
 
 typedef struct settings {
     int ranks, kill;
     uint64_t seed;
     int64_t limit_ns;
-    bool bench;
+    bool bench, multicast;
 } settings;
 
 // What the ranks share; zeroed at the start.
 typedef struct board {
     _Atomic int arrived;
     peer_invitation invitations[PEER_RANKS_MAX];
+    multicast_seat seats[PEER_RANKS_MAX];
+    uint64_t digests[PEER_RANKS_MAX];
 } board;
 
 typedef struct rank {
@@ -51,6 +59,7 @@ typedef struct rank {
     int index, failed, passed, meetings;
     cudaStream_t stream;
     peer_group *group;
+    multicast *multicast;                     // NULL: not asked for
     void *device, *host, *got, *want, *other; // host is what goes in, got what comes out
 } rank;
 
@@ -163,24 +172,58 @@ static void compare(rank *r, const char *way, kernels_sums type, size_t count) {
             count, type == KERNELS_SUMS_BF16 ? "BF16" : "doubles", at, got[at], want[at]);
 }
 
-static void queue(rank *r, kernels_sums type, size_t count, bool one_shot) {
-    peer_group_set_one_shot(r->group, one_shot ? ONE_SHOT_BYTES : 0);
+static void go_by(rank *r, way how) {
+    peer_group_set_one_shot(r->group, how == ONE_SHOT ? ONE_SHOT_BYTES : 0);
+    if (how != MULTICAST) {
+        peer_group_set_multicast(r->group, NULL, 0);
+        return;
+    }
+    multicast_view memory = multicast_view_of(r->multicast);
+    peer_group_set_multicast(r->group, &memory, 0);
+}
+
+static void queue(rank *r, kernels_sums type, size_t count, way how) {
+    go_by(r, how);
     need(r, "sum", peer_group_sum(r->group, r->stream, r->device, count, type));
+}
+
+// One of the ways that there are.
+static way draw(const rank *r, uint64_t h) {
+    return (way)(h % (r->multicast ? WAYS : MULTICAST));
 }
 
 // ---- Cases
 
-static void check_size(rank *r, kernels_sums type, size_t count, bool one_shot, bool exact) {
+// A switch adds in its own order. But what it was told once, all ranks must hold.
+static void compare_ranks(rank *r, kernels_sums type, size_t count) {
+    const unsigned char *got = r->got;
+    uint64_t digest = 0;
+    for (size_t i = 0; i < bytes_of(type, count); i++) digest = mix(digest ^ got[i]);
+    r->board->digests[r->index] = digest;
+    need_all(r);
+    bool same = digest == r->board->digests[0];
+    need_all(r);
+    r->passed += same;
+    if (!same && r->failed++ < SHOWN_MAX)
+        fprintf(stderr, "rank %d: multicast of %zu %s: other bits than rank 0 has\n", r->index,
+                count, type == KERNELS_SUMS_BF16 ? "BF16" : "doubles");
+}
+
+static void check_size(rank *r, kernels_sums type, size_t count, way how, bool exact) {
     uint64_t seed = mix(r->s->seed ^ count ^ (uint64_t)type << 60 ^ (uint64_t)exact << 61);
     size_t bytes = bytes_of(type, count);
     fill(r, type, seed, count, exact);
     NEED(cudaMemcpyAsync(r->device, r->host, bytes, cudaMemcpyHostToDevice, r->stream));
-    queue(r, type, count, one_shot);
+    queue(r, type, count, how);
     NEED(cudaMemcpyAsync(r->got, r->device, bytes, cudaMemcpyDeviceToHost, r->stream));
     NEED(cudaStreamSynchronize(r->stream));
     need(r, "sum", peer_group_check(r->group));
+    if (how == MULTICAST && !exact) {
+        compare_ranks(r, type, count);
+        return;
+    }
     work_out(r, type, seed, count, exact);
-    compare(r, one_shot ? "one-shot" : "two-shot", type, count);
+    compare(r, way_names[how], type, count);
 }
 
 static void check_sizes(rank *r) {
@@ -188,9 +231,13 @@ static void check_sizes(rank *r) {
                                     64,    513,   576,   4096,  4099,   8192,     16384,
                                     16391, 32768, 50000, 65536, 100003, COUNT_MAX};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
-        for (int mode = 0; mode < 8; mode++)
-            check_size(r, mode & 1 ? KERNELS_SUMS_BF16 : KERNELS_SUMS_EXACT, counts[i], mode & 2,
+        for (int mode = 0; mode < 8; mode++) {
+            way how = mode & 2 ? ONE_SHOT : TWO_SHOT;
+            if (r->multicast && mode & 2) how = MULTICAST; // the others have runs of their own
+            if (r->multicast && !(mode & 2)) continue;
+            check_size(r, mode & 1 ? KERNELS_SUMS_BF16 : KERNELS_SUMS_EXACT, counts[i], how,
                        mode & 4);
+        }
 }
 
 // Sums of sums, queued without a look at the clock or at each other: sizes and ways change from one
@@ -204,11 +251,11 @@ static void check_chain(rank *r) {
     for (size_t i = 0; i < count; i++)
         want[i] =
             (double)r->s->ranks * (double)(i % 7) + (double)(r->s->ranks * (r->s->ranks - 1) / 2);
-    queue(r, KERNELS_SUMS_EXACT, count, true);
+    queue(r, KERNELS_SUMS_EXACT, count, ONE_SHOT);
     for (int round = 0; round < ROUNDS; round++) {
         uint64_t h = mix(r->s->seed + (uint64_t)round);
         size_t part = 1 + h % count;
-        queue(r, KERNELS_SUMS_EXACT, part, h >> 32 & 1);
+        queue(r, KERNELS_SUMS_EXACT, part, draw(r, h >> 32));
         for (size_t i = 0; i < part; i++) want[i] *= r->s->ranks;
         // Ranks out of step: one comes late each time.
         if (round % r->s->ranks == r->index)
@@ -228,9 +275,9 @@ static void check_graph(rank *r) {
     for (size_t i = 0; i < count; i++) ((double *)r->host)[i] = (double)(i % 5);
     NEED(cudaMemcpyAsync(r->device, r->host, bytes, cudaMemcpyHostToDevice, r->stream));
     NEED(cudaStreamBeginCapture(r->stream, cudaStreamCaptureModeThreadLocal));
-    queue(r, KERNELS_SUMS_EXACT, count, true);
-    queue(r, KERNELS_SUMS_EXACT, count, false);
-    queue(r, KERNELS_SUMS_EXACT, count / 2, true);
+    queue(r, KERNELS_SUMS_EXACT, count, ONE_SHOT);
+    queue(r, KERNELS_SUMS_EXACT, count, r->multicast ? MULTICAST : TWO_SHOT);
+    queue(r, KERNELS_SUMS_EXACT, count / 2, ONE_SHOT);
     NEED(cudaStreamEndCapture(r->stream, &graph));
     NEED(cudaGraphInstantiate(&program, graph, 0));
     for (int i = 0; i < 3; i++) NEED(cudaGraphLaunch(program, r->stream));
@@ -306,7 +353,7 @@ static void check_norm(rank *r, kernels_sums type, int width) {
     a.x = (float *)(void *)(d + NORM_TOKENS * NORM_WIDTH_MAX * 8);
     a.weight = a.x + NORM_TOKENS * NORM_WIDTH_MAX;
     a.out = (unsigned char *)(a.weight + NORM_WIDTH_MAX);
-    peer_group_set_one_shot(r->group, ONE_SHOT_BYTES);
+    go_by(r, r->multicast ? MULTICAST : ONE_SHOT);
     run_norm(r, &a, type, width, false, r->want);
     run_norm(r, &a, type, width, true, r->other);
     bool same = memcmp(r->want, r->other, a.x_bytes + a.out_bytes) == 0;
@@ -327,13 +374,13 @@ static void check_norms(rank *r) {
 
 // The rank to be killed does not come to the second of two sums. The others must end in time, name
 // it and no other, and so must every sum after.
-static void check_death(rank *r, bool one_shot) {
-    queue(r, KERNELS_SUMS_EXACT, 5000, one_shot);
+static void check_death(rank *r, way how) {
+    queue(r, KERNELS_SUMS_EXACT, 5000, how);
     NEED(cudaStreamSynchronize(r->stream));
     need(r, "sum before the death", peer_group_check(r->group));
     if (r->index == r->s->kill) raise(SIGKILL);
     int64_t start = clock_now_ns();
-    for (int i = 0; i < 5; i++) queue(r, KERNELS_SUMS_EXACT, 5000, i == 0 ? one_shot : i % 2);
+    for (int i = 0; i < 5; i++) queue(r, KERNELS_SUMS_EXACT, 5000, i == 0 ? how : draw(r, i));
     NEED(cudaStreamSynchronize(r->stream));
     int64_t spent = clock_now_ns() - start;
     status s = peer_group_check(r->group);
@@ -349,12 +396,12 @@ static void check_death(rank *r, bool one_shot) {
         r->passed++;
 }
 
-static double time_sums(rank *r, size_t count, bool one_shot) {
-    for (int i = 0; i < 10; i++) queue(r, KERNELS_SUMS_BF16, count, one_shot);
+static double time_sums(rank *r, size_t count, way how) {
+    for (int i = 0; i < 10; i++) queue(r, KERNELS_SUMS_BF16, count, how);
     NEED(cudaStreamSynchronize(r->stream));
     need_all(r);
     int64_t start = clock_now_ns();
-    for (int i = 0; i < BENCH_RUNS; i++) queue(r, KERNELS_SUMS_BF16, count, one_shot);
+    for (int i = 0; i < BENCH_RUNS; i++) queue(r, KERNELS_SUMS_BF16, count, how);
     NEED(cudaStreamSynchronize(r->stream));
     need(r, "bench", peer_group_check(r->group));
     return (double)(clock_now_ns() - start) / BENCH_RUNS / 1e3;
@@ -362,16 +409,33 @@ static double time_sums(rank *r, size_t count, bool one_shot) {
 
 static void bench(rank *r) {
     if (r->index == 0)
-        printf("BF16 sums of %d ranks, us\n%10s %10s %10s\n", r->s->ranks, "KiB", "one-shot",
-               "two-shot");
+        printf("BF16 sums of %d ranks, us\n%10s %10s %10s %10s\n", r->s->ranks, "KiB", way_names[0],
+               way_names[1], way_names[2]);
     for (size_t bytes = 2 << 10; bytes <= TWO_SHOT_BYTES; bytes *= 2) {
-        double one = bytes <= ONE_SHOT_BYTES ? time_sums(r, bytes / 2, true) : 0;
-        double two = time_sums(r, bytes / 2, false);
-        if (r->index == 0) printf("%10zu %10.1f %10.1f\n", bytes >> 10, one, two);
+        double one = bytes <= ONE_SHOT_BYTES ? time_sums(r, bytes / 2, ONE_SHOT) : 0;
+        double two = time_sums(r, bytes / 2, TWO_SHOT);
+        double cast = r->multicast ? time_sums(r, bytes / 2, MULTICAST) : 0;
+        if (r->index == 0) printf("%10zu %10.1f %10.1f %10.1f\n", bytes >> 10, one, two, cast);
     }
 }
 
 // ---- Processes
+
+static void need_multicast(const rank *r, status s) {
+    if (status_is_ok(&s)) return;
+    printf("rank %d: no multicast: %s\n", r->index, s.message);
+    exit(SKIPPED);
+}
+
+static void open_multicast(rank *r) {
+    multicast_options options = {.rank = r->index, .ranks = r->s->ranks, .bytes = MULTICAST_BYTES};
+    need_multicast(r, multicast_open(&options, &r->multicast, &r->board->seats[r->index]));
+    need_all(r);
+    need_multicast(r, multicast_share(r->multicast, r->board->seats));
+    need_all(r);
+    need_multicast(r, multicast_bind(r->multicast));
+    need_all(r);
+}
 
 static void open_rank(rank *r) {
     int cards = 0;
@@ -395,12 +459,14 @@ static void open_rank(rank *r) {
     need_all(r);
     need(r, "join", peer_group_join(r->group, r->board->invitations));
     need_all(r);
+    if (r->s->multicast) open_multicast(r);
 }
 
 static void close_rank(rank *r) {
     peer_group_leave(r->group);
     if (r->s->kill < 0) need_all(r);
     peer_group_destroy(r->group);
+    multicast_close(r->multicast);
     cudaFreeHost(r->host);
     cudaFreeHost(r->got);
     cudaFree(r->device);
@@ -415,7 +481,7 @@ static int run_rank(const settings *s, board *b, int index) {
     if (s->bench) {
         bench(&r);
     } else if (s->kill >= 0) {
-        check_death(&r, s->seed % 2);
+        check_death(&r, s->multicast ? MULTICAST : s->seed % 2 ? ONE_SHOT : TWO_SHOT);
     } else {
         check_sizes(&r);
         check_chain(&r);
@@ -431,18 +497,23 @@ static int run_rank(const settings *s, board *b, int index) {
     return r.failed ? 1 : 0;
 }
 
-static bool wait_for(pid_t child, bool to_be_killed) {
+// Its exit status; 1 for another end than the one that was to be.
+static int wait_for(pid_t child, bool to_be_killed) {
     int state = 0;
-    if (waitpid(child, &state, 0) != child) return false;
-    if (to_be_killed) return WIFSIGNALED(state) && WTERMSIG(state) == SIGKILL;
-    return WIFEXITED(state) && WEXITSTATUS(state) == 0;
+    if (waitpid(child, &state, 0) != child) return 1;
+    if (WIFEXITED(state) && WEXITSTATUS(state) == SKIPPED) return SKIPPED;
+    if (to_be_killed) return WIFSIGNALED(state) && WTERMSIG(state) == SIGKILL ? 0 : 1;
+    return WIFEXITED(state) ? WEXITSTATUS(state) : 1;
 }
 
 static settings parse(int argc, char **argv) {
-    static const struct option options[] = {
-        {"ranks", required_argument, NULL, 'r'}, {"seed", required_argument, NULL, 's'},
-        {"limit", required_argument, NULL, 'l'}, {"kill", required_argument, NULL, 'k'},
-        {"bench", no_argument, NULL, 'b'},       {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"ranks", required_argument, NULL, 'r'},
+                                            {"seed", required_argument, NULL, 's'},
+                                            {"limit", required_argument, NULL, 'l'},
+                                            {"kill", required_argument, NULL, 'k'},
+                                            {"multicast", no_argument, NULL, 'm'},
+                                            {"bench", no_argument, NULL, 'b'},
+                                            {NULL, 0, NULL, 0}};
     settings s = {.ranks = 2, .kill = -1, .seed = 1, .limit_ns = 60 * CLOCK_SECOND};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'r')
@@ -453,6 +524,8 @@ static settings parse(int argc, char **argv) {
             s.limit_ns = atoi(optarg) * CLOCK_MS;
         else if (option == 'k')
             s.kill = atoi(optarg);
+        else if (option == 'm')
+            s.multicast = true;
         else if (option == 'b')
             s.bench = true;
         else
@@ -474,7 +547,11 @@ int main(int argc, char **argv) {
         children[i] = fork();
         if (children[i] == 0) exit(run_rank(&s, b, i));
     }
-    bool good = true;
-    for (int i = 0; i < s.ranks; i++) good &= wait_for(children[i], i == s.kill);
-    return good ? 0 : 1;
+    int skipped = 0, failed = 0;
+    for (int i = 0; i < s.ranks; i++) {
+        int ended = wait_for(children[i], i == s.kill);
+        skipped += ended == SKIPPED;
+        failed += ended != 0;
+    }
+    return failed == 0 ? 0 : skipped == s.ranks ? SKIPPED : 1;
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Plants each bug of plants.txt into a copy of the backend's sources and expects the device checks to catch it.
 #
-#   tests/device/plant.sh BUILD [NAME...]      BUILD: a build with Ninja in which device_check_emulated* are built
+#   tests/device/plant.sh BUILD [NAME...]      BUILD: a build with Ninja in which {device_check,peer_processes}_emulated* are built
 #
 # Only the unit that holds the bug is compiled again; it is linked before the library, whose own copy is then left out. A
 # plant fails when the bug goes unnoticed, is noticed in other words than it should be, or no longer fits the source.
@@ -35,9 +35,9 @@ compile() {
   (cd "$build" && sh "$work/compile.sh") >"$work/log" 2>&1
 }
 
-# link SUFFIX: $work/planted
+# link PROGRAM SUFFIX: $work/planted
 link() {
-  command_of "tests/device_check_emulated$1" | sed -e "s# -o [^ ]*# -o $work/planted $work/planted.o#" >"$work/link.sh"
+  command_of "tests/$1_emulated$2" | sed -e "s# -o [^ ]*# -o $work/planted $work/planted.o#" >"$work/link.sh"
   (cd "$build" && sh "$work/link.sh") >"$work/log" 2>&1
 }
 
@@ -61,20 +61,24 @@ verdict() { # NAME FLAVOUR TEXT
 
 plant() {
   local name=$1 file=$2 script=$3 unit=$4 flavour=$5 arguments=$6 words=$7 suffix=
+  local program=device_check cards=h100
   [ "$flavour" = plain ] || suffix=_$flavour
+  case $arguments in # ranks have a card each
+    peer_processes\ *) program=peer_processes cards='h100*4' arguments=${arguments#* } ;;
+  esac
   rm -rf "$work/kernels" && mkdir -p "$work/kernels/cuda"
   sed -e "$script" "$root/kernels/cuda/$file" >"$work/kernels/cuda/$file"
   if cmp -s "$root/kernels/cuda/$file" "$work/kernels/cuda/$file"; then
     verdict "$name" "$flavour" "FAILED: the plant does not fit $file any more"
-  elif ! compile "$unit" "$suffix" || ! link "$suffix"; then
+  elif ! compile "$unit" "$suffix" || ! link "$program" "$suffix"; then
     verdict "$name" "$flavour" "FAILED: the planted source does not build"
     tail -5 "$work/log"
-  elif run "$words" $arguments; then
+  elif OCTANT_EMULATOR=devices=$cards run "$words" $arguments; then
     verdict "$name" "$flavour" "caught: $(grep -m1 -E "$words" "$work/log" | cut -c1-120)"
     caught=$((caught + 1))
     return
   else
-    verdict "$name" "$flavour" "FAILED: not caught by device_check $arguments"
+    verdict "$name" "$flavour" "FAILED: not caught by $program $arguments"
     tail -5 "$work/log"
   fi
   failed=$((failed + 1))

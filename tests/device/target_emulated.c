@@ -22,6 +22,10 @@ int check_target_races(void) {
     return emulator_races();
 }
 
+int check_target_driver_objects(void) {
+    return emulator_driver_objects();
+}
+
 bool check_target_cards(const char *list) {
     return configure("devices=%s%s%s", list, "", "");
 }

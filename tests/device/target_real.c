@@ -17,6 +17,10 @@ int check_target_races(void) {
     return 0;
 }
 
+int check_target_driver_objects(void) {
+    return 0;
+}
+
 bool check_target_cards(const char *list) {
     (void)list;
     return false;

@@ -289,6 +289,12 @@ __device__ inline void store_relaxed2x8_sys(void *p, ulonglong2 v) {
                  : "memory");
 }
 
+// Between accesses to the same memory by different addresses (virtual aliases): what came before by
+// one is in order with what comes after by another. A proxy fence of the PTX ISA's memory model.
+__device__ inline void alias_fence() {
+    asm volatile("fence.proxy.alias;" ::: "memory");
+}
+
 // To be called in the body of every loop that waits for another block or device.
 __device__ inline void spin_pause() {
     __nanosleep(20);

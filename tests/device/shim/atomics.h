@@ -75,6 +75,7 @@ inline void __threadfence_block() {
 }
 SIMT_ATOMIC inline void __threadfence() {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    simt::multimem_deliver();
     simt::note_fence();
 }
 inline void __threadfence_system() {
@@ -103,6 +104,7 @@ SIMT_ATOMIC inline uint32_t load_acquire_sys(const uint32_t *p) {
 
 SIMT_ATOMIC inline void store_release_sys(uint32_t *p, uint32_t v) {
     simt::check_aligned(p, 4, "store_release_sys: misaligned address");
+    simt::multimem_deliver();
     simt::note_fence();
     simt::note_release(p);
     simt::note(p, 4, simt::ATOMIC, __builtin_return_address(0));
@@ -147,6 +149,10 @@ SIMT_ATOMIC inline void store_relaxed2x8_sys(void *p, ulonglong2 v) {
     int first = (uintptr_t)p >> 4 & 1;
     __atomic_store_n(w + first, values[first], __ATOMIC_RELAXED);
     __atomic_store_n(w + 1 - first, values[1 - first], __ATOMIC_RELAXED);
+}
+
+inline void alias_fence() {
+    simt::note_alias_fence();
 }
 
 inline void spin_pause() {

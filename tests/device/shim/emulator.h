@@ -60,6 +60,9 @@ bool emulator_configure(const char *settings);
 // How many operations were queued on streams so far, and how many of them have been done.
 void emulator_stream_work(uint64_t *queued, uint64_t *done);
 
+// How many handles and ranges of addresses this process holds by the driver's calls (driver.cpp).
+int emulator_driver_objects(void);
+
 // Races that the race flavour has reported so far (each pair of places once); 0 in the other
 // flavours.
 int emulator_races(void);

@@ -50,6 +50,8 @@ struct access {
     uint16_t thread;
     uint8_t bytes; // which of the word's four
     uint8_t kind;
+    uint32_t alias_fences; // of the block, before it
+    bool by_switch;        // by a multicast address
 };
 
 struct word {
@@ -109,6 +111,7 @@ struct {
     uint32_t lanes[WARPS_MAX][WARP][WARP];
     bool fenced[THREADS_MAX], waited[THREADS_MAX];
     bool dependent = false, orderly = true;
+    uint32_t alias_fences = 0; // of this block so far
     // Through mbarriers. The copy engine (cp.async.bulk) counts as thread ENGINE with a clock of
     // its own.
     bool mbarriers = false;
@@ -231,6 +234,9 @@ void check_pair(const access &a, const access &me, const void *p) {
         report("memory used while a cp.async to it is under way", a, me, p);
     } else if (!before(a, me)) {
         report("race", a, me, p);
+    } else if (a.by_switch != me.by_switch && a.block == me.block &&
+               a.alias_fences == me.alias_fences) {
+        report("memory used by two addresses without fence.proxy.alias", a, me, p);
     }
 }
 
@@ -253,9 +259,10 @@ void keep(word *w, const access &me, region where) {
     *into = me;
 }
 
-// Who accesses: the running thread; the copy engine for it, as the copy begins (in order after what
-// the thread knows) and as it lands; the tensor cores for it.
-enum actor { BY_THREAD, BY_COPY, BY_LANDING, BY_TENSOR_CORE };
+// Who accesses: the running thread, by a multicast address or by another; the copy engine for it,
+// as the copy begins (in order after what the thread knows) and as it lands; the tensor cores for
+// it.
+enum actor { BY_THREAD, BY_COPY, BY_LANDING, BY_TENSOR_CORE, BY_SWITCH };
 
 // What threads wrote is seen by the asynchronous proxy only after their fence.
 void check_proxy(const access &a, const access &me, const void *p) {
@@ -276,7 +283,9 @@ void note_word(uintptr_t at, uint8_t bytes, uint8_t kind, uint32_t place, actor 
                  place,
                  (uint16_t)t,
                  bytes,
-                 kind};
+                 kind,
+                 state.alias_fences,
+                 who == BY_SWITCH};
     const void *p = (const void *)at;
     if (where == HOST) {
         report("memory of the host that is not pinned", {}, me, p);
@@ -368,6 +377,14 @@ void note(const void *p, size_t bytes, access_kind kind, const void *pc) {
     note_at(p, bytes, (uint8_t)kind, pc ? pc : __builtin_return_address(0));
 }
 
+void note_multimem(const void *p, size_t bytes, access_kind kind, const void *pc) {
+    note_at(p, bytes, (uint8_t)kind, pc, BY_SWITCH);
+}
+
+void note_alias_fence() {
+    state.alias_fences++;
+}
+
 void note_fence() {
     if (on && current) state.fenced[current->id] = true;
 }
@@ -390,7 +407,9 @@ void note_acquire(const void *p) {
                   0,
                   (uint16_t)t,
                   0,
-                  READ};
+                  READ,
+                  0,
+                  false};
     for (const auto &v : found->second)
         if (v->block != state.block) state.acquisitions.push_back({v, now});
 }
@@ -420,6 +439,7 @@ void race_block() {
     if (!on) return;
     state.block++;
     state.acquisitions.clear();
+    state.alias_fences = 0;
     memset(state.fenced, 0, sizeof state.fenced);
     memset(state.waited, 0, sizeof state.waited);
     if (state.mbarriers) {

@@ -1,10 +1,14 @@
 // runtime: the emulator's own inside of the CUDA runtime API. Each cudaFoo of the toolkit's header
 // is defined in one of
 //
-//   runtime_device.cpp  cards, attributes, limits of a launch         runtime_memory.cpp  device
-//   and pinned memory, copies runtime_stream.cpp  streams, events, the order of execution
-//   runtime_ipc.cpp     memory of other processes runtime_graph.cpp   capture and replay
+//   runtime_device.cpp  cards, attributes, limits of a launch
+//   runtime_memory.cpp  device and pinned memory, copies
+//   runtime_stream.cpp  streams, events, the order of execution
+//   runtime_ipc.cpp     memory of other processes
+//   runtime_graph.cpp   capture and replay
 //   runtime_error.cpp   errors, and those a test plants
+//
+// and what is asked of the driver API in driver.cpp.
 //
 // Stricter than the real one where a program could get away with a mistake by luck: fresh memory is
 // NaN, a device-to-host copy poisons its target until it has happened, overruns of device memory
@@ -36,7 +40,8 @@ enum capture_rule { SAFE, UNSAFE }; // UNSAFE: not allowed while a stream is cap
 cudaError_t enter(const char *function, capture_rule rule = SAFE);
 cudaError_t fail(cudaError_t e);   // notes the thread's last error; returns e
 void fail_for_ever(cudaError_t e); // what a fault in a kernel leaves behind, until cudaDeviceReset
-bool kernel_is_planted_to_fail();  // and if so, has failed for ever
+cudaError_t planted_error(const char *function); // of calls that are none of the runtime's
+bool kernel_is_planted_to_fail();                // and if so, has failed for ever
 cudaError_t lasting_error();
 void clear_lasting_error();
 
@@ -74,9 +79,15 @@ struct memory_heap {
     size_t bytes;
 };
 memory_heap memory_heap_get();
+cudaError_t memory_take(void **out, size_t bytes); // of the heap, as cudaMalloc does
+void memory_give_back(void *p);
+int memory_host_protection();            // of device memory, at the moment: PROT_*
+memory_range driver_find(const void *p); // what driver.cpp gave an address; else PAGEABLE
+void driver_protect(int protection);
 bool peer_contains(const void *p);
 memory_range peer_find(const void *p);
 void peer_protect(int protection);
+char *peer_map(int process, int file, size_t bytes); // another's heap; null: it is gone
 
 // ---- streams
 

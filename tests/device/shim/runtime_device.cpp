@@ -354,14 +354,4 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const voi
     *blocks = n < BLOCKS_PER_SM ? n : BLOCKS_PER_SM;
     return cudaSuccess;
 }
-
-// The driver's newer features (multicast objects) are not emulated.
-cudaError_t cudaGetDriverEntryPointByVersion(const char *, void **function, unsigned,
-                                             unsigned long long,
-                                             enum cudaDriverEntryPointQueryResult *result) {
-    if (cudaError_t e = enter(__func__)) return e;
-    *function = nullptr;
-    if (result) *result = cudaDriverEntryPointSymbolNotFound;
-    return cudaSuccess;
-}
 }

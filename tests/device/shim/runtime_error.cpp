@@ -87,6 +87,12 @@ bool kernel_is_planted_to_fail() {
     return state.lasting != cudaSuccess;
 }
 
+cudaError_t planted_error(const char *function) {
+    configure_once();
+    std::lock_guard<std::mutex> lock(state.lock);
+    return take_plant(function);
+}
+
 cudaError_t enter(const char *function, capture_rule rule) {
     configure_once();
     {

@@ -43,17 +43,17 @@ peer *find_peer(const void *p) {
     return nullptr;
 }
 
-cudaError_t map_peer(const handle &h) {
-    if (state.peers.count(h.process)) return cudaSuccess;
+cudaError_t map_peer(int process, int heap_file, size_t heap_bytes) {
+    if (state.peers.count(process)) return cudaSuccess;
     char path[64];
-    snprintf(path, sizeof path, "/proc/%d/fd/%d", h.process, h.file);
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", process, heap_file);
     int file = open(path, O_RDWR | O_CLOEXEC);
     if (file < 0) return cudaErrorInvalidValue; // that process is gone, or not ours to look into
     void *map =
-        mmap(nullptr, h.heap_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
+        mmap(nullptr, heap_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
     close(file);
     if (map == MAP_FAILED) return cudaErrorMemoryAllocation;
-    state.peers[h.process] = {(char *)map, h.heap_bytes, {}};
+    state.peers[process] = {(char *)map, heap_bytes, {}};
     return cudaSuccess;
 }
 
@@ -77,6 +77,11 @@ memory_range peer_find(const void *p) {
 void peer_protect(int protection) {
     guard lock(state.lock);
     for (auto &entry : state.peers) mprotect(entry.second.base, entry.second.bytes, protection);
+}
+
+char *peer_map(int process, int file, size_t bytes) {
+    guard lock(state.lock);
+    return map_peer(process, file, bytes) == cudaSuccess ? state.peers[process].base : nullptr;
 }
 
 } // namespace runtime
@@ -105,7 +110,7 @@ cudaError_t cudaIpcOpenMemHandle(void **out, cudaIpcMemHandle_t in, unsigned) {
     if (h.process == getpid())
         return fail(cudaErrorDeviceUninitialized); // only other processes' memory
     guard lock(state.lock);
-    if (cudaError_t e = map_peer(h)) return fail(e);
+    if (cudaError_t e = map_peer(h.process, h.file, h.heap_bytes)) return fail(e);
     peer *p = &state.peers[h.process];
     *out = p->base + h.offset;
     std::pair<size_t, int> *opened = &p->opened[(char *)*out];

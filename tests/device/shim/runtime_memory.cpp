@@ -115,7 +115,7 @@ memory_heap memory_heap_get() {
 }
 
 bool memory_is_device(const void *p) {
-    return in_heap(p) || peer_contains(p);
+    return in_heap(p) || peer_contains(p) || driver_find(p).kind == DEVICE;
 }
 
 memory_range memory_find(const void *p) {
@@ -126,6 +126,7 @@ memory_range memory_find(const void *p) {
         return r;
     }
     if (peer_contains(p)) return peer_find(p);
+    if (memory_range r = driver_find(p); r.kind == DEVICE) return r;
     return find_in(state.pinned, p, PINNED);
 }
 
@@ -148,6 +149,7 @@ void memory_open() {
     if (state.open++ || !state.strict || !state.heap.base) return;
     mprotect(state.heap.base, state.heap.bytes, PROT_READ | PROT_WRITE);
     peer_protect(PROT_READ | PROT_WRITE);
+    driver_protect(PROT_READ | PROT_WRITE);
 }
 
 void memory_close() {
@@ -155,6 +157,7 @@ void memory_close() {
     if (--state.open || !state.strict || !state.heap.base) return;
     mprotect(state.heap.base, state.heap.bytes, PROT_NONE);
     peer_protect(PROT_NONE);
+    driver_protect(PROT_NONE);
 }
 
 namespace {
@@ -191,6 +194,23 @@ cudaError_t release(void *p) {
     state.blocks.erase(block);
     return cudaSuccess;
 }
+
+} // namespace
+
+cudaError_t memory_take(void **out, size_t bytes) {
+    return allocate(out, bytes);
+}
+
+void memory_give_back(void *p) {
+    release(p);
+}
+
+int memory_host_protection() {
+    guard lock(state.lock);
+    return state.strict && !state.open ? PROT_NONE : PROT_READ | PROT_WRITE;
+}
+
+namespace {
 
 // ---- copies
 

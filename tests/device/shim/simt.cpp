@@ -247,6 +247,7 @@ void run_block() {
     fiber_switch(&block.launcher, &self()->context, false);
     current = nullptr;
     async_block_end();
+    multimem_deliver();
     race_block_end();
     for (const named_barrier &b : block.barriers)
         if (!b.waiting.empty()) die("a block ended while threads wait at a named barrier");

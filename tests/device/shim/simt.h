@@ -89,6 +89,10 @@ void copy_wait(int keep);
 
 void grid_wait();
 
+// Stores to multicast memory that are under way arrive (multimem.cpp): a fence, a release, or the
+// block's end.
+void multimem_deliver();
+
 // Ends the process: "emulated device: WHAT: block (x,y,z) thread n".
 [[noreturn]] void die(const char *what);
 void check_aligned(const void *p, size_t bytes, const char *what);
@@ -96,9 +100,11 @@ void check_aligned(const void *p, size_t bytes, const char *what);
 // For the race checker; nothing in other flavours. `atomic` accesses do not race with each other.
 enum access_kind { READ, WRITE, ATOMIC_READ, ATOMIC, PENDING };
 void note(const void *p, size_t bytes, access_kind kind,
-          const void *pc = nullptr); // pc: who did it
-void note_fence();                   // __threadfence and wider
-void note_release(const void *p);    // an atomic that publishes what was fenced
+          const void *pc = nullptr);                                               // pc: who did it
+void note_multimem(const void *p, size_t bytes, access_kind kind, const void *pc); // by the switch
+void note_alias_fence();
+void note_fence();                // __threadfence and wider
+void note_release(const void *p); // an atomic that publishes what was fenced
 void note_acquire(const void *p);
 
 // What the race checker is told of mbarriers and of the asynchronous proxy (async.cpp).
