@@ -156,6 +156,7 @@ static status open_reduce(engine *e) {
                               .kind = o->reduce,
                               .fast = o->device.fast,
                               .one_shot_bytes = o->one_shot_bytes,
+                              .multicast = o->multicast,
                               .nccl_path = o->nccl_path,
                               .max_count = (size_t)rows * (size_t)model_get_config(o->model)->width,
                               .timeout_ns = o->step_timeout_ns};

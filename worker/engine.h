@@ -27,6 +27,7 @@ typedef struct engine_options {
     device_options device;
     reduce_kind reduce;
     size_t one_shot_bytes;   // of peer, see reduce_options
+    bool multicast;          // of peer, likewise
     const char *nccl_path;   // of nccl, likewise
     int64_t kv_memory;       // bytes of KV blocks on this rank
     const char *warm_shards; // folder of warm shards (warm_shard.h); NULL: none are kept

@@ -32,6 +32,7 @@ static options defaults(void) {
         .isa = "auto",
         .sums = "bf16",
         .reduce = "auto",
+        .multicast = true,
         .transport = "auto",
         .warm_shards = "off",
         .warm_memory = INT64_C(64) << 30,
@@ -91,6 +92,10 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
          "who adds partial sums; auto: host on cpu, the faster of nccl and peer memory on cuda"},
         {"one-shot", CONFIG_BYTES, &o->one_shot, 0, 1 << 20, NULL, NULL,
          "peer: sums up to this long go straight to every rank; 0: measured at the start"},
+        {"multicast", CONFIG_BOOL, &o->multicast, 0, 0, NULL, NULL,
+         "peer: let the NVSwitch add where it can and is faster (H100 and later; with --sums "
+         "exact, "
+         "or --fast)"},
         {"nccl", CONFIG_STRING, &o->nccl, 0, 0, NULL, "PATH",
          "file of NCCL's library; default: libnccl.so.2 where the loader finds it"},
         {"fast", CONFIG_BOOL, &o->fast, 0, 0, NULL, NULL,

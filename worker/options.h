@@ -27,6 +27,7 @@ typedef struct options {
     const char *sums;        // of cuda: exact, bf16
     const char *reduce;      // auto, host, nccl, peer
     int64_t one_shot;        // bytes, see reduce_options
+    bool multicast;          // see reduce_options
     const char *nccl;        // libnccl.so.2, or NULL
     bool fast;               // of cuda
     const char *transport;   // auto, shm, mpi

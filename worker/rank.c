@@ -99,6 +99,7 @@ static engine_options compute_options(rank *r) {
                                        .fast = o->fast},
                             .reduce = options_reduce(o),
                             .one_shot_bytes = (size_t)o->one_shot,
+                            .multicast = o->multicast,
                             .nccl_path = o->nccl,
                             .kv_memory = o->kv_memory,
                             .warm_shards = options_warm_shards(o),

@@ -26,8 +26,10 @@ typedef struct reduce_options {
     reduce_kind kind;      // AUTO: host on cpu; on cuda the fastest that works here
     size_t max_count;      // sums of the largest call
     int64_t timeout_ns;    // longest that one sum may take on the device before the rank gives up
-    bool fast;             // nccl: BF16 sums in NCCL's own order, see kernels_cuda_options
+    bool fast;             // BF16 sums in NCCL's or a switch's own order, see kernels_cuda_options
     size_t one_shot_bytes; // peer: messages up to this long go one-shot; 0: measured at the start
+    bool multicast;        // peer: by the switch between the cards, where that works and is faster
+                           // and no row's numbers depend on it: exact sums, or `fast`
     const char *nccl_path; // libnccl.so.2; NULL: where the loader finds it
 } reduce_options;
 
@@ -36,7 +38,7 @@ typedef struct reduce reduce;
 // Collective. FAILED_PRECONDITION where a forced kind cannot work, with the reason.
 status reduce_open(const reduce_options *o, int64_t deadline_ns, reduce **out);
 void reduce_close(reduce *r);             // NULL is allowed
-const char *reduce_name(const reduce *r); // "none" (one rank), "host", "nccl", "peer"
+const char *reduce_name(const reduce *r); // "none" (one rank), "host", "nccl", "peer", "multicast"
 
 // Tells of an array of `count` sums that reduce_sum will be given, before the first time: a
 // transport may then do without copies. All ranks alike.

@@ -4,9 +4,13 @@
 //
 //   mpirun -n N reduce_ranks KIND [--sums exact|bf16] [--fast] [--one-shot BYTES] [--absent RANK]
 //                                 [--nccl PATH] [--expect TEXT] [--timeout MS] [--open-timeout MS]
+//                                 [--name NAME] [--refuse CALL]
 //
 // --absent: that rank does not come to the last sum. --expect: opening, or the last sum, must fail
-// with a line that has TEXT in it, in time.
+// with a line that has TEXT in it, in time. --name: what adds must be called so. --refuse: that
+// call of the driver fails on the last rank once, which must cost no more than multicast, and leave
+// nothing.
+#include <dirent.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +19,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "tests/device/shim/emulator.h"
 #include "worker/reduce.h"
 
 enum {
@@ -31,12 +36,12 @@ typedef struct bench {
     size_t one_shot;
     reduce_kind kind;
     kernels_sums type;
-    const char *nccl, *expect;
+    const char *nccl, *expect, *name, *refuse;
     int64_t timeout_ns, open_timeout_ns;
     void *device;
-    void *host, *want; // (COUNT_MAX)
-    int failed, passed;
-    size_t count; // of the sums that are queued
+    void *host, *want;         // (COUNT_MAX)
+    int failed, passed, files; // files: open before the sums' way was
+    size_t count;              // of the sums that are queued
     progress progress;
 } bench;
 
@@ -200,8 +205,23 @@ static bool check_last(bench *b) {
     return as_expected(b, &s);
 }
 
+static int open_files(void) {
+    int count = 0;
+    DIR *d = opendir("/proc/self/fd");
+    while (d && readdir(d)) count++;
+    if (d) closedir(d);
+    return count;
+}
+
+// As many cards as the emulated machine has, in turn.
+static int own_card(const bench *b) {
+    int cards = 0;
+    must(b, "cards", kernels_cuda_count(&cards));
+    return comm_local_rank(b->comm) % cards;
+}
+
 static status open_all(bench *b) {
-    kernels_cuda_options options = {.device = 0, .sums = b->type, .fast = b->fast};
+    kernels_cuda_options options = {.device = own_card(b), .sums = b->type, .fast = b->fast};
     must(b, "kernels", kernels_create_cuda(options, &b->kernels));
     kernels_limits limits = {.tokens = 8, .cols = 64, .context = 64, .heads = 1, .head_dim = 64};
     must(b, "reserve", kernels_reserve(b->kernels, limits));
@@ -216,13 +236,29 @@ static status open_all(bench *b) {
                         .timeout_ns = b->timeout_ns,
                         .fast = b->fast,
                         .one_shot_bytes = b->one_shot,
+                        .multicast = true,
                         .nccl_path = b->nccl};
+    if (b->refuse && comm_rank(b->comm) == comm_size(b->comm) - 1)
+        emulator_fail(b->refuse, 0, 801, false); // cudaErrorNotSupported
+    b->files = open_files();
     return reduce_open(&o, in(b->open_timeout_ns), &b->reduce);
+}
+
+// What was refused is not kept in part.
+static bool opened_as_asked(const bench *b) {
+    bool named = !b->name || strcmp(reduce_name(b->reduce), b->name) == 0;
+    bool clean = !b->refuse || (emulator_driver_objects() == 0 && open_files() == b->files);
+    if (!named || !clean)
+        fprintf(stderr, "rank %d: opened %s; %d objects of the driver, %d files more than before\n",
+                comm_rank(b->comm), reduce_name(b->reduce), emulator_driver_objects(),
+                open_files() - b->files);
+    return named && clean;
 }
 
 static bool run(bench *b) {
     status s = open_all(b);
     if (!status_is_ok(&s)) return as_expected(b, &s);
+    if (b->name && !opened_as_asked(b)) return false;
     must(b, "register", reduce_register(b->reduce, b->device, COUNT_MAX));
     static const size_t counts[] = {1, 7, 8, 64, 1000, 4099, 8192, 20000, COUNT_MAX};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) check_size(b, counts[i]);
@@ -244,6 +280,8 @@ static bool parse(bench *b, int argc, char **argv) {
                                             {"nccl", required_argument, NULL, 'n'},
                                             {"expect", required_argument, NULL, 'e'},
                                             {"timeout", required_argument, NULL, 't'},
+                                            {"name", required_argument, NULL, 'm'},
+                                            {"refuse", required_argument, NULL, 'r'},
                                             {NULL, 0, NULL, 0}};
     static const char *const kinds[] = {"auto", "host", "nccl", "peer"};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -261,6 +299,10 @@ static bool parse(bench *b, int argc, char **argv) {
             b->nccl = optarg;
         else if (option == 'e')
             b->expect = optarg;
+        else if (option == 'm')
+            b->name = optarg;
+        else if (option == 'r')
+            b->refuse = optarg;
         else if (option == 't')
             b->timeout_ns = atoi(optarg) * CLOCK_MS;
         else
