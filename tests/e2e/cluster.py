@@ -64,8 +64,10 @@ class Cluster:
             command.append("--allow-run-as-root")
         for name, value in dict(environment).items():
             command += ["-x", f"{name}={value}"]
-        command += [worker or self.worker, "--coordinator", self.grpc, "--model", self.model, "--threads", str(self.threads),
-                    *self.worker_args, *worker_args]
+        args = [*self.worker_args, *worker_args]
+        if "--kv-memory" not in args:  # the default of 1 GiB takes seconds to clear where cores are shared
+            args = ["--kv-memory", "128MiB", *args]
+        command += [worker or self.worker, "--coordinator", self.grpc, "--model", self.model, "--threads", str(self.threads), *args]
         if self.name:
             command += ["--name", self.name]
         process = self._start(f"group{len(self.groups)}", command)

@@ -65,7 +65,7 @@ def test_nan_in_one_ranks_weights(tiny_model, tmp_path):
         maker.write_gguf(str(tmp_path / "nan.gguf"), maker.DEFAULTS | maker.PRESETS["tiny"], "f32")
     finally:
         maker.make_tensors = make
-    with Cluster(tmp_path / "nan.gguf", ranks=2, coordinator_args=["--no-group-wait", "1s"]) as cluster:
+    with Cluster(tmp_path / "nan.gguf", ranks=2, coordinator_args=["--no-group-wait", "1s", "--heartbeat-timeout", "10s"]) as cluster:
         for sampling in (dict(temperature=0), dict(temperature=1, seed=1)):
             status, body = cluster.post("/v1/completions", BODY | sampling)
             assert status == 503, (status, body)
