@@ -179,8 +179,7 @@ class Check:
         self.that(ahead == alone and alone != lines, "tokens under a grammar, sampled on 2 ranks, a step ahead")
         want = generate(self.args.generate, model, prompts, 1, [*masked, "--isa", "reference"])
         got = generate(self.args.emulated, model, prompts, 2, [*device, *masked])
-        text = generate(self.args.emulated, model, prompts, 2, [*device, *masked, "--text"])
-        self.that(got == want and all(line.startswith("{") for line in text), "greedy tokens under a grammar: the CPU's")
+        self.that(got == want and all(line.split()[0] == str(ord("{")) for line in got), "greedy tokens under a grammar: the CPU's")
 
     def fp8_activations(self, model, prompts, few, greedy, want_logits):
         """--fast on sm_90: FP8 activations meet FP8 weights. Other numbers, but the same ones in any company."""
