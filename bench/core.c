@@ -125,12 +125,22 @@ static double lose_group(bench *b) {
     return handle(b, (core_event){.kind = CORE_GROUP_CLOSED, .epoch = b->epoch});
 }
 
+// What is measured must be what happens.
+static void expect(bool holds, const char *what) {
+    if (holds) return;
+    fprintf(stderr, "bench-core: %s\n", what);
+    exit(1);
+}
+
 static double answer_step(bench *b) {
+    expect(b->plan_count > 0, "no step is under way");
     step_plan plan = b->plans[0];
     b->plans[0] = b->plans[1];
     b->plan_count--;
     seq_result seqs[PLACES];
     step_result result = {.step = plan.step, .seqs = seqs, .compute_us = 100};
+    expect(plan.rows_count > 0 && plan.rows_count <= PLACES,
+           "a step has other rows than its places'");
     for (int i = 0; i < plan.rows_count; i++)
         if (plan.rows[i].sample)
             seqs[result.seq_count++] = (seq_result){.slot = plan.rows[i].slot, .token = 1};
@@ -139,6 +149,7 @@ static double answer_step(bench *b) {
 }
 
 static double end_call(bench *b) {
+    expect(b->call_count > 0, "no call is under way");
     core_event e = {.kind = CORE_UPSTREAM_END, .upstream.call = b->calls[0]};
     e.upstream.end = (upstream_end){.finish = ANSWER_STOP, .usage.output_tokens = 1};
     memmove(b->calls, b->calls + 1, (size_t)--b->call_count * sizeof *b->calls);
