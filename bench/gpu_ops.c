@@ -1,6 +1,7 @@
 // gpu_ops: each operator alone, at the sizes of one layer of each shape. Weights and caches rotate
 // among copies, because in a step each layer has its own and none is in the cache.
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "bench/gpu.h"
@@ -129,8 +130,9 @@ static void bench_products(gpu *g, const gpu_shape *shape) {
 
 // The other weight types, at one matrix.
 static void bench_types(gpu *g, const gpu_shape *shape) {
-    static const dtype types[] = {DTYPE_F8_E4M3, DTYPE_F8_BLOCK, DTYPE_I8,   DTYPE_I4,  DTYPE_Q8_0,
-                                  DTYPE_Q4_0,    DTYPE_Q4_1,     DTYPE_Q4_K, DTYPE_Q6_K};
+    static const dtype types[] = {DTYPE_F8_E4M3, DTYPE_F8_BLOCK, DTYPE_I8,   DTYPE_I4,
+                                  DTYPE_I4_32,   DTYPE_Q8_0,     DTYPE_Q4_0, DTYPE_Q4_1,
+                                  DTYPE_Q5_0,    DTYPE_Q4_K,     DTYPE_Q6_K};
     static const int real[] = {1, 32}, tiny[] = {1, 2};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         bench_product(g, shape, types[i], DOWN, g->tiny ? tiny : real, 2);
@@ -222,7 +224,8 @@ typedef struct rows_case {
     int tokens, width;
     float *x[GPU_SETS_MAX], *weight;
     void *sums[GPU_SETS_MAX];
-    kernels_act *out;
+    kernels_act *acts[GPU_SETS_MAX], *out;
+    int32_t *order;
 } rows_case;
 
 static void run_add_norm(gpu *g, void *context, int set) {
@@ -251,6 +254,42 @@ static void bench_norm(gpu *g, const gpu_shape *shape, int tokens) {
     gpu_release(g);
 }
 
+static void run_reorder(gpu *g, void *context, int set) {
+    rows_case *r = context;
+    kernels_reorder(g->k, r->acts[set], r->order, r->tokens, r->width, r->out);
+}
+
+// Every column to another place, as far away as it may be.
+static int32_t *scattered(gpu *g, int width) {
+    size_t bytes = (size_t)width * sizeof(int32_t);
+    int32_t *device = gpu_take(g, bytes), *order = malloc(bytes);
+    if (!order) gpu_must(status_error(STATUS_RESOURCE_EXHAUSTED, "no memory"), "an order");
+    for (int i = 0; i < width; i++) order[i] = i;
+    for (int i = width - 1; i > 0; i--) {
+        int j = (int)rng_below(&g->random, (uint64_t)i + 1), other = order[i];
+        order[i] = order[j];
+        order[j] = other;
+    }
+    gpu_must(kernels_upload(g->k, device, order, bytes), "an order");
+    free(order);
+    return device;
+}
+
+static void bench_reorder(gpu *g, const gpu_shape *shape, int tokens) {
+    rows_case r = {.tokens = tokens, .width = shape->of.width};
+    char name[CASE_NAME_MAX];
+    snprintf(name, sizeof name, "%s reorder D=%d T=%d", shape->name, r.width, tokens);
+    if (!gpu_wanted(g, name)) return;
+    double bytes = 2.0 * 2 * tokens * r.width + 4.0 * r.width,
+           floor = gpu_floor(g, bytes, 0, false);
+    int sets = gpu_sets(g, bytes);
+    for (int i = 0; i < sets; i++) r.acts[i] = gpu_act(g, tokens, r.width);
+    r.order = scattered(g, r.width);
+    r.out = gpu_take(g, kernels_act_bytes(g->k, tokens, r.width));
+    gpu_report(g, "ops", name, gpu_time(g, run_reorder, &r, sets, floor), bytes, 0, floor, "");
+    gpu_release(g);
+}
+
 void gpu_run_ops(gpu *g) {
     const gpu_shape *shapes;
     int count = gpu_shapes(g, &shapes);
@@ -258,6 +297,8 @@ void gpu_run_ops(gpu *g) {
         open_ops(g, &shapes[i].of, g->tiny ? 8 : CHUNK);
         bench_norm(g, &shapes[i], 1);
         bench_norm(g, &shapes[i], g->tiny ? 3 : 256);
+        if (i == 0) bench_reorder(g, &shapes[i], 1);
+        if (i == 0) bench_reorder(g, &shapes[i], g->tiny ? 3 : 256);
         bench_attentions(g, &shapes[i]);
         bench_products(g, &shapes[i]);
         if (i == 0) gpu_run_sampling(g, shapes[i].of.vocab);
