@@ -15,7 +15,7 @@ enum { KERNELS_STAGE_SLOTS_MAX = 64 };
 
 // Raised when the layout of any type's weights on any device changes: device memory that was saved
 // before is no longer what operators read.
-enum { KERNELS_LAYOUT = 1 };
+enum { KERNELS_LAYOUT = 2 };
 
 // `slots` pieces of `bytes` each, aligned to 4096 as direct I/O wants it (bytes is a multiple of
 // that). RESOURCE_EXHAUSTED when memory, or what may be pinned of it, is short.

@@ -41,7 +41,7 @@ static int strand_cols(int cols) {
 static int tile_tokens(dtype type, bool f64, int tokens) {
     bool offsets = type == DTYPE_Q4_1 || type == DTYPE_Q4_K;
     bool one_scale = type == DTYPE_BF16 || type == DTYPE_F8_E4M3 || type == DTYPE_I8;
-    if (f64) return offsets ? 32 : 64;
+    if (f64) return offsets || type == DTYPE_Q6_K ? 32 : 64;
     return one_scale && tokens > 64 ? 128 : 64;
 }
 
@@ -119,11 +119,17 @@ static matmul_plan make_plan(const matmul_call *c, int first, int count) {
 }
 
 static matmul_start *const starts[DTYPE_ALL] = {
-    [DTYPE_BF16] = matmul_start_bf16,   [DTYPE_F8_E4M3] = matmul_start_f8_e4m3,
-    [DTYPE_I8] = matmul_start_i8,       [DTYPE_Q8_0] = matmul_start_q8_0,
-    [DTYPE_Q6_K] = matmul_start_q6_k,   [DTYPE_Q4_0] = matmul_start_q4_0,
-    [DTYPE_Q4_1] = matmul_start_q4_1,   [DTYPE_Q4_K] = matmul_start_q4_k,
-    [DTYPE_I4] = matmul_start_i4,       [DTYPE_F8_BLOCK] = matmul_start_f8_block,
+    [DTYPE_BF16] = matmul_start_bf16,
+    [DTYPE_F8_E4M3] = matmul_start_f8_e4m3,
+    [DTYPE_I8] = matmul_start_i8,
+    [DTYPE_Q8_0] = matmul_start_q8_0,
+    [DTYPE_Q5_0] = matmul_start_q5_0,
+    [DTYPE_Q6_K] = matmul_start_q6_k,
+    [DTYPE_Q4_0] = matmul_start_q4_0,
+    [DTYPE_Q4_1] = matmul_start_q4_1,
+    [DTYPE_Q4_K] = matmul_start_q4_k,
+    [DTYPE_I4] = matmul_start_i4,
+    [DTYPE_F8_BLOCK] = matmul_start_f8_block,
     [DTYPE_I4_32] = matmul_start_i4_32,
 };
 

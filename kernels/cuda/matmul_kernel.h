@@ -257,6 +257,8 @@ template <class F> struct stream_source {
 #pragma unroll
         for (int i = 0; i < F::TILE / 512; i++)
             cp_async16(slot + values_place<F>(lane + 32 * i), from + i * step);
+        if (F::HIGH > 0 && lane < F::TILE % 512 / 16)
+            cp_async16(slot + F::TILE / 512 * 512 + lane * 16, from + F::TILE / 512 * step);
         if (lane < F::RECORD)
             cp_async16(slot + F::TILE + lane * 16, records + records_offset<F>(c.base));
     }
@@ -386,12 +388,13 @@ template <class F> __host__ __device__ constexpr int tile_slot_bytes(int tokens)
 // Where a thread's copies of a block's weights come from: its first piece, and every second row
 // tile from there on (in a gate_up call the same matrix's).
 template <class F> struct tile_source {
-    static constexpr int PIECES = F::TILE / 16, AT_ONCE = TILE_THREADS / PIECES; // row tiles
-    static constexpr int COUNT = TILES / AT_ONCE;
-    const uint8_t *values, *records;
+    static constexpr int PIECES = (F::TILE - F::HIGH) / 16;
+    static constexpr int AT_ONCE = TILE_THREADS / PIECES, COUNT = TILES / AT_ONCE; // row tiles
+    static constexpr int HIGHS = F::HIGH > 0 ? F::HIGH / 16 : 1; // pieces of a row tile's high bits
+    const uint8_t *values, *highs = nullptr, *records;
     size_t step; // bytes from a piece to the next
     int tiles;   // how many of the pieces exist
-    bool recorded;
+    bool high = false, recorded;
 
     __device__ tile_source(const matmul_plan &p, const slots &s, const row_block &block) {
         static_assert(AT_ONCE % 2 == 0 || COUNT == 1, "a thread's row tiles are of one matrix");
@@ -401,6 +404,11 @@ template <class F> struct tile_source {
         step = values_step<F>(p) * (pairs ? AT_ONCE / 2 : AT_ONCE);
         int left = row_tiles(p, r.matrix) - r.tile, each = pairs ? AT_ONCE / 2 : AT_ONCE;
         tiles = left <= 0 ? 0 : (left + each - 1) / each;
+        if (F::HIGH > 0) {
+            row_tile of_high = block.at(p, (int)threadIdx.x / HIGHS % TILES);
+            high = of_high.valid;
+            highs = values_begin<F>(p, s, of_high, PIECES + (int)threadIdx.x % HIGHS);
+        }
         constexpr int RECORDS = F::RECORD > 0 ? F::RECORD : 1; // pieces for each row tile
         row_tile of_record = block.at(p, (int)threadIdx.x / RECORDS % TILES);
         recorded = of_record.valid;
@@ -414,6 +422,10 @@ template <class F> struct tile_source {
         for (int i = 0; i < COUNT; i++)
             cp_async16_zfill(to + i * AT_ONCE * F::TILE, i < tiles ? from + i * step : p.values[0],
                              i < tiles);
+        if (F::HIGH > 0 && (int)threadIdx.x < TILES * HIGHS)
+            cp_async16_zfill(slot + (int)threadIdx.x / HIGHS * F::TILE +
+                                 (PIECES + (int)threadIdx.x % HIGHS) * 16,
+                             high ? highs + values_offset<F>(c.base) : p.values[0], high);
         if ((int)threadIdx.x < TILES * F::RECORD)
             cp_async16_zfill(slot + TILES * F::TILE + threadIdx.x * 16,
                              recorded ? records + records_offset<F>(c.base) : p.values[0],
@@ -566,7 +578,8 @@ cudaError_t start_tile(cudaStream_t stream_, const matmul_plan &p) {
 // matmul.c plans with the same sizes: the most that fits the registers.
 template <class F> cudaError_t start(cudaStream_t stream_, const matmul_plan &p) {
     constexpr int THREADS = MATMUL_STREAM_WARPS * 32;
-    constexpr int F64_TOKENS = F::MINIMUM ? 32 : 64, WIDE_TOKENS = F::FLUSH > 0 ? 64 : 128;
+    constexpr int F64_TOKENS = F::MINIMUM || F::FLUSH == 16 ? 32 : 64,
+                  WIDE_TOKENS = F::FLUSH > 0 ? 64 : 128;
     dim3 grid(p.grid[0], p.grid[1], p.grid[2]);
     bool f64 = p.output == MATMUL_F64;
     if (p.block_tokens == MATMUL_STREAM_TOKENS)

@@ -43,8 +43,8 @@ typedef cudaError_t matmul_start(cudaStream_t stream, const matmul_plan *p);
 matmul_start matmul_start_bf16_sm90; // BF16 with sm90
 matmul_start matmul_start_bf16, matmul_start_f8_e4m3, matmul_start_f8_block, matmul_start_i8,
     matmul_start_i4, matmul_start_i4_32;
-matmul_start matmul_start_q8_0, matmul_start_q6_k, matmul_start_q4_0, matmul_start_q4_1,
-    matmul_start_q4_k;
+matmul_start matmul_start_q8_0, matmul_start_q5_0, matmul_start_q6_k, matmul_start_q4_0,
+    matmul_start_q4_1, matmul_start_q4_k;
 
 // Adds the partials of a split product, in order, and stores (matmul_finish.cu).
 cudaError_t matmul_finish(cudaStream_t stream, const matmul_plan *p);

@@ -8,12 +8,14 @@
 // of FLUSH columns where they vary along the row, else of the whole row.
 //
 // What each struct has:
-//   TILE, RECORD, RECORD_TILES   bytes of a tile, of a row's record (0: none), tiles that share a
-//   record FLUSH                        columns that share a scale, at most 32; 0: no scale along
-//   the row ROW_SCALE, MINIMUM           a float for each row; an offset for each FLUSH columns: x
-//   = scale * value + minimum regs, load()                 what a lane keeps of a tile and of the
-//   records of its rows g and g + 8 fragment(k)                  the operand scales(k), minimums(k)
-//   of rows g and g + 8, for the columns of step k
+// - TILE, HIGH: bytes of a tile, and of its last part, with high bits (0: none)
+// - RECORD, RECORD_TILES: bytes of a row's record (0: none), tiles that share one
+// - FLUSH: columns that share a scale, at most 32; 0: no scale along the row
+// - ROW_SCALE, MINIMUM: a float for each row; an offset for each FLUSH columns: x = scale * value +
+//   minimum
+// - regs, load(): what a lane keeps of a tile and of the records of its rows g and g + 8
+// - fragment(k): the operand
+// - scales(k), minimums(k): of rows g and g + 8, for the columns of step k
 #ifndef OCTANT_KERNELS_CUDA_WEIGHT_FORMAT_H
 #define OCTANT_KERNELS_CUDA_WEIGHT_FORMAT_H
 
@@ -65,7 +67,7 @@ __device__ inline uint32_t word_of(const uint4 &v, int i) { // i is known when c
 }
 
 struct plain_scales {
-    static constexpr int RECORD = 0, RECORD_TILES = 1, FLUSH = 0;
+    static constexpr int HIGH = 0, RECORD = 0, RECORD_TILES = 1, FLUSH = 0;
     static constexpr bool ROW_SCALE = false, MINIMUM = false;
 };
 
@@ -87,7 +89,7 @@ struct bf16 : plain_scales {
 
 // 8-bit values: `pair` makes a pair of the bytes at 0 and 2 (second = 0) or at 1 and 3.
 template <uint32_t (*pair)(uint32_t word, int second)> struct bytes {
-    static constexpr int TILE = 1024;
+    static constexpr int TILE = 1024, HIGH = 0;
     static constexpr bool PLAIN = false;
     struct values {
         uint4 half[2];
@@ -168,17 +170,9 @@ struct q8_0 : recorded_bytes<i8_pair_of, uint32_t> {
     }
 };
 
-struct q6_k : recorded_bytes<i8_pair_of, uint2> {
-    static constexpr int FLUSH = 16;
-    __device__ static void scales(const regs &r, int k, float (&s)[2]) {
-        for (int i = 0; i < 2; i++)
-            s[i] = f16_low(r.record[i].x) * (float)(int8_t)(r.record[i].y >> (8 * k));
-    }
-};
-
 // 4-bit values.
 struct nibbles {
-    static constexpr int TILE = 512;
+    static constexpr int TILE = 512, HIGH = 0;
     static constexpr bool PLAIN = false;
     typedef uint4 values;
     __device__ static values load_values(const uint8_t *tile, int lane) {
@@ -200,6 +194,58 @@ struct q4_0 : recorded<nibbles, uint32_t> {
     }
     __device__ static void scales(const regs &r, int k, float (&s)[2]) {
         for (int i = 0; i < 2; i++) s[i] = k < 2 ? f16_low(r.record[i]) : f16_high(r.record[i]);
+    }
+};
+
+// Four bits and, in HIGH_WORDS words of a lane, those above: BITS of each, less the middle.
+template <int BITS> struct high_nibbles {
+    static constexpr int HIGH_WORDS = BITS - 4, HIGH = 32 * 4 * HIGH_WORDS, TILE = 512 + HIGH;
+    static constexpr bool PLAIN = false;
+    struct values {
+        uint4 low;
+        uint32_t high[HIGH_WORDS];
+    };
+    __device__ static values load_values(const uint8_t *tile, int lane) {
+        values v;
+        v.low = reinterpret_cast<const uint4 *>(tile)[lane];
+        const uint32_t *high = reinterpret_cast<const uint32_t *>(tile + 512) + lane * HIGH_WORDS;
+        for (int i = 0; i < HIGH_WORDS; i++) v.high[i] = high[i];
+        return v;
+    }
+    // Pair `pair` of a lane; low: its nibbles, in the lowest bits of each half.
+    __device__ static uint32_t value_pair(const values &v, int pair, uint32_t low) {
+        constexpr uint32_t MASK = HIGH_WORDS == 1 ? 0x00100010 : 0x00300030;
+        constexpr uint32_t MIDDLE = BIAS_128 + (1u << (BITS - 1)) * 0x00010001;
+        uint32_t word = v.high[HIGH_WORDS == 1 ? 0 : pair / 8];
+        int at = HIGH_WORDS == 1 ? pair : 2 * (pair % 8); // comes to bit 4
+        uint32_t high = (at < 4 ? word << (4 - at) : word >> (at - 4)) & MASK;
+        return bf16x2_sub((low & 0x000f000f) | high | BIAS_128, MIDDLE);
+    }
+    __device__ static void values_fragment(const values &v, int k, uint32_t (&a)[4]) {
+        uint32_t low = word_of(v.low, k / 2 * 2) >> (8 * (k % 2)),
+                 high = word_of(v.low, k / 2 * 2 + 1) >> (8 * (k % 2));
+        a[0] = value_pair(v, 4 * k, low), a[1] = value_pair(v, 4 * k + 1, high);
+        a[2] = value_pair(v, 4 * k + 2, low >> 4), a[3] = value_pair(v, 4 * k + 3, high >> 4);
+    }
+};
+
+struct q5_0 : recorded<high_nibbles<5>, uint32_t> {
+    __device__ static void fragment(const regs &r, const uint8_t *, int, int k, uint32_t (&a)[4]) {
+        values_fragment(r.v, k, a);
+    }
+    __device__ static void scales(const regs &r, int k, float (&s)[2]) {
+        for (int i = 0; i < 2; i++) s[i] = k < 2 ? f16_low(r.record[i]) : f16_high(r.record[i]);
+    }
+};
+
+struct q6_k : recorded<high_nibbles<6>, uint2> {
+    static constexpr int FLUSH = 16;
+    __device__ static void fragment(const regs &r, const uint8_t *, int, int k, uint32_t (&a)[4]) {
+        values_fragment(r.v, k, a);
+    }
+    __device__ static void scales(const regs &r, int k, float (&s)[2]) {
+        for (int i = 0; i < 2; i++)
+            s[i] = f16_low(r.record[i].x) * (float)(int8_t)(r.record[i].y >> (8 * k));
     }
 };
 

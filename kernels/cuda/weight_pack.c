@@ -17,8 +17,10 @@ static layout layout_of(dtype type) {
         return (layout){.tile_bytes = 2048};
     case DTYPE_Q8_0:
         return (layout){1024, 4, 1};
+    case DTYPE_Q5_0:
+        return (layout){640, 4, 1};
     case DTYPE_Q6_K:
-        return (layout){1024, 8, 1};
+        return (layout){768, 8, 1};
     case DTYPE_Q4_0:
         return (layout){512, 4, 1};
     case DTYPE_Q4_1:
@@ -65,8 +67,7 @@ static size_t values_bytes(dtype type, int rows, int cols) {
 }
 
 dtype weight_pack_type(dtype from) {
-    if (plain(from)) return DTYPE_BF16;
-    return from == DTYPE_Q5_0 ? DTYPE_Q8_0 : from;
+    return plain(from) ? DTYPE_BF16 : from;
 }
 
 bool weight_pack_can(dtype from, dtype as) {

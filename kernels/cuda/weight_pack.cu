@@ -182,9 +182,14 @@ __device__ float raw_float(const raw_rows &raw, const uint8_t *row, int col) {
     }
 }
 
+// Words of each lane beside its nibbles, for the bits above them.
+__host__ __device__ int high_words(dtype packed) {
+    return packed == DTYPE_Q5_0 ? 1 : packed == DTYPE_Q6_K ? 2 : 0;
+}
+
 __host__ __device__ bool has_nibbles(dtype packed) {
     return packed == DTYPE_Q4_0 || packed == DTYPE_Q4_1 || packed == DTYPE_Q4_K ||
-           packed == DTYPE_I4 || packed == DTYPE_I4_32;
+           packed == DTYPE_I4 || packed == DTYPE_I4_32 || high_words(packed) > 0;
 }
 
 __device__ bool is_plain(dtype type) {
@@ -232,9 +237,11 @@ __device__ uint32_t value8(const raw_rows &raw, const plane &out, int row, int c
     return (uint8_t)(int8_t)__float2int_rn(fminf(fmaxf(x, -127.0f), 127.0f));
 }
 
+// Of types with high bits raw_integer takes the middle away, which is put back.
 __device__ uint32_t value4(const raw_rows &raw, int row, int col) {
     if (row >= raw.first + raw.count || col >= raw.cols) return 0;
-    return (uint32_t)raw_integer(raw.type, row_of(raw, row), col);
+    int middle = 8 << high_words(raw.type);
+    return (uint32_t)(raw_integer(raw.type, row_of(raw, row), col) + (middle > 8 ? middle : 0));
 }
 
 // A lane's word of a tile: rows g and g + 8, steps, as weight_pack.h says.
@@ -251,22 +258,39 @@ __device__ uint32_t word4(const raw_rows &raw, int row, int col, int word) {
     uint32_t bits = 0;
     for (int nibble = 0; nibble < 8; nibble++) {
         int c = col + word / 2 * 32 + nibble % 4 / 2 * 16 + nibble % 2 * 8 + nibble / 4;
-        bits |= value4(raw, row + word % 2 * 8, c) << (4 * nibble);
+        bits |= (value4(raw, row + word % 2 * 8, c) & 15) << (4 * nibble);
     }
     return bits;
 }
 
-// 16 bytes for each thread; `pieces` of them make a tile of 8-bit (64) or 4-bit values (32).
+// Word `word` of all lanes' high bits; (row, col) is the tile's first.
+__device__ uint32_t word_high(const raw_rows &raw, int row, int col, int word) {
+    int words = high_words(raw.type), lane = word / words;
+    uint32_t bits = 0;
+    for (int i = 0; i < 16 / words; i++) {
+        int pair = word % words * 8 + i;
+        int r = row + lane / 4 + pair % 2 * 8;
+        int c = col + pair / 4 * 16 + pair % 4 / 2 * 8 + lane % 4 * 2;
+        bits |= value4(raw, r, c) >> 4 << (words * i);
+        bits |= value4(raw, r, c + 1) >> 4 << (16 + words * i);
+    }
+    return bits;
+}
+
+// 16 bytes for each thread; `pieces` of them make a tile of 8-bit (64) or 4-bit values (32), or of
+// those with the high bits behind them.
 __global__ void pack_tiles(raw_rows raw, plane out, int row_tiles, int pieces) {
     size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
     size_t tile = i / pieces;
     if (tile >= (size_t)row_tiles * out.col_tiles) return;
     int piece = (int)(i % pieces), lane = piece % 32;
-    int row = raw.first + (int)(tile / out.col_tiles) * TILE_ROWS + lane / 4;
-    int col = (int)(tile % out.col_tiles) * TILE_COLS + piece / 32 * 32 + lane % 4 * 2;
+    int top = raw.first + (int)(tile / out.col_tiles) * TILE_ROWS, row = top + lane / 4;
+    int left = (int)(tile % out.col_tiles) * TILE_COLS, col = left + piece / 32 * 32 + lane % 4 * 2;
     uint32_t words[4];
     for (int w = 0; w < 4; w++)
-        words[w] = pieces == 64 ? word8(raw, out, row, col, w) : word4(raw, row, col, w);
+        words[w] = pieces == 64 ? word8(raw, out, row, col, w)
+                   : piece < 32 ? word4(raw, row, col, w)
+                                : word_high(raw, top, left, (piece - 32) * 4 + w);
     size_t first = (size_t)(raw.first / TILE_ROWS) * out.col_tiles * pieces;
     reinterpret_cast<uint4 *>(out.values)[first + i] =
         make_uint4(words[0], words[1], words[2], words[3]);
@@ -310,7 +334,8 @@ __global__ void scale_rows(raw_rows raw, float largest, const float *raw_scales,
 
 // ---- Unpacking.
 
-// `byte` is the stored one: of F8_BLOCK an E4M3 number, of others an integer.
+// `byte` is the stored one: of F8_BLOCK an E4M3 number, of others an integer, of types with high
+// bits already less the middle.
 __device__ float unpack_scaled(const weight_pack &w, int byte, int row, int col) {
     int integer = byte, col_tiles = w.stride / TILE_COLS, tile = col / TILE_COLS;
     bool wide = w.type == DTYPE_I4 || w.type == DTYPE_F8_BLOCK; // two tiles share a record
@@ -322,6 +347,7 @@ __device__ float unpack_scaled(const weight_pack &w, int byte, int row, int col)
     const uint8_t *bytes = (const uint8_t *)r8;
     switch (w.type) {
     case DTYPE_Q8_0:
+    case DTYPE_Q5_0:
         return f16_at((const uint8_t *)r4 + 2 * half) * (float)integer;
     case DTYPE_Q4_0:
         return f16_at((const uint8_t *)r4 + 2 * half) * (float)(integer - 8);
@@ -353,9 +379,15 @@ __device__ float unpack(const weight_pack &w, int row, int col) {
     int lane = row % 8 * 4 + col % 8 / 2, high_row = row % TILE_ROWS / 8;
     int half = col % TILE_COLS / 32, step = col % 32 / 16, high_col = col % 16 / 8, odd = col % 2;
     if (has_nibbles(w.type)) {
-        int nibble = 2 * step + high_col + 4 * odd;
-        uint8_t byte = values[tile * 512 + lane * 16 + (2 * half + high_row) * 4 + nibble / 2];
-        return unpack_scaled(w, byte >> (4 * (nibble % 2)) & 15, row, col);
+        int nibble = 2 * step + high_col + 4 * odd, words = high_words(w.type);
+        const uint8_t *at = values + tile * (512 + 128 * words);
+        int low = at[lane * 16 + (2 * half + high_row) * 4 + nibble / 2] >> (4 * (nibble % 2)) & 15;
+        if (words == 0) return unpack_scaled(w, low, row, col);
+        int pair = 4 * (2 * half + step) + 2 * high_col + high_row;
+        int bit = words == 1 ? pair : 2 * (pair % 8), word = words == 1 ? 0 : pair / 8;
+        uint32_t high = ((const uint32_t *)(at + 512))[lane * words + word] >> (bit + 16 * odd);
+        int value = low | (int)(high & (2 * words - 1)) << 4;
+        return unpack_scaled(w, value - (8 << words), row, col);
     }
     uint8_t byte = values[tile * 1024 + half * 512 + lane * 16 + (2 * step + high_row) * 4 +
                           high_col + 2 * odd];
@@ -439,7 +471,7 @@ cudaError_t weight_pack_rows(cudaStream_t stream, const void *data, size_t raw_s
     cudaError_t e =
         pack_scales(stream, raw, raw_scales, p, row_tiles); // first: values may be divided by them
     if (e != cudaSuccess) return e;
-    int pieces = has_nibbles(out->type) ? 32 : 64;
+    int pieces = has_nibbles(out->type) ? 32 + 8 * high_words(out->type) : 64;
     return launch(pack_tiles, blocks_for((size_t)row_tiles * p.col_tiles * pieces), THREADS, 0,
                   stream, raw, p, row_tiles, pieces);
 }

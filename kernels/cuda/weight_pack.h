@@ -11,17 +11,21 @@
 // tile in the order in which the lanes of a warp want them: lane 4g + t holds rows g and g + 8 and
 // of each 16 columns 2t, 2t + 1, 2t + 8 and 2t + 9. So a warp reads whole runs of 512 bytes and
 // each lane finds its operands in its own 16.
-//   8 bits (Q8_0; Q5_0 becomes it, exactly; Q6_K, I8, F8_E4M3, F8_BLOCK): 1024 bytes. Lane l has
-//   bytes 16l .. 16l + 15 of the half of
-//     512 that holds columns 0 to 31, and of the next. Word 2k + r of these is step k of the half,
-//     row g + 8r: its bytes are columns 2t, 2t + 8, 2t + 1, 2t + 9.
+//   8 bits (Q8_0, I8, F8_E4M3, F8_BLOCK): 1024 bytes. Lane l has bytes 16l .. 16l + 15 of the half
+//     of 512 that holds columns 0 to 31, and of the next. Word 2k + r of these is step k of the
+//     half, row g + 8r: its bytes are columns 2t, 2t + 8, 2t + 1, 2t + 9.
 //   4 bits (Q4_0, Q4_1, Q4_K, I4, I4_32): 512 bytes, 16 for each lane. Word 2h + r is half h, row g
-//   + 8r; its nibbles 2k and 2k + 1
-//     are step k's columns 2t and 2t + 8, the nibbles 4 above them 2t + 1 and 2t + 9.
+//     + 8r; its nibbles 2k and 2k + 1 are step k's columns 2t and 2t + 8, the nibbles 4 above them
+//     2t + 1 and 2t + 9.
+//   5 and 6 bits (Q5_0, Q6_K): the low four as above, then the high bits, 4 or 8 bytes for each
+//     lane: of its 16 pairs of columns (2t, 2t + 1) and (2t + 8, 2t + 9), pair 4k + 2c + r is step
+//     k's, row g + 8r, the second for c = 1. Q5_0: bit p of the word is pair p's first, bit 16 + p
+//     its second column's. Q6_K: the same with two bits, at 2 * (p % 8) and 16 above, of word p
+//     / 8.
 //
 // Behind the values lies a second plane: for each tile (I4, F8_BLOCK: each two tiles, 128 columns)
 // 16 records, one of each row.
-//   Q8_0, Q4_0  4 bytes: f16 d of columns 0-31, of 32-63.
+//   Q8_0, Q4_0, Q5_0  4 bytes: f16 d of columns 0-31, of 32-63.
 //   Q4_1        8 bytes: f16 d, m of columns 0-31; d, m of 32-63.
 //   I4_32       8 bytes: f16 d; uint8 z; 0 of columns 0-31; the same of 32-63.
 //   Q4_K        8 bytes: f16 d, m; uint8 scale, minimum of columns 0-31; of 32-63.

@@ -427,13 +427,14 @@ static const kind kinds[] = {
     {DTYPE_BF16, DTYPE_BF16, 1},         {DTYPE_F32, DTYPE_BF16, 1},
     {DTYPE_F16, DTYPE_BF16, 1},          {DTYPE_Q8_0, DTYPE_Q8_0, 32},
     {DTYPE_Q4_0, DTYPE_Q4_0, 32},        {DTYPE_Q4_1, DTYPE_Q4_1, 32},
-    {DTYPE_Q5_0, DTYPE_Q8_0, 32},        {DTYPE_Q4_K, DTYPE_Q4_K, 256},
+    {DTYPE_Q5_0, DTYPE_Q5_0, 32},        {DTYPE_Q4_K, DTYPE_Q4_K, 256},
     {DTYPE_Q6_K, DTYPE_Q6_K, 256},       {DTYPE_I4, DTYPE_I4, 128},
     {DTYPE_I4_32, DTYPE_I4_32, 32},      {DTYPE_I4_32, DTYPE_BF16, 32},
     {DTYPE_F8_E4M3, DTYPE_F8_E4M3, 1},   {DTYPE_I8, DTYPE_I8, 1},
     {DTYPE_F8_BLOCK, DTYPE_F8_BLOCK, 1}, {DTYPE_F8_BLOCK, DTYPE_BF16, 1},
     {DTYPE_BF16, DTYPE_F8_E4M3, 1},      {DTYPE_F32, DTYPE_I8, 1},
-    {DTYPE_Q4_K, DTYPE_BF16, 256},       {DTYPE_F8_E4M3, DTYPE_BF16, 1},
+    {DTYPE_Q4_K, DTYPE_BF16, 256},       {DTYPE_Q6_K, DTYPE_BF16, 256},
+    {DTYPE_Q5_0, DTYPE_BF16, 32},        {DTYPE_F8_E4M3, DTYPE_BF16, 1},
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
@@ -505,6 +506,7 @@ static void check_corners(check *c) {
         check_cut(c, DTYPE_I4, 35, 1280, 384, 128, tokens, false);
         check_cut(c, DTYPE_I4_32, 20, 448, 96, 32, tokens, false);
         check_cut(c, DTYPE_Q8_0, 20, 448, 96, 32, tokens, false);
+        check_cut(c, DTYPE_Q5_0, 20, 448, 96, 32, tokens, false);
         check_cut(c, DTYPE_Q6_K, 20, 1280, 256, 256, tokens, false);
     }
     check_case(c, "broken calls");
