@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -16,6 +17,8 @@ enum {
     RESIDENT_PAGES = 4096, // of one question: 16 MiB
     GAP_MAX = 64 << 10,    // shorter gaps between rows are touched along with them
     SCRATCH = 64 << 10,
+    COPY_LEAST = 1 << 20, // a run that is worth direct I/O and a copy
+    COPY_BYTES = 1 << 20, // at a time
 };
 
 static status read_error(const load_file *f, int64_t offset, int error) {
@@ -130,6 +133,23 @@ static status read_run(load_file *f, int64_t offset, size_t size, char *buffer, 
     advise(f, offset, size);
     *at = 0;
     return load_file_bytes(f, offset, buffer, size);
+}
+
+status load_file_copy(load_file *f, int64_t offset, void *out, size_t size) {
+    if (size < COPY_LEAST || !atomic_load(&f->direct) || is_cached(f, offset, size)) {
+        advise(f, offset, size);
+        return load_file_bytes(f, offset, out, size);
+    }
+    char *block = aligned_alloc(LOAD_FILE_BLOCK, COPY_BYTES + LOAD_FILE_SLACK);
+    if (!block) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory to read weights");
+    status s = status_ok();
+    for (size_t done = 0; status_is_ok(&s) && done < size; done += COPY_BYTES) {
+        size_t n = size - done < COPY_BYTES ? size - done : COPY_BYTES, at = 0;
+        s = read_run(f, offset + (int64_t)done, n, block, &at);
+        if (status_is_ok(&s)) memcpy((char *)out + done, block + at, n);
+    }
+    free(block);
+    return s;
 }
 
 static size_t span(const load_piece *p) {

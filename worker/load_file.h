@@ -43,7 +43,10 @@ status load_file_read(load_file *f, const load_piece *p, char *buffer, size_t *a
 // Brings the piece's pages into the page cache and into the mapping's page table.
 status load_file_touch(load_file *f, const load_piece *p);
 
-// Plain bytes: [offset, offset + size).
+// Plain bytes: [offset, offset + size), by the page cache.
 status load_file_bytes(load_file *f, int64_t offset, void *out, size_t size);
+
+// The same, a long run of them by direct I/O as in load_file_read.
+status load_file_copy(load_file *f, int64_t offset, void *out, size_t size);
 
 #endif

@@ -15,6 +15,7 @@
 #include "common/base/ring.h"
 #include "kernels/stage.h"
 #include "worker/load_file.h"
+#include "worker/load_meter.h"
 
 enum {
     WAIT_NS = 50 * 1000 * 1000,
@@ -40,25 +41,13 @@ typedef struct loader {
     pthread_t thread[LOADER_THREADS];
     atomic_int next;
     atomic_bool stop;
-    pthread_mutex_t lock; // of the reading time
-    int reading;
-    int64_t reading_since, read_ns;
+    load_meter meter;
     int flying[KERNELS_STAGE_SLOTS_MAX]; // slots that are being copied, oldest first
     int flying_count;
     int64_t bytes, total;
 } loader;
 
 // ---- readers
-
-// Time counts while at least one thread reads.
-static void count_reading(loader *l, int change) {
-    pthread_mutex_lock(&l->lock);
-    int64_t now = clock_now_ns();
-    if (l->reading > 0) l->read_ns += now - l->reading_since;
-    l->reading_since = now;
-    l->reading += change;
-    pthread_mutex_unlock(&l->lock);
-}
 
 static status check_sum(const loader *l, const load_piece *p, const char *bytes) {
     if (!p->plain || loader_checksum(bytes, p->row_bytes) == p->checksum) return status_ok();
@@ -82,9 +71,9 @@ static void *read_pieces(void *context) {
         if (a.piece >= l->piece_count) break;
         const load_piece *p = &l->pieces[a.piece];
         if (l->items[p->item].device && !ring_pop(l->free, &a.slot, l->o.deadline_ns)) break;
-        count_reading(l, 1);
+        load_meter_begin(&l->meter);
         a.error = read_piece(l, p, &a);
-        count_reading(l, -1);
+        load_meter_end(&l->meter, (int64_t)load_piece_bytes(p));
         if (!status_is_ok(&a.error)) {
             char name[80];
             a.error = status_context(a.error, "%s",
@@ -247,18 +236,18 @@ static void close_all(loader *l) {
     for (int i = 0; l->files && i < l->o.file_count; i++) load_file_close(&l->files[i]);
     ring_destroy(l->free);
     ring_destroy(l->ready);
-    pthread_mutex_destroy(&l->lock);
+    load_meter_close(&l->meter);
     free(l->files);
     free(l->items);
     free(l->pieces);
     free(l);
 }
 
-static void report(const loader *l, int64_t begin, load_report *out) {
+static void report(loader *l, int64_t begin, load_report *out) {
     *out = (load_report){
         .bytes = l->bytes,
         .seconds = (double)(clock_now_ns() - begin) / (double)CLOCK_SECOND,
-        .read_seconds = (double)l->read_ns / (double)CLOCK_SECOND,
+        .read_seconds = load_meter_seconds(&l->meter),
         .copy_seconds = l->stage ? kernels_stage_copy_seconds(l->stage) : 0,
     };
     for (int i = 0; i < l->o.file_count; i++)
@@ -279,7 +268,7 @@ status loader_run(const loader_options *options, load_report *out) {
     loader *l = calloc(1, sizeof *l);
     if (!l) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a loader");
     l->o = *options;
-    pthread_mutex_init(&l->lock, NULL);
+    load_meter_open(&l->meter);
     int64_t begin = clock_now_ns();
     status s = run(l);
     if (!stop_readers(l)) {
@@ -303,8 +292,11 @@ const char *load_report_text(const load_report *r, char *text, size_t size) {
                         1024 * gib, r->seconds, gib / (r->seconds > 0 ? r->seconds : 1e-9),
                         gib / (r->read_seconds > 0 ? r->read_seconds : 1e-9), share);
     if (r->copy_seconds > 0 && used > 0 && (size_t)used < size)
-        snprintf(text + used, size - (size_t)used, ", copying alone %.2f GiB/s",
-                 gib / r->copy_seconds);
+        used += snprintf(text + used, size - (size_t)used, ", copying alone %.2f GiB/s",
+                         gib / r->copy_seconds);
+    if (r->made > 0 && used > 0 && (size_t)used < size)
+        snprintf(text + used, size - (size_t)used,
+                 "; %d matrices made from packed integers or cut blocks", r->made);
     return text;
 }
 

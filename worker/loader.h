@@ -41,6 +41,7 @@ typedef struct load_report {
     double seconds;       // in all
     double read_seconds;  // while at least one thread was reading: what the disk was given
     double copy_seconds;  // while the device was copying; 0 where nothing is copied
+    int made;             // matrices that no file has as they are (worker/slice.h)
 } load_report;
 
 // An error names file, matrix, offset and errno: DATA_LOSS for a file that became shorter or a

@@ -2,18 +2,34 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "common/base/log.h"
+#include "common/base/ring.h"
 #include "kernels/kernels.h"
 
-typedef struct job {
-    const slice *slice;
+enum { JOIN_S = 5 };
+
+// A slice on its way to the caller.
+typedef struct made {
+    int index;
+    void *rows;
+    status result;
+} made;
+
+struct slice_maker {
+    slice *slices; // (count)
+    int count;
     tensor_read *read;
     void *context;
-    void *out;
-    status result;
-} job;
+    ring *ready; // of made
+    pthread_t threads[SLICE_THREADS];
+    int thread_count;
+    atomic_int next;
+};
 
 static status no_memory(void) {
     return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a slice of weights");
@@ -30,8 +46,8 @@ static tensor_part whole_blocks(const slice *s) {
 }
 
 // The stored rows of a part that was cut at blocks.
-static status stored_rows(const tensor *t, tensor_part p, const job *j, void **out) {
-    if (t->packing != TENSOR_ROWS) return tensor_part_rows(t, p, j->read, j->context, out);
+static status stored_rows(const tensor *t, tensor_part p, const slice_maker *m, void **out) {
+    if (t->packing != TENSOR_ROWS) return tensor_part_rows(t, p, m->read, m->context, out);
     size_t stride = dtype_row_bytes(t->type, (size_t)t->cols);
     size_t bytes = dtype_row_bytes(t->type, (size_t)p.cols);
     const char *from = (const char *)t->data + (size_t)p.first_row * stride +
@@ -39,7 +55,7 @@ static status stored_rows(const tensor *t, tensor_part p, const job *j, void **o
     char *rows = malloc((size_t)p.rows * bytes + 1);
     status s = rows ? status_ok() : no_memory();
     for (int64_t r = 0; status_is_ok(&s) && r < p.rows; r++)
-        s = j->read(j->context, from + (size_t)r * stride, bytes, rows + (size_t)r * bytes);
+        s = m->read(m->context, from + (size_t)r * stride, bytes, rows + (size_t)r * bytes);
     *out = rows;
     if (!status_is_ok(&s)) free(rows);
     return s;
@@ -70,17 +86,16 @@ static status widen(const slice *s, tensor_part p, const char *rows, const float
     return status_ok();
 }
 
-static status make_floats(const job *j, void **out) {
-    const slice *s = j->slice;
+static status make_floats(const slice_maker *m, const slice *s, void **out) {
     tensor_part p = whole_blocks(s);
     float *scales = NULL, *floats = NULL;
     void *rows = NULL;
     int scale_rows = 1;
     bool scaled = dtype_row_scales(s->whole.type, 1) > 0;
-    status result = stored_rows(&s->whole, p, j, &rows);
+    status result = stored_rows(&s->whole, p, m, &rows);
     if (!status_is_ok(&result)) return result;
     if (scaled)
-        result = tensor_part_scales(&s->whole, p, j->read, j->context, &scales, &scale_rows);
+        result = tensor_part_scales(&s->whole, p, m->read, m->context, &scales, &scale_rows);
     if (status_is_ok(&result)) result = widen(s, p, rows, scales, scale_rows, &floats);
     free(scales);
     free(rows);
@@ -89,34 +104,73 @@ static status make_floats(const job *j, void **out) {
 }
 
 static void *run(void *context) {
-    job *j = context;
-    const slice *s = j->slice;
-    j->result = s->type == s->whole.type
-                    ? tensor_part_rows(&s->whole, s->part, j->read, j->context, &j->out)
-                    : make_floats(j, &j->out);
+    slice_maker *m = context;
+    for (int i; (i = atomic_fetch_add(&m->next, 1)) < m->count;) {
+        const slice *s = &m->slices[i];
+        made one = {.index = i};
+        one.result = s->type == s->whole.type
+                         ? tensor_part_rows(&s->whole, s->part, m->read, m->context, &one.rows)
+                         : make_floats(m, s, &one.rows);
+        bool failed = !status_is_ok(&one.result);
+        if (failed) one.rows = NULL;
+        if (!ring_push(m->ready, &one, INT64_MAX)) { // closed
+            free(one.rows);
+            break;
+        }
+        if (failed) break;
+    }
     return NULL;
 }
 
-status slices_make(const slice *slices, int count, tensor_read *read, void *context, void **outs,
-                   int *failed) {
-    job jobs[SLICE_THREADS];
-    pthread_t threads[SLICE_THREADS];
-    bool started[SLICE_THREADS];
-    assert(count >= 0 && count <= SLICE_THREADS);
-    for (int i = 0; i < count; i++) {
-        jobs[i] = (job){.slice = &slices[i], .read = read, .context = context};
-        started[i] = pthread_create(&threads[i], NULL, run, &jobs[i]) == 0;
-        if (!started[i]) run(&jobs[i]);
+status slice_maker_open(const slice *slices, int count, tensor_read *read, void *context,
+                        slice_maker **out) {
+    *out = NULL;
+    slice_maker *m = calloc(1, sizeof *m);
+    if (!m) return no_memory();
+    *m = (slice_maker){.count = count, .read = read, .context = context};
+    m->slices = malloc(((size_t)count + 1) * sizeof *slices);
+    m->ready = m->slices ? ring_create(sizeof(made), SLICE_AHEAD) : NULL;
+    if (m->slices) memcpy(m->slices, slices, (size_t)count * sizeof *slices);
+    int wanted = !m->ready ? 0 : count < SLICE_THREADS ? count : SLICE_THREADS;
+    for (; m->thread_count < wanted; m->thread_count++)
+        if (pthread_create(&m->threads[m->thread_count], NULL, run, m) != 0) break;
+    if (!m->ready || (count > 0 && m->thread_count == 0)) {
+        slice_maker_close(m);
+        return no_memory();
     }
-    status first = status_ok();
-    for (int i = 0; i < count; i++) {
-        if (started[i]) pthread_join(threads[i], NULL);
-        outs[i] = jobs[i].out;
-        if (!status_is_ok(&first)) continue;
-        first = jobs[i].result;
-        *failed = i;
-    }
-    for (int i = 0; i < count && !status_is_ok(&first); i++)
-        if (status_is_ok(&jobs[i].result)) free(outs[i]);
-    return first;
+    *out = m;
+    return status_ok();
+}
+
+void slice_maker_close(slice_maker *m) {
+    if (!m) return;
+    atomic_store(&m->next, m->count);
+    if (m->ready) ring_close(m->ready);
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += JOIN_S;
+    for (int i = 0; i < m->thread_count; i++)
+        if (pthread_timedjoin_np(m->threads[i], NULL, &until) != 0) {
+            // What it works on must stay; this rank is about to end.
+            log_warn("weights", "a thread hangs in a read; its buffers are left to it");
+            return;
+        }
+    made left;
+    while (m->ready && ring_pop(m->ready, &left, 0)) free(left.rows);
+    ring_destroy(m->ready);
+    free(m->slices);
+    free(m);
+}
+
+status slice_maker_next(slice_maker *m, int64_t deadline_ns, int *index, void **rows) {
+    made one;
+    *index = -1;
+    *rows = NULL;
+    if (!ring_pop(m->ready, &one, deadline_ns))
+        return status_error(STATUS_DEADLINE_EXCEEDED,
+                            "no slice of packed weights was made in time: look at the disk or the "
+                            "network that the model is on");
+    *index = one.index;
+    *rows = one.rows;
+    return one.result;
 }

@@ -13,6 +13,7 @@
 #include "kernels/stage.h"
 #include "worker/layer_order.h"
 #include "worker/load_file.h"
+#include "worker/load_meter.h"
 #include "worker/loader.h"
 #include "worker/slice.h"
 #include "worker/warm_shard.h"
@@ -22,6 +23,7 @@ enum {
     LAYER_MATRICES = 5,  // q, k, v, o, router; each may have memory of its own
     EXPERT_MATRICES = 3, // gate, up, down, of each expert
     NAME_BYTES = 80,
+    SLICE_WAIT_NS = 1000 * 1000 * 1000,
 };
 
 // What a layer's matrices are called.
@@ -49,6 +51,8 @@ typedef struct gathering {
     place *places;
     float **scales; // of items whose type has some; freed after loading
     int count, room;
+    load_meter meter;    // of what slices are made from
+    bool direct;         // these are read by direct I/O, where they are long runs
     layer_order *orders; // (layers of the stage), which slices are made in
     int experts;         // feed-forward networks of a layer: 1 without a mixture
     // Device memory for one matrix of each expert still to come: these lie one after another.
@@ -79,16 +83,27 @@ static status find(const gathering *g, tensor_role role, int layer, const char *
 
 // ---- what is read by itself, past the mapping: a file that shrinks must not kill the rank
 
+// The file that a part of the mapping is of, and where; NULL: none.
+static load_file *file_at(const gathering *g, const void *mapped, int64_t *at) {
+    for (int i = 0; i < g->file_count; i++) {
+        const file_map *map = &g->files[i].map;
+        uintptr_t offset = (uintptr_t)mapped - (uintptr_t)map->bytes;
+        if ((uintptr_t)mapped < (uintptr_t)map->bytes || offset >= map->size) continue;
+        *at = (int64_t)offset;
+        return &g->files[i];
+    }
+    return NULL;
+}
+
+static status outside(void) {
+    return status_error(STATUS_INTERNAL, "a tensor lies outside of the model's files");
+}
+
 // A tensor_read.
 static status read_range(void *context, const void *mapped, size_t size, void *out) {
-    const gathering *g = context;
-    for (int i = 0; i < g->file_count; i++) {
-        uintptr_t at = (uintptr_t)mapped - (uintptr_t)g->files[i].map.bytes;
-        if ((uintptr_t)mapped < (uintptr_t)g->files[i].map.bytes || at >= g->files[i].map.size)
-            continue;
-        return load_file_bytes(&g->files[i], (int64_t)at, out, size);
-    }
-    return status_error(STATUS_INTERNAL, "a tensor lies outside of the model's files");
+    int64_t at;
+    load_file *f = file_at(context, mapped, &at);
+    return f ? load_file_bytes(f, at, out, size) : outside();
 }
 
 // Uploads host memory and frees it.
@@ -373,48 +388,91 @@ static status place_one(gathering *g, int i, void *host) {
     return status_ok();
 }
 
-// The next matrices from items[*i] on that no file has as they are: SLICE_THREADS at a time, which
-// bounds the memory that it takes. *done counts them.
-static status make_some(gathering *g, int *i, int *done) {
-    slice slices[SLICE_THREADS];
-    void *made[SLICE_THREADS];
-    int at[SLICE_THREADS], count = 0, failed = 0;
-    for (; *i < g->count && count < SLICE_THREADS; (*i)++) {
-        if (!g->places[*i].made) continue;
-        at[count] = *i;
-        slices[count++] = g->places[*i].from;
-    }
-    char name[NAME_BYTES];
-    status s = slices_make(slices, count, read_range, g, made, &failed);
-    if (!status_is_ok(&s))
-        return status_context(s, "%s", load_item_name(&g->items[at[failed]], name, sizeof name));
-    for (int k = 0; k < count; k++) {
-        if (status_is_ok(&s))
-            s = place_one(g, at[k], made[k]);
-        else
-            free(made[k]);
-    }
-    *done += count;
-    return s;
-}
-
 static int count_made(const gathering *g) {
     int count = 0;
     for (int i = 0; i < g->count; i++) count += g->places[i].made;
     return count;
 }
 
-static status place_made(gathering *g) {
-    int all = count_made(g), done = 0;
-    int64_t begin = clock_now_ns();
-    for (int i = 0; i < g->count && done < all;) {
-        TRY(make_some(g, &i, &done));
-        progress_load(g->o->progress, (double)done / all);
+// A tensor_read of what becomes slices. Runs that only this rank reads go past the page cache, if a
+// device keeps what is made of them.
+static status read_for_slice(void *context, const void *mapped, size_t size, void *out) {
+    gathering *g = context;
+    int64_t at;
+    load_file *f = file_at(g, mapped, &at);
+    if (!f) return outside();
+    load_meter_begin(&g->meter);
+    status s = g->direct ? load_file_copy(f, at, out, size) : load_file_bytes(f, at, out, size);
+    load_meter_end(&g->meter, (int64_t)size);
+    return s;
+}
+
+// Ranks of a host share what they read of matrices whose rows or columns were sorted: all of them.
+static bool reads_alone(const gathering *g) {
+    if (g->o->ranks == 1) return true;
+    for (int i = 0; i < g->w->layer_count; i++)
+        if (g->orders[i].inner) return false;
+    return true;
+}
+
+// The next slice, as long as something is read meanwhile.
+static status next_slice(gathering *g, slice_maker *m, int *index, void **rows) {
+    int64_t moved = clock_now_ns(), bytes = load_meter_bytes(&g->meter);
+    for (;;) {
+        int64_t now = clock_now_ns();
+        status s = slice_maker_next(m, now + SLICE_WAIT_NS, index, rows);
+        if (*index >= 0 || s.code != STATUS_DEADLINE_EXCEEDED) return s;
+        int64_t read = load_meter_bytes(&g->meter);
+        if (read > bytes) moved = now;
+        bytes = read;
+        if (now > g->o->deadline_ns || now - moved > LOADER_STALL_S * CLOCK_SECOND) return s;
     }
-    if (all > 0)
-        log_info("weights", "made %d matrices from packed integers or cut blocks in %.2f s", all,
-                 (double)(clock_now_ns() - begin) / (double)CLOCK_SECOND);
-    return status_ok();
+}
+
+// Brings slices to their places while the next are made; `at` says which item each is.
+static status place_slices(gathering *g, const slice *slices, const int *at, int count) {
+    slice_maker *m;
+    TRY(slice_maker_open(slices, count, read_for_slice, g, &m));
+    status s = status_ok();
+    for (int done = 0; status_is_ok(&s) && done < count; done++) {
+        int i;
+        void *rows;
+        char name[NAME_BYTES];
+        s = next_slice(g, m, &i, &rows);
+        if (status_is_ok(&s))
+            s = place_one(g, at[i], rows);
+        else if (i >= 0)
+            s = status_context(s, "%s", load_item_name(&g->items[at[i]], name, sizeof name));
+        progress_load(g->o->progress, (double)(done + 1) / count);
+    }
+    slice_maker_close(m);
+    return s;
+}
+
+// What no file has as it is. *report grows by what was read for it.
+static status place_made(gathering *g, load_report *report) {
+    int count = count_made(g), n = 0;
+    if (count == 0) return status_ok();
+    slice *slices = calloc((size_t)count, sizeof *slices);
+    int *at = calloc((size_t)count, sizeof *at);
+    int64_t begin = clock_now_ns();
+    status s = slices && at ? status_ok() : no_memory("a list of slices");
+    for (int i = 0; status_is_ok(&s) && i < g->count; i++) {
+        if (!g->places[i].made) continue;
+        at[n] = i;
+        slices[n++] = g->places[i].from;
+    }
+    g->direct = on_device(g) && reads_alone(g);
+    if (status_is_ok(&s)) s = place_slices(g, slices, at, count);
+    report->made = count;
+    report->bytes += load_meter_bytes(&g->meter);
+    report->seconds += (double)(clock_now_ns() - begin) / (double)CLOCK_SECOND;
+    report->read_seconds += load_meter_seconds(&g->meter);
+    for (int i = 0; i < g->file_count; i++)
+        report->direct_bytes += atomic_load(&g->files[i].direct_bytes);
+    free(slices);
+    free(at);
+    return s;
 }
 
 static status load_from_files(gathering *g, load_report *report) {
@@ -429,7 +487,7 @@ static status load_from_files(gathering *g, load_report *report) {
                                      .progress = count_made(g) > 0 ? NULL : g->o->progress,
                                      .deadline_ns = g->o->deadline_ns},
                    report));
-    TRY(place_made(g));
+    TRY(place_made(g, report));
     return model_check_files(g->o->model);
 }
 
@@ -488,7 +546,7 @@ static status open_files(gathering *g) {
     const file_map *files = model_files(g->o->model, &g->file_count);
     g->files = calloc((size_t)g->file_count + 1, sizeof *g->files);
     if (!g->files) return no_memory("a list of files");
-    for (int i = 0; i < g->file_count; i++) TRY(load_file_open(&files[i], false, &g->files[i]));
+    for (int i = 0; i < g->file_count; i++) TRY(load_file_open(&files[i], true, &g->files[i]));
     return status_ok();
 }
 
@@ -535,6 +593,7 @@ static void put_away(gathering *g) {
     for (int i = 0; i < g->count; i++) free(g->scales[i]);
     for (int i = 0; g->orders && i < g->w->layer_count; i++) layer_order_free(&g->orders[i]);
     free(g->orders);
+    load_meter_close(&g->meter);
     free(g->files);
     free(g->items);
     free(g->places);
@@ -545,6 +604,7 @@ status weights_load(const weights_options *options, weights **out) {
     gathering g = {
         .o = options, .config = model_get_config(options->model), .w = calloc(1, sizeof(weights))};
     if (!g.w) return no_memory("the table of weights");
+    load_meter_open(&g.meter);
     status s = prepare(&g);
     if (status_is_ok(&s)) s = find_all(&g);
     if (status_is_ok(&s)) s = load_all(&g);

@@ -102,8 +102,9 @@ status tensor_part_scales(const tensor *t, tensor_part p, tensor_read *read, voi
 typedef struct source {
     const tensor *t;
     tensor_part p;
-    int per; // integers in a word
+    int per, shift; // integers in a word: 1 << shift
     grid values, scales, zeros;
+    int64_t first_group, group_count; // that were read
     int32_t *groups; // (t->cols) where the columns are not in the order of their groups, else NULL
 } source;
 
@@ -152,6 +153,8 @@ static status read_source(source *s, tensor_read *read, void *context) {
     span col_words = {cols.begin / per, ceil_div(cols.end, per)};
     span groups = {cols.begin / group, ceil_div(cols.end, group)};
     if (s->groups) groups = (span){0, all};
+    s->first_group = groups.begin;
+    s->group_count = groups.end - groups.begin;
     size_t scale = dtype_block_bytes(t->scale_type);
     if (t->packing == TENSOR_GPTQ)
         TRY(read_grid(t->data, 4, t->rows, col_words, rows, read, context, &s->values));
@@ -174,7 +177,7 @@ static uint32_t integer_of(const source *s, uint32_t word, int place) {
 
 // Where in its word a row's integer is, of those that pack rows.
 static int row_place(const source *s, int64_t row) {
-    int place = (int)(row % s->per);
+    int place = (int)(row & (s->per - 1));
     return s->t->packing == TENSOR_AWQ ? awq_place[place] : place;
 }
 
@@ -186,38 +189,74 @@ static float scale_at(const source *s, int64_t row, int64_t group) {
 static int zero_at(const source *s, int64_t row, int64_t group) {
     if (!s->t->zeros) return 1 << (s->t->bits - 1);
     bool by_row = s->t->packing == TENSOR_PACKED;
-    int64_t word = row / s->per;
+    int64_t word = row >> s->shift;
     uint32_t bits = word_at(&s->zeros, by_row ? word : group, by_row ? group : word);
     uint32_t stored = integer_of(s, bits, row_place(s, row));
     return (int)((stored + (uint32_t)s->t->zero_added) & ((1u << s->t->bits) - 1));
 }
 
-// The integer at a place of the file.
-static uint8_t integer_at(const source *s, int64_t row, int64_t col) {
-    int64_t row_word = row / s->per, col_word = col / s->per;
-    int place = (int)(col % s->per);
-    switch (s->t->packing) {
-    case TENSOR_GPTQ:
-        return (uint8_t)integer_of(s, word_at(&s->values, col_word, row), place);
-    case TENSOR_AWQ:
-        return (uint8_t)integer_of(s, word_at(&s->values, col, row_word), row_place(s, row));
-    default:
-        return (uint8_t)integer_of(s, word_at(&s->values, row, col_word), place);
+// Words of one row of the file, each with 1 << shift columns, or of AWQ with one.
+typedef struct row_words {
+    const char *data;
+    int64_t first, step; // in words: that of column 0, were it there, and from one to the next
+    int shift, place;    // AWQ: where each word has this row's integer
+} row_words;
+
+static row_words words_of(const source *s, int64_t row) {
+    const grid *g = &s->values;
+    bool by_row = s->t->packing == TENSOR_PACKED, awq = s->t->packing == TENSOR_AWQ;
+    int64_t line = awq ? row >> s->shift : row;
+    return (row_words){
+        .data = g->data,
+        .first = by_row ? (line - g->row) * g->cols - g->col : line - g->col - g->row * g->cols,
+        .step = by_row ? 1 : g->cols,
+        .shift = awq ? 0 : s->shift,
+        .place = awq ? row_place(s, row) : 0,
+    };
+}
+
+static uint32_t column_word(const row_words *w, int64_t word) {
+    uint32_t bits;
+    memcpy(&bits, w->data + 4 * (w->first + word * w->step), sizeof bits);
+    return bits;
+}
+
+static uint8_t integer_at(const source *s, const row_words *w, int64_t col) {
+    int place = w->shift == 0 ? w->place : (int)(col & (s->per - 1));
+    return (uint8_t)integer_of(s, column_word(w, col >> w->shift), place);
+}
+
+// A word's eight integers of four bits, a byte for each, the first the lowest.
+static uint64_t spread(uint32_t word) {
+    uint64_t x = word;
+    x = (x | x << 16) & UINT64_C(0x0000ffff0000ffff);
+    x = (x | x << 8) & UINT64_C(0x00ff00ff00ff00ff);
+    return (x | x << 4) & UINT64_C(0x0f0f0f0f0f0f0f0f);
+}
+
+// The integers of RUN columns from `col` on.
+static void take_run(const source *s, const row_words *w, int64_t col, uint8_t *out) {
+    if (s->t->col_order || w->shift == 0) {
+        const source copy = *s; // which `out` cannot change
+        const row_words words = *w;
+        for (int i = 0; i < RUN; i++) out[i] = integer_at(&copy, &words, col_of(&copy, col + i));
+        return;
+    }
+    for (int i = 0; i < RUN; i += s->per) {
+        uint32_t word = column_word(w, (col + i) >> w->shift);
+        uint64_t wide = s->per == 8 ? spread(word) : word;
+        memcpy(out + i, &wide, (size_t)s->per);
     }
 }
 
-// The integers of RUN columns from `col` on, of row `row` of the file.
-static void take_run(const source *s, int64_t row, int64_t col, uint8_t *out) {
-    if (s->t->packing == TENSOR_AWQ || s->t->col_order) {
-        for (int i = 0; i < RUN; i++) out[i] = integer_at(s, row, col_of(s, col + i));
-        return;
-    }
+static uint16_t scale_bits(const source *s, int64_t row, int64_t group) {
     bool by_row = s->t->packing == TENSOR_PACKED;
-    for (int i = 0; i < RUN; i += s->per) {
-        int64_t at = (col + i) / s->per;
-        uint32_t bits = word_at(&s->values, by_row ? row : at, by_row ? at : row);
-        for (int j = 0; j < s->per; j++) out[i + j] = (uint8_t)integer_of(s, bits, j);
-    }
+    uint16_t bits;
+    if (s->t->scale_type != DTYPE_F16) return dtype_f32_to_f16(scale_at(s, row, group));
+    memcpy(&bits,
+           s->scales.data + 2 * place_in(&s->scales, by_row ? row : group, by_row ? group : row),
+           sizeof bits);
+    return bits;
 }
 
 static status put_run(const source *s, int64_t row, int64_t col, uint8_t *line) {
@@ -226,8 +265,9 @@ static status put_run(const source *s, int64_t row, int64_t col, uint8_t *line) 
     uint8_t *block = line + at / values * dtype_block_bytes(type), run[RUN];
     int64_t group = group_of(s, col_of(s, col));
     int zero = zero_at(s, row, group);
-    uint16_t d = dtype_f32_to_f16(scale_at(s, row, group));
-    take_run(s, row, col, run);
+    uint16_t d = scale_bits(s, row, group);
+    row_words words = words_of(s, row);
+    take_run(s, &words, col, run);
     memcpy(block, &d, sizeof d);
     if (type == DTYPE_Q8_0) {
         if (zero != 128)
@@ -245,30 +285,67 @@ static status put_run(const source *s, int64_t row, int64_t col, uint8_t *line) 
     return status_ok();
 }
 
-// At most RUN columns from `col` on as numbers, each by its own group's scale.
-static void put_numbers(const source *s, int64_t row, int64_t col, uint8_t *line) {
-    int64_t end = s->p.first_col + s->p.cols;
-    for (int64_t c = col; c < end && c < col + RUN; c++) {
-        int64_t stored = col_of(s, c), group = group_of(s, stored);
-        float number = (float)(integer_at(s, row, stored) - zero_at(s, row, group));
-        uint16_t bits = dtype_f32_to_f16(number * scale_at(s, row, group));
-        memcpy(line + (size_t)(c - s->p.first_col) * sizeof bits, &bits, sizeof bits);
-    }
+// *out (p.rows) = the part's rows as they follow each other in the file, malloc'ed.
+static status file_order(const source *s, int64_t **out) {
+    int64_t count = 0, *rows = malloc((size_t)s->p.rows * sizeof *rows);
+    int64_t *part_row =
+        calloc((size_t)s->t->rows, sizeof *part_row); // of each row; 0: none's, else + 1
+    *out = rows;
+    for (int64_t r = 0; rows && part_row && r < s->p.rows; r++)
+        part_row[row_of(s, s->p.first_row + r)] = r + 1;
+    for (int64_t row = 0; rows && part_row && row < s->t->rows; row++)
+        if (part_row[row] > 0) rows[count++] = part_row[row] - 1;
+    bool whole = rows && part_row;
+    free(part_row);
+    return whole ? status_ok() : no_memory();
 }
 
 // Eight rows at a time: what packs rows, or lies by columns, is read from one line of memory for
 // all of them.
-static status put_all(const source *s, uint8_t *out) {
+static status put_tiles(const source *s, const int64_t *rows, uint8_t *out) {
     size_t stride = dtype_row_bytes(s->t->type, (size_t)s->p.cols);
     for (int64_t top = 0; top < s->p.rows; top += TILE_ROWS)
         for (int64_t col = 0; col < s->p.cols; col += RUN)
-            for (int64_t r = top; r < s->p.rows && r < top + TILE_ROWS; r++) {
-                int64_t row = row_of(s, s->p.first_row + r), at = s->p.first_col + col;
-                if (s->t->type == DTYPE_F16)
-                    put_numbers(s, row, at, out + (size_t)r * stride);
-                else
-                    TRY(put_run(s, row, at, out + (size_t)r * stride));
-            }
+            for (int64_t i = top; i < s->p.rows && i < top + TILE_ROWS; i++)
+                TRY(put_run(s, row_of(s, s->p.first_row + rows[i]), s->p.first_col + col,
+                            out + (size_t)rows[i] * stride));
+    return status_ok();
+}
+
+static status put_blocks(const source *s, uint8_t *out) {
+    int64_t *rows;
+    status result = file_order(s, &rows);
+    if (status_is_ok(&result)) result = put_tiles(s, rows, out);
+    free(rows);
+    return result;
+}
+
+// Each number by its own group's scale. `table` has room for those of a row: 1 << bits for each
+// group.
+static void put_numbers(const source *s, int64_t row, uint16_t *table, uint8_t *line) {
+    int64_t first = s->first_group, count = s->group_count;
+    int integers = 1 << s->t->bits;
+    for (int64_t g = 0; g < count; g++) {
+        int zero = zero_at(s, row, first + g);
+        float scale = scale_at(s, row, first + g);
+        for (int i = 0; i < integers; i++)
+            table[g * integers + i] = dtype_f32_to_f16((float)(i - zero) * scale);
+    }
+    row_words words = words_of(s, row);
+    for (int64_t c = 0; c < s->p.cols; c++) {
+        int64_t stored = col_of(s, s->p.first_col + c), group = group_of(s, stored) - first;
+        memcpy(line + 2 * c, &table[group * integers + integer_at(s, &words, stored)], 2);
+    }
+}
+
+static status put_all(const source *s, uint8_t *out) {
+    if (s->t->type != DTYPE_F16) return put_blocks(s, out);
+    size_t entries = (size_t)s->group_count << s->t->bits;
+    uint16_t *table = malloc(entries * sizeof *table);
+    if (!table) return no_memory();
+    for (int64_t r = 0; r < s->p.rows; r++)
+        put_numbers(s, row_of(s, s->p.first_row + r), table, out + 2 * r * s->p.cols);
+    free(table);
     return status_ok();
 }
 
@@ -276,7 +353,7 @@ status tensor_part_rows(const tensor *t, tensor_part part, tensor_read *read, vo
                         void **out) {
     bool runs = part.cols % RUN == 0 && part.first_col % RUN == 0;
     assert(t->packing != TENSOR_ROWS && (runs || t->type == DTYPE_F16));
-    source s = {.t = t, .p = part, .per = 32 / t->bits};
+    source s = {.t = t, .p = part, .per = 32 / t->bits, .shift = t->bits == 4 ? 3 : 2};
     size_t bytes = (size_t)part.rows * dtype_row_bytes(t->type, (size_t)part.cols);
     uint8_t *rows = malloc(bytes + 1);
     status result = rows ? read_source(&s, read, context) : no_memory();

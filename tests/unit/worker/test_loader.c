@@ -311,6 +311,35 @@ static void test_direct_reads_and_their_refusal(void **state) {
     }
 }
 
+// Runs into any memory: short ones by the page cache, long ones past it; in any trouble the file's.
+static void test_copies_of_runs(void **state) {
+    (void)state;
+    const trouble troubles[] = {NONE, REFUSES_DIRECT, SHORT_READS};
+    const size_t sizes[] = {1, 4096, (1 << 20) - 1, 1 << 20, (3 << 20) + 5};
+    for (size_t i = 0; i < sizeof troubles / sizeof troubles[0]; i++) {
+        bench *b = set_up("/tmp");
+        load_file f;
+        char *out = malloc((4 << 20) + 1);
+        evict(b);
+        assert_string_equal(load_file_open(&b->files[1], true, &f).message, "");
+        atomic_store(&disk, troubles[i]);
+        for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
+            out[sizes[k]] = 77;
+            assert_string_equal(load_file_copy(&f, 333, out, sizes[k]).message, "");
+            assert_memory_equal(out, b->bytes[1] + 333, sizes[k]);
+            assert_int_equal(out[sizes[k]], 77);
+        }
+        atomic_store(&disk, NONE);
+        print_message("%lld bytes by direct I/O\n", (long long)atomic_load(&f.direct_bytes));
+        if (troubles[i] == REFUSES_DIRECT) assert_int_equal(atomic_load(&f.direct_bytes), 0);
+        assert_int_equal(load_file_copy(&f, 333, out, 4 << 20).code,
+                         b->files[1].size < 333 + (4 << 20) ? STATUS_DATA_LOSS : STATUS_OK);
+        load_file_close(&f);
+        free(out);
+        tear_down(b);
+    }
+}
+
 static status run_with_trouble(bench *b, trouble t, int64_t seconds) {
     load_report report;
     loader_options o = options(b, true);
@@ -444,6 +473,7 @@ int main(void) {
         cmocka_unit_test(test_bytes_arrive),
         cmocka_unit_test(test_small_pieces),
         cmocka_unit_test(test_direct_reads_and_their_refusal),
+        cmocka_unit_test(test_copies_of_runs),
         cmocka_unit_test(test_a_failing_disk_is_named),
         cmocka_unit_test(test_files_that_shrink),
         cmocka_unit_test(test_a_hanging_disk_ends_at_the_deadline),

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "common/base/clock.h"
 #include "common/base/rng.h"
 #include "worker/slice.h"
 
@@ -42,11 +43,29 @@ static float number(const tensor *t, int64_t row, int64_t col) {
     return line[col] * (t->scales ? block_scales[row / t->scale_rows][col / t->scale_cols] : 1);
 }
 
+static int64_t soon(void) {
+    return clock_now_ns() + 20 * CLOCK_SECOND;
+}
+
+// All of them.
+static void make(const slice *slices, int count, void **outs) {
+    slice_maker *m;
+    assert_string_equal(slice_maker_open(slices, count, read_memory, NULL, &m).message, "");
+    for (int i = 0; i < count; i++) outs[i] = NULL;
+    for (int done = 0; done < count; done++) {
+        int index;
+        void *rows;
+        assert_string_equal(slice_maker_next(m, soon(), &index, &rows).message, "");
+        assert_true(index >= 0 && index < count && !outs[index]);
+        outs[index] = rows;
+    }
+    slice_maker_close(m);
+}
+
 static void check_floats(const tensor *t, const tensor *numbers, tensor_part p) {
     slice s = {.whole = *t, .part = p, .type = DTYPE_F32};
     void *out;
-    int failed;
-    assert_string_equal(slices_make(&s, 1, read_memory, NULL, &out, &failed).message, "");
+    make(&s, 1, &out);
     for (int64_t r = 0; r < p.rows; r++)
         for (int64_t c = 0; c < p.cols; c++)
             assert_true(((float *)out)[r * p.cols + c] ==
@@ -86,8 +105,7 @@ static void test_packed(void **state) {
                     {t, {3, 5, 128, 128}, DTYPE_I4},
                     {t, {0, ROWS, 32, 200}, DTYPE_F32}};
     void *outs[3];
-    int failed;
-    assert_string_equal(slices_make(all, 3, read_memory, NULL, outs, &failed).message, "");
+    make(all, 3, outs);
     tensor whole = t;
     whole.data = outs[0];
     float line[COLS];
@@ -111,11 +129,48 @@ static void test_one_fails(void **state) {
     slice all[3] = {{t, {0, 4, 0, COLS}, DTYPE_I4},
                     {other, {0, 4, 0, COLS}, DTYPE_I4},
                     {t, {0, 4, 32, 64}, DTYPE_F32}};
-    void *outs[3];
-    int failed = -1;
-    status s = slices_make(all, 3, read_memory, (void *)other.data, outs, &failed);
-    assert_int_equal(s.code, STATUS_DATA_LOSS);
-    assert_int_equal(failed, 1);
+    slice_maker *m;
+    assert_string_equal(slice_maker_open(all, 3, read_memory, (void *)other.data, &m).message, "");
+    int failures = 0;
+    for (int i = 0; i < 3; i++) {
+        int index;
+        void *rows;
+        status s = slice_maker_next(m, soon(), &index, &rows);
+        assert_int_equal(s.code, index == 1 ? STATUS_DATA_LOSS : STATUS_OK);
+        failures += index == 1;
+        free(rows);
+    }
+    assert_int_equal(failures, 1);
+    slice_maker_close(m);
+}
+
+// More slices than may wait: each comes once; who does not want the rest leaves nothing behind.
+static void test_many(void **state) {
+    (void)state;
+    enum { MANY = 50 };
+    tensor t = packed(DTYPE_I4);
+    slice all[MANY];
+    void *outs[MANY];
+    for (int i = 0; i < MANY; i++)
+        all[i] = (slice){t, {i % ROWS, 1, 0, COLS}, i % 2 ? DTYPE_I4 : DTYPE_F32};
+    make(all, MANY, outs);
+    for (int i = ROWS; i < MANY; i++) {
+        size_t bytes = i % 2 ? dtype_row_bytes(DTYPE_I4, COLS) : COLS * sizeof(float);
+        assert_memory_equal(outs[i], outs[i - ROWS], bytes); // ROWS is even: the same slice
+    }
+    for (int i = 0; i < MANY; i++) free(outs[i]);
+    slice_maker *m;
+    int index;
+    void *rows;
+    assert_string_equal(slice_maker_open(all, MANY, read_memory, NULL, &m).message, "");
+    assert_string_equal(slice_maker_next(m, soon(), &index, &rows).message, "");
+    free(rows);
+    slice_maker_close(m);
+    assert_string_equal(slice_maker_open(all, 0, read_memory, NULL, &m).message, "");
+    assert_int_equal(slice_maker_next(m, clock_now_ns() + CLOCK_MS, &index, &rows).code,
+                     STATUS_DEADLINE_EXCEEDED);
+    assert_int_equal(index, -1);
+    slice_maker_close(m);
 }
 
 static int set_up(void **state) {
@@ -129,6 +184,7 @@ int main(void) {
         cmocka_unit_test(test_cuts_inside_blocks),
         cmocka_unit_test(test_packed),
         cmocka_unit_test(test_one_fails),
+        cmocka_unit_test(test_many),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }
