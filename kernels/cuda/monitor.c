@@ -1,10 +1,15 @@
 // monitor: see kernels/monitor.h. A card is found by its bus address, so that it is the right one
 // under any CUDA_VISIBLE_DEVICES.
 //
-// Which faults (the driver's XID numbers, docs.nvidia.com/deploy/xid-errors) are the end of a card?
-// Those of an application are not: the one that made them hears of them by its own calls, and it
-// may be another one. The rest is, numbers that are not yet known among them: a card in doubt is
-// better left.
+// Which faults (the driver's XID numbers) are the end of a card? NVIDIA's catalogue names for each
+// an immediate action (docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html, as of October
+// 2025). To ignore it, or to restart the application, leaves the card what it was: the application
+// hears of it by its own calls, and it may be another one. To reset the card, or to restart its
+// machine, is the end; so are memory errors that cannot be corrected and NVLink's of Hopper and
+// before, for which the catalogue has longer procedures. NVLink 5 (144 to 150) tells what to do by
+// more than its number, and the driver's library tells the number alone: where it breaks what runs,
+// that is heard. A number that the catalogue does not have, or calls unused, is the end: a card in
+// doubt is better left.
 #include "kernels/monitor.h"
 
 #include <stdio.h>
@@ -22,27 +27,71 @@ struct kernels_monitor {
 };
 
 static const struct {
-    unsigned long long xid;
+    unsigned long long first, last;
     bool fatal;
     const char *text;
 } FAULTS[] = {
-    {13, false, "an exception in some program's kernel"},
-    {31, false, "a bad address in some program's kernel"},
-    {43, false, "some program's kernel stopped"},
-    {45, false, "some program's work was removed"},
-    {63, false, "a bad row of memory was replaced"},
-    {68, false, "an exception in the video decoder"},
-    {92, false, "many corrected memory errors"},
-    {94, false, "a memory error of one program, contained"},
-    {109, false, "some program's switch timed out"},
-    {48, true, "a memory error that cannot be corrected"},
-    {62, true, "its controller has halted"},
-    {64, true, "a bad row of memory could not be replaced"},
-    {74, true, "an NVLink error"},
-    {79, true, "it has fallen off the bus"},
-    {95, true, "a memory error that could not be contained"},
-    {119, true, "its system processor does not answer"},
-    {120, true, "its system processor has failed"},
+    {8, 8, false, "some program's work stood still"},
+    {11, 11, false, "some program's commands were damaged"},
+    {13, 13, false, "an exception in some program's kernel"},
+    {25, 25, false, "some program's commands were not valid"},
+    {31, 31, false, "a bad address in some program's kernel"},
+    {32, 32, false, "some program's commands were damaged"},
+    {37, 38, false, "an error in the driver's firmware"},
+    {39, 41, false, "an exception in a copy engine"},
+    {43, 43, false, "some program's kernel stopped"},
+    {44, 44, false, "a fault while programs were switched"},
+    {45, 45, false, "some program's work was removed"},
+    {46, 46, true, "it has stopped"},
+    {48, 48, true, "a memory error that cannot be corrected"},
+    {54, 54, true, "a power cable is not connected"},
+    {60, 60, false, "an exception in a video engine"},
+    {62, 62, true, "its controller has halted"},
+    {63, 63, false, "a bad row of memory was replaced"},
+    {64, 64, true, "a bad row of memory could not be replaced"},
+    {66, 67, false, "an access of the driver's that was not allowed"},
+    {68, 68, false, "an exception in the video decoder"},
+    {69, 69, false, "some program's commands were not valid"},
+    {70, 72, false, "an exception in a copy engine"},
+    {74, 74, true, "an NVLink error"},
+    {75, 77, false, "an exception in a copy engine"},
+    {79, 79, true, "it has fallen off the bus"},
+    {80, 80, false, "data on its way to the card was damaged"},
+    {82, 84, false, "an exception in a video engine"},
+    {85, 85, false, "an exception in a copy engine"},
+    {86, 86, false, "an exception in a video engine"},
+    {88, 89, false, "an exception in a video engine"},
+    {92, 92, false, "many corrected memory errors"},
+    {93, 93, false, "its configuration memory wears out"},
+    {94, 94, false, "a memory error of one program, contained"},
+    {95, 95, true, "a memory error that could not be contained"},
+    {96, 105, false, "an exception in a video engine"},
+    {106, 107, false, "a test message"},
+    {109, 109, true, "it cannot switch between programs any more"},
+    {110, 110, true, "a security fault"},
+    {119, 119, true, "its system processor does not answer"},
+    {120, 120, true, "its system processor has failed"},
+    {121, 121, false, "an error on its link to the host's processor"},
+    {126, 135, false, "an exception in a copy engine"},
+    {136, 136, true, "an NVLink could not be set up"},
+    {137, 137, false, "an access over NVLink that was not allowed"},
+    {139, 139, false, "an exception in a video engine"},
+    {140, 140, true, "a memory error that was not corrected"},
+    {141, 141, false, "an error on CUDA's fast path"},
+    {143, 143, true, "it could not be initialised"},
+    {144, 150, false, "an NVLink event"},
+    {151, 151, true, "its keys could not be changed"},
+    {152, 153, false, "an error of its inference engine"},
+    {154, 154, false, "the fault before it asks for another action now"},
+    {155, 155, true, "an NVLink error that software found"},
+    {156, 156, true, "a part of it was taken out of use"},
+    {157, 157, false, "a part of it could not be taken out of use"},
+    {158, 158, true, "it does not answer any more"},
+    {160, 161, false, "a channel was to be taken out of use"},
+    {162, 165, false, "news of its power smoothing"},
+    {167, 167, true, "its bus does not answer"},
+    {169, 169, true, "its security controller has halted"},
+    {171, 172, true, "a memory error that cannot be corrected"},
 };
 
 status kernels_monitor_open(int device, kernels_monitor **out) {
@@ -77,7 +126,7 @@ void kernels_monitor_close(kernels_monitor *m) {
 
 static int judge(unsigned long long xid, char fault[KERNELS_FAULT_MAX]) {
     for (size_t i = 0; i < sizeof FAULTS / sizeof *FAULTS; i++) {
-        if (FAULTS[i].xid != xid) continue;
+        if (xid < FAULTS[i].first || xid > FAULTS[i].last) continue;
         snprintf(fault, KERNELS_FAULT_MAX, "the card reports XID %llu: %s", xid, FAULTS[i].text);
         return FAULTS[i].fatal;
     }

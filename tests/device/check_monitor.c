@@ -62,8 +62,25 @@ static void follow_script(check *c, kernels_monitor *m, const char *path) {
     check_that(c, h.xid == 31, "XID %d", h.xid);
     script(path, "* temperature 55\n* xid 48\n");
     hears(c, m, 1, "XID 48: a memory error", &h);
-    script(path, "* temperature 55\n* xid 999\n");
-    hears(c, m, 1, "XID 999", &h);
+    static const struct {
+        int xid, fatal;
+        const char *words;
+    } faults[] = {
+        {39, 0, "XID 39: an exception in a copy engine"}, // the ends of ranges
+        {41, 0, "XID 41: an exception in a copy engine"},
+        {42, 1, "XID 42"}, // the catalogue knows no use of it
+        {109, 1, "XID 109: it cannot switch"},
+        {147, 0, "XID 147: an NVLink event"},
+        {154, 0, "XID 154: the fault before"},
+        {158, 1, "XID 158: it does not answer"},
+        {999, 1, "XID 999"},
+    };
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "* temperature 55\n* xid %d\n", faults[i].xid);
+        script(path, text);
+        hears(c, m, faults[i].fatal, faults[i].words, &h);
+    }
     script(path, "* lost 1\n* xid 999\n");
     hears(c, m, 1, "lost the card", &h);
     check_that(c, !h.known, "a card that is gone still tells");
