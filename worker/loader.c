@@ -248,6 +248,7 @@ static void report(loader *l, int64_t begin, load_report *out) {
         .bytes = l->bytes,
         .seconds = (double)(clock_now_ns() - begin) / (double)CLOCK_SECOND,
         .read_seconds = load_meter_seconds(&l->meter),
+        .copied_bytes = l->stage ? l->bytes : 0,
         .copy_seconds = l->stage ? kernels_stage_copy_seconds(l->stage) : 0,
     };
     for (int i = 0; i < l->o.file_count; i++)
@@ -293,7 +294,7 @@ const char *load_report_text(const load_report *r, char *text, size_t size) {
                         gib / (r->read_seconds > 0 ? r->read_seconds : 1e-9), share);
     if (r->copy_seconds > 0 && used > 0 && (size_t)used < size)
         used += snprintf(text + used, size - (size_t)used, ", copying alone %.2f GiB/s",
-                         gib / r->copy_seconds);
+                         (double)r->copied_bytes / (double)(1 << 30) / r->copy_seconds);
     if (r->made > 0 && used > 0 && (size_t)used < size)
         snprintf(text + used, size - (size_t)used,
                  "; %d matrices made from packed integers or cut blocks", r->made);

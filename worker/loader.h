@@ -40,7 +40,8 @@ typedef struct load_report {
     int64_t direct_bytes; // of these, past the page cache
     double seconds;       // in all
     double read_seconds;  // while at least one thread was reading: what the disk was given
-    double copy_seconds;  // while the device was copying; 0 where nothing is copied
+    int64_t copied_bytes; // by the device, as they came from the files
+    double copy_seconds;  // while it was copying these; 0 where nothing is copied
     int made;             // matrices that no file has as they are (worker/slice.h)
 } load_report;
 

@@ -453,6 +453,23 @@ static void test_plain_pieces_and_their_sums(void **state) {
     tear_down(b);
 }
 
+static void test_words_of_a_report(void **state) {
+    (void)state;
+    char text[256];
+    load_report r = {.bytes = (int64_t)2 << 30,
+                     .direct_bytes = 1 << 30,
+                     .seconds = 4,
+                     .read_seconds = 2,
+                     .copied_bytes = 1 << 30,
+                     .copy_seconds = 0.5,
+                     .made = 3};
+    assert_string_equal(load_report_text(&r, text, sizeof text),
+                        "2048.0 MiB in 4.000 s, 0.50 GiB/s; reading alone 1.00 GiB/s (50 % by "
+                        "direct I/O), copying alone 2.00 GiB/s; 3 matrices made from packed "
+                        "integers or cut blocks");
+    assert_string_equal(load_report_text(&r, text, 20), "2048.0 MiB in 4.000");
+}
+
 static void test_checksum_sees_every_bit(void **state) {
     (void)state;
     char bytes[77];
@@ -479,6 +496,7 @@ int main(void) {
         cmocka_unit_test(test_a_hanging_disk_ends_at_the_deadline),
         cmocka_unit_test(test_pages_are_read_in),
         cmocka_unit_test(test_plain_pieces_and_their_sums),
+        cmocka_unit_test(test_words_of_a_report),
         cmocka_unit_test(test_checksum_sees_every_bit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
