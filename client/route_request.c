@@ -94,7 +94,12 @@ static status read_body(json_t *body, json_t *seams, const routing_policy *p, ar
     out->tools = asks(body, "tools", "");
     out->json = asks(body, "response_format", "text");
     if (out->tools) TRY(tools_text(body, memory, &tools));
-    out->local_lacks = out->tools ? "tools" : NULL;
+    // A model of ours calls the function that it is told to.
+    const json_t *choice = json_object_get(body, "tool_choice");
+    const char *word = json_string_value(choice);
+    bool one = json_array_size(json_object_get(body, "tools")) == 1;
+    bool forced = json_is_object(choice) || (word && !strcmp(word, "required") && one);
+    out->local_lacks = out->tools && !forced ? "tools" : NULL;
     out->only_local = only_here(body, messages != NULL);
     out->max_tokens = answer_tokens(body);
     contents_measure m = contents_measure_of(messages, tools);

@@ -15,7 +15,7 @@ typedef enum answer_finish {
     ANSWER_GOES_ON,
     ANSWER_STOP,   // an end-of-answer token or a stop text
     ANSWER_LENGTH, // max_tokens or the context is used up
-    ANSWER_TOOLS,  // the model calls tools and waits for what they say (upstreams only)
+    ANSWER_TOOLS,  // the model calls tools and waits for what they say
 } answer_finish;
 
 // "stop", "length"; NULL for ANSWER_GOES_ON. As OpenAI's API spells them.

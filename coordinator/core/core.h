@@ -87,6 +87,7 @@ typedef struct core_request {
     core_stop stop[CORE_STOP_MAX];
     int stop_count;
     bool ignore_eos;
+    const char *tool;     // the function whose arguments the answers are; NULL: they are texts
     bool prompt_logprobs; // pieces with `prompt` set come first in each answer
     int64_t deadline_ns;  // monotonic
     void *sink;           // the edge's, given back with each piece and the end

@@ -146,7 +146,25 @@ static answer_logprob copy_logprob(core *c, float logprob, const token_choice *t
                             .top_count = count};
 }
 
-static void say(core *c, const sequence *s, const buf *text, const int32_t *token,
+// The piece's text becomes a part of the arguments of the function that the request named.
+static void say_as_call(core *c, sequence *s, answer_piece *p) {
+    answer_tool *t = effects_alloc(c->out, sizeof *t);
+    *t = (answer_tool){.arguments = p->text, .size = p->size};
+    if (!s->called) {
+        char id[32];
+        snprintf(id, sizeof id, "call_%016llx%02d", (unsigned long long)s->request->asked->id,
+                 s->index);
+        t->id = effects_text(c->out, id);
+        t->name = effects_text(c->out, s->request->asked->tool);
+    }
+    s->called = true;
+    p->tool = t;
+    p->text = "";
+    p->size = 0;
+    if (p->finish == ANSWER_STOP && !p->stop) p->finish = ANSWER_TOOLS;
+}
+
+static void say(core *c, sequence *s, const buf *text, const int32_t *token,
                 const seq_result *result, answer_finish finish) {
     answer_logprob *logprobs = NULL;
     if (token && s->request->asked->sampling.logprobs >= 0) {
@@ -165,6 +183,7 @@ static void say(core *c, const sequence *s, const buf *text, const int32_t *toke
     p->logprobs = logprobs;
     p->finish = finish;
     p->stop = s->text.stopped;
+    if (s->request->asked->tool) say_as_call(c, s, p);
 }
 
 // The answer is complete and its last piece was said.

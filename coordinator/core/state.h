@@ -53,6 +53,7 @@ typedef struct sequence {
     int kills;       // of them, those that it is blamed for (blame.h), since it was cleared
     int cleared_at;  // positions to be computed in a group before it is cleared there
     bool suspected;  // it runs alone until then
+    bool called;     // the client knows which function the answer calls
     detokenizer text;
 
     // RUNNING. Positions: [0, computed) are in the KV store for sure, [computed, planned) are in

@@ -25,7 +25,7 @@ static const char *only_here(const generate_request *r) {
     if (r->sampling.logprobs >= 0) return "logprobs";
     if (r->sampling.bias_count) return "logit_bias";
     if (r->ignore_eos) return "ignore_eos";
-    bool told = r->grammar.kind == GRAMMAR_NONE || r->response_format;
+    bool told = r->grammar.kind == GRAMMAR_NONE || r->response_format || r->forced_tool;
     return told ? NULL : r->grammar_param; // a regular expression, or a choice
 }
 
@@ -45,10 +45,10 @@ static status check_grammar(const served_model *m, const generate_request *r) {
     return status_context(s, "Invalid '%s'", r->grammar_param);
 }
 
-// What the model, if it is ours, cannot do: no model of ours calls tools. *why says more.
+// What the model, if it is ours, cannot do: none of ours chooses among tools. *why says more.
 static const char *lacks_here(const served_model *m, const generate_request *r, status *why) {
     *why = status_ok();
-    if (r->tools) return "tools";
+    if (r->tools && !r->forced_tool) return "tools";
     if (m) *why = check_grammar(m, r);
     return why->code == STATUS_OK ? NULL : r->grammar_param;
 }

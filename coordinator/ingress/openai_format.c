@@ -161,5 +161,8 @@ bool openai_format_parse(const json_t *body, generate_request *g, refusal *why) 
         const json_t *value = FIELDS[i].alone ? body_field(body, FIELDS[i].alone) : NULL;
         if (value && !FIELDS[i].parse(value, FIELDS[i].alone, g, why)) return false;
     }
-    return true;
+    if (!g->forced_tool) return true;
+    g->grammar = (grammar_source){0}; // an answer that is a call has no other form
+    return take(g, (grammar_source){GRAMMAR_SCHEMA, g->forced_schema, strlen(g->forced_schema)},
+                "tools", why);
 }

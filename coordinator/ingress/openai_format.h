@@ -14,7 +14,8 @@
 #include "coordinator/ingress/refusal.h"
 
 // Fills grammar, grammar_param and response_format of `g`, which stay as they are when the body
-// asks for no form. Whether the grammar is one is known once the model is (leaving.h).
+// asks for no form; behind openai_tools_parse, whose forced call has its arguments as the answer's
+// form. Whether the grammar is one is known once the model is (leaving.h).
 bool openai_format_parse(const json_t *body, generate_request *g, refusal *why);
 
 // The same from a grammar whose text lives in g->memory; `param` is a constant.

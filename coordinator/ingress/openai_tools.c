@@ -81,9 +81,51 @@ static bool parse_choice(const json_t *body, generate_request *g, refusal *why) 
                   "{\"type\": \"function\", \"function\": {\"name\": ...}}.");
 }
 
+// The one function that the answer has to call: it is named, or required and the only one. NULL:
+// the model would have to choose.
+static const json_t *forced_function(const json_t *body, const generate_request *g) {
+    const json_t *tools = body_field(body, "tools"), *choice = body_field(body, "tool_choice");
+    const char *word = json_string_value(choice);
+    if (!g->tool_choice || (word && (strcmp(word, "required") || json_array_size(tools) != 1)))
+        return NULL;
+    const json_t *wanted = json_object_get(json_object_get(choice, "function"), "name");
+    for (size_t i = 0; i < json_array_size(tools); i++) {
+        const json_t *function = json_object_get(json_array_get(tools, i), "function");
+        if (word || json_equal(json_object_get(function, "name"), wanted)) return function;
+    }
+    return NULL;
+}
+
+// Arguments are an object, whether the parameters say so or not.
+static bool keep_parameters(const json_t *function, generate_request *g, refusal *why) {
+    json_t *parameters = json_object_get(function, "parameters");
+    if (!json_is_object(parameters)) { // a function without any
+        g->forced_schema = "{\"type\":\"object\",\"properties\":{}}";
+        return true;
+    }
+    json_t *schema = json_copy(parameters);
+    bool typed = json_object_get(schema, "type") || json_object_get(schema, "$ref");
+    bool good = schema && (typed || !json_object_set_new(schema, "type", json_string("object"))) &&
+                keep(schema, "tools", g, &g->forced_schema, why);
+    json_decref(schema);
+    return good;
+}
+
+static bool parse_forced(const json_t *body, generate_request *g, refusal *why) {
+    const json_t *function = forced_function(body, g);
+    if (!function)
+        return !json_is_object(body_field(body, "tool_choice")) ||
+               refuse(why, STATUS_INVALID_ARGUMENT, "tool_choice", "invalid_value",
+                      "Invalid 'tool_choice': no function of that name is among the 'tools'.");
+    g->forced_tool =
+        arena_copy_string(g->memory, json_string_value(json_object_get(function, "name")));
+    return (g->forced_tool && keep_parameters(function, g, why)) ||
+           refuse(why, STATUS_RESOURCE_EXHAUSTED, "tools", NULL, "out of memory for 'tools'");
+}
+
 bool openai_tools_parse(const json_t *body, generate_request *g, refusal *why) {
     bool parallel = true;
-    if (!parse_tools(body, g, why) || !parse_choice(body, g, why) ||
+    if (!parse_tools(body, g, why) || !parse_choice(body, g, why) || !parse_forced(body, g, why) ||
         !body_bool(body, "parallel_tool_calls", &parallel, why))
         return false;
     g->single_tool = g->tools && !parallel;

@@ -1,6 +1,7 @@
 // openai_tools: "tools", "tool_choice" and "parallel_tool_calls" of a chat request, checked and
-// kept as JSON texts in OpenAI's form. No model of ours calls tools yet: these serve requests that
-// may leave to an upstream; the others are refused by generate_prepare.
+// kept as JSON texts in OpenAI's form. Models of ours call one function, where the request says
+// which; requests that leave the choice to the model may leave to an upstream, or are refused by
+// generate_prepare.
 #ifndef OCTANT_COORDINATOR_INGRESS_OPENAI_TOOLS_H
 #define OCTANT_COORDINATOR_INGRESS_OPENAI_TOOLS_H
 
@@ -12,8 +13,8 @@
 
 enum { OPENAI_TOOLS_MAX = 128 }; // as OpenAI's server takes
 
-// Fills tools, tool_choice and single_tool of `g`; each stays NULL (false) when the body asks for
-// nothing.
+// Fills tools, tool_choice, single_tool, forced_tool and forced_schema of `g`; each stays NULL
+// (false) when the body asks for nothing.
 bool openai_tools_parse(const json_t *body, generate_request *g, refusal *why);
 
 #endif

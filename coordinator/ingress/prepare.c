@@ -212,10 +212,11 @@ static core_request *make_request(const asked *a, const prepared *p, const token
                           .n = r->n,
                           .max_tokens = r->max_tokens < 0 ? INT32_MAX : r->max_tokens,
                           .ignore_eos = r->ignore_eos,
+                          .tool = r->forced_tool ? arena_copy_string(memory, r->forced_tool) : NULL,
                           .deadline_ns = deadline_of(a->in, r)};
-    if (!out->client || !set_route(a, out) || !set_model(p, a, tokens, out) ||
-        !copy_stops(memory, r, out) || !copy_sampling(memory, r, a->seed, out) ||
-        !copy_grammar(memory, r, out)) {
+    if (!out->client || (r->forced_tool && !out->tool) || !set_route(a, out) ||
+        !set_model(p, a, tokens, out) || !copy_stops(memory, r, out) ||
+        !copy_sampling(memory, r, a->seed, out) || !copy_grammar(memory, r, out)) {
         arena_destroy(memory);
         return NULL;
     }

@@ -78,6 +78,9 @@ typedef struct generate_request {
     // NULL: not asked for.
     const char *tools, *tool_choice, *response_format;
     bool single_tool; // at most one tool call in the answer
+    // The function that the answer has to call, and the schema of its arguments: what a model of
+    // ours can do with tools. NULL: none, or the model is to choose.
+    const char *forced_tool, *forced_schema;
     // What the client says about privacy ("local-only", ...): it may only tighten what its key may;
     // a word that nobody knows is local-only. NULL: nothing.
     const char *privacy;

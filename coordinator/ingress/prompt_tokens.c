@@ -39,8 +39,14 @@ static const char *token_text(const tokenizer *t, int32_t id, char *room, size_t
     return room;
 }
 
-static bool encode_chat(const served_model *m, const json_t *messages, int context, token_list *out,
-                        refusal *why) {
+// The tools that the template tells the model of: those of a request that a model of ours serves.
+// NULL: none.
+static json_t *told_tools(const generate_request *r) {
+    return r->forced_tool ? json_loads(r->tools, 0, NULL) : NULL;
+}
+
+static bool encode_chat(const served_model *m, const generate_request *r, int context,
+                        token_list *out, refusal *why) {
     const chat_template *template = model_get_template(m->model);
     const char *broken = model_template_error(m->model);
     if (!template)
@@ -50,9 +56,11 @@ static bool encode_chat(const served_model *m, const json_t *messages, int conte
     const tokenizer *t = model_get_tokenizer(m->model);
     char bos[256], eos[256];
     buf text = buf_make(RENDERED_MAX);
+    json_t *tools = told_tools(r);
     status s = chat_template_render(
-        template, messages, NULL, NULL, true, token_text(t, tokenizer_bos(t), bos, sizeof bos),
+        template, r->messages, tools, NULL, true, token_text(t, tokenizer_bos(t), bos, sizeof bos),
         token_text(t, tokenizer_eos(t), eos, sizeof eos), clock_unix_seconds(), &text);
+    json_decref(tools);
     bool good = s.code == STATUS_OK;
     // The template's bounds are the client's fault: a conversation past them is refused, not to be
     // tried again.
@@ -91,7 +99,7 @@ bool prompt_tokens_encode(const served_model *m, const generate_request *r, int 
     const char *param = r->messages ? "messages" : "prompt";
     bool good;
     if (r->messages)
-        good = encode_chat(m, r->messages, context, out, why);
+        good = encode_chat(m, r, context, out, why);
     else if (!r->prompts[i].text.bytes)
         good = take_tokens(m, &r->prompts[i], context, out, why);
     else

@@ -148,6 +148,36 @@ def test_what_cannot_be_is_refused(client, fields, param, said):
     assert caught.value.param == param and said in caught.value.message, caught.value.message
 
 
+def function(name, parameters=None):
+    return {"type": "function", "function": {"name": name, **({"parameters": parameters, "strict": True} if parameters else {})}}
+
+
+def test_calls_that_are_forced(client, cluster):
+    tools, named = [function("other"), function("file_ticket", TICKET)], {"type": "function", "function": {"name": "file_ticket"}}
+    whole = chat(client, tools=tools, tool_choice=named).choices[0]
+    assert whole.finish_reason == "tool_calls" and whole.message.content is None
+    (call,) = whole.message.tool_calls
+    assert call.function.name == "file_ticket" and call.id.startswith("call_")
+    check(call.function.arguments)
+    with client.chat.completions.stream(model="tiny", messages=HI, seed=1, temperature=1, max_tokens=1500, tools=tools,
+                                        tool_choice=named) as stream:
+        (again,) = stream.get_final_completion().choices[0].message.tool_calls
+    assert again.function.arguments == call.function.arguments
+    required = chat(client, n=2, tools=[function("ping")], tool_choice="required")
+    assert [json.loads(choice.message.tool_calls[0].function.arguments) for choice in required.choices] == [{}, {}]
+    for choice in ("auto", "required"):
+        with pytest.raises(openai.BadRequestError) as caught:
+            chat(client, tools=tools, tool_choice=choice)
+        assert caught.value.param == "tools"
+    body = {"model": "tiny", "max_tokens": 1500, "messages": HI, "tools": [{"name": "file_ticket", "input_schema": TICKET}],
+            "tool_choice": {"type": "tool", "name": "file_ticket"}}
+    status, text = cluster.post("/v1/messages", body)
+    assert status == 200, text
+    answer = json.loads(text)
+    assert answer["stop_reason"] == "tool_use" and answer["content"][0]["name"] == "file_ticket"
+    jsonschema.validate(answer["content"][0]["input"], TICKET)
+
+
 def test_by_grpc(cluster):
     with grpc.insecure_channel(cluster.grpc) as channel:
         octant = Inference(channel)

@@ -46,6 +46,7 @@ typedef struct bench {
     loss_reason loss;
     int lost_rank;
     char poison[64]; // the last quarantined request
+    char called[64]; // the function of the last call that began; its arguments are in `said`
 } bench;
 
 static inline void decode(const void *owner, int32_t id, buf *out) {
@@ -74,6 +75,13 @@ static inline void take(bench *b, core_effect *e) {
         if (e->piece.piece.prompt) break;
         snprintf(b->said + strlen(b->said), sizeof b->said - strlen(b->said), "%.*s",
                  (int)e->piece.piece.size, e->piece.piece.text);
+        if (e->piece.piece.tool) {
+            const answer_tool *t = e->piece.piece.tool;
+            assert_int_equal(e->piece.piece.size, 0);
+            snprintf(b->said + strlen(b->said), sizeof b->said - strlen(b->said), "%.*s",
+                     (int)t->size, t->arguments);
+            if (t->name) snprintf(b->called, sizeof b->called, "%s %.5s", t->name, t->id);
+        }
         if (e->piece.piece.served_by)
             snprintf(b->server, sizeof b->server, "%s", e->piece.piece.served_by);
         b->finish = e->piece.piece.finish;

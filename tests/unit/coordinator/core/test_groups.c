@@ -173,6 +173,25 @@ static void test_a_grammar_goes_along_with_its_answer(void **state) {
     assert_string_equal(b->said, "1 1 1 1 ");
 }
 
+// The answer's text is the arguments; what is called is said once, also where another group goes
+// on.
+static void test_an_answer_may_be_a_call(void **state) {
+    bench *b = *state;
+    uint64_t old = open_group(b, false);
+    core_request *r = request_for(b, 0, 3, 4);
+    r->tool = "look_up";
+    send(b, (core_event){.kind = CORE_REQUEST, .request = r});
+    answer_plan(b, plan_of(b, old));
+    assert_string_equal(b->called, "look_up call_");
+    b->called[0] = 0;
+    lose(b, old);
+    open_group(b, false);
+    finish_all(b);
+    assert_string_equal(b->called, "");
+    assert_string_equal(b->said, "1 1 1 1 ");
+    assert_int_equal(b->finish, ANSWER_LENGTH);
+}
+
 // ---- heat
 
 static void beat_with(bench *b, uint32_t throttle) {
@@ -449,6 +468,7 @@ int main(void) {
         CASE(test_what_only_the_spare_can_hold_is_not_stuck),
         CASE(test_results_of_a_lost_epoch_are_nothing),
         CASE(test_a_grammar_goes_along_with_its_answer),
+        CASE(test_an_answer_may_be_a_call),
         CASE(test_heat_is_told_once),
         CASE(test_who_kills_alone_kills_twice),
         CASE(test_bystanders_are_not_blamed),

@@ -68,6 +68,9 @@ static const bad_body BAD[] = {
      "only allowed"},
     {OPENAI_CHAT, "{" HI "," TOOL ",\"tool_choice\":\"maybe\"}", "tool_choice", "invalid_value",
      "required"},
+    {OPENAI_CHAT,
+     "{" HI "," TOOL ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"b\"}}}",
+     "tool_choice", "invalid_value", "no function of that name"},
     {OPENAI_CHAT, "{" HI ",\"response_format\":{\"type\":\"yaml\"}}", "response_format",
      "invalid_value", "json_schema"},
     {OPENAI_CHAT, "{" HI ",\"response_format\":{\"type\":\"json_schema\"}}", "response_format",
@@ -238,6 +241,42 @@ static void test_tools(void **state) {
     openai_request_free(&r);
 }
 
+static void expect_call(const char *fields, const char *name, const char *schema) {
+    char body[512];
+    snprintf(body, sizeof body, "{" HI ",%s}", fields);
+    openai_request r = good(OPENAI_CHAT, body);
+    const generate_request *g = &r.generate;
+    if (name) {
+        assert_string_equal(g->forced_tool, name);
+        assert_int_equal(g->grammar.kind, GRAMMAR_SCHEMA);
+        assert_string_equal(g->grammar.text, schema);
+        assert_string_equal(g->grammar_param, "tools");
+    } else {
+        assert_null(g->forced_tool);
+        assert_int_equal(g->grammar.kind, GRAMMAR_NONE);
+    }
+    openai_request_free(&r);
+}
+
+#define A_FUNCTION                                                                                 \
+    "{\"type\":\"function\",\"function\":{\"name\":\"a\",\"parameters\":{\"title\":\"p\"}}}"
+#define B_FUNCTION "{\"type\":\"function\",\"function\":{\"name\":\"b\"}}"
+
+// A call is forced where the model has nothing to choose.
+static void test_forced_calls(void **state) {
+    (void)state;
+    static const char empty[] = "{\"type\":\"object\",\"properties\":{}}";
+    static const char typed[] = "{\"title\":\"p\",\"type\":\"object\"}";
+    expect_call("\"tools\":[" A_FUNCTION "],\"tool_choice\":\"required\"", "a", typed);
+    expect_call("\"tools\":[" A_FUNCTION "," B_FUNCTION "],\"tool_choice\":\"required\"", NULL,
+                NULL);
+    expect_call("\"tools\":[" A_FUNCTION "]", NULL, NULL);
+    expect_call("\"tools\":[" A_FUNCTION "],\"tool_choice\":\"auto\"", NULL, NULL);
+    expect_call("\"tools\":[" A_FUNCTION "," B_FUNCTION "],\"tool_choice\":{\"type\":\"function\","
+                "\"function\":{\"name\":\"b\"}},\"response_format\":{\"type\":\"json_object\"}",
+                "b", empty);
+}
+
 static void expect_form(const char *fields, grammar_kind kind, const char *text,
                         const char *for_upstreams) {
     char body[512];
@@ -396,9 +435,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_bodies), cmocka_unit_test(test_deep_json),
         cmocka_unit_test(test_defaults),   cmocka_unit_test(test_every_parameter),
-        cmocka_unit_test(test_tools),      cmocka_unit_test(test_forms),
-        cmocka_unit_test(test_messages),   cmocka_unit_test(test_seams),
-        cmocka_unit_test(test_prompts),    cmocka_unit_test(test_error_body),
+        cmocka_unit_test(test_tools),      cmocka_unit_test(test_forced_calls),
+        cmocka_unit_test(test_forms),      cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_seams),      cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_error_body),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
