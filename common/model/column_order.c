@@ -33,8 +33,16 @@ static status count_columns(const void *groups, int64_t cols, int64_t size, int6
     return status_ok();
 }
 
+static bool none_given(const void *groups, int64_t cols) {
+    for (int64_t i = 0; i < cols; i++)
+        if (group_at(groups, i) != -1) return false;
+    return true;
+}
+
 status column_order_of(const void *groups, int64_t cols, int64_t size, column_order *out) {
     int64_t *first;
+    *out = COLUMNS_IN_ORDER;
+    if (none_given(groups, cols)) return status_ok();
     TRY(count_columns(groups, cols, size, &first));
     bool in_order = true, whole = true;
     for (int64_t i = 0; i < cols && in_order; i++) in_order = group_at(groups, i) == i / size;

@@ -19,11 +19,12 @@ typedef enum column_order {
 } column_order;
 
 // *out = what the groups of `cols` columns are like: `groups` (cols), at any alignment, says which
-// of ceil(cols / size) each one is of. INVALID_ARGUMENT for another group; RESOURCE_EXHAUSTED.
+// of ceil(cols / size) each one is of; -1 for all: in order, as compressed-tensors has it where it
+// knew no other. INVALID_ARGUMENT for another group; RESOURCE_EXHAUSTED.
 status column_order_of(const void *groups, int64_t cols, int64_t size, column_order *out);
 
-// order (cols) = the columns sorted by group, those of one group as they stood: place i takes column
-// order[i]. Errors as above.
+// order (cols) = the columns sorted by group, those of one group as they stood: place i takes
+// column order[i]. Errors as above.
 status column_order_sort(const void *groups, int64_t cols, int64_t size, int32_t *order);
 
 #endif

@@ -22,6 +22,7 @@ static column_order of(const int32_t *groups) {
 static void test_kinds(void **state) {
     (void)state;
     assert_int_equal(of((int32_t[]){0, 0, 0, 0, 1, 1, 1, 1, 2, 2}), COLUMNS_IN_ORDER);
+    assert_int_equal(of((int32_t[]){-1, -1, -1, -1, -1, -1, -1, -1, -1, -1}), COLUMNS_IN_ORDER);
     assert_int_equal(of((int32_t[]){2, 0, 1, 0, 1, 1, 0, 1, 2, 0}), COLUMNS_SORTABLE);
     assert_int_equal(of((int32_t[]){0, 0, 0, 1, 1, 1, 2, 2, 2, 2}), COLUMNS_SCATTERED);
     assert_int_equal(of((int32_t[]){0, 0, 0, 0, 0, 0, 0, 0, 0, 0}), COLUMNS_SCATTERED);
