@@ -63,6 +63,10 @@ void emulator_stream_work(uint64_t *queued, uint64_t *done);
 // How many handles and ranges of addresses this process holds by the driver's calls (driver.cpp).
 int emulator_driver_objects(void);
 
+// How often a function of the runtime was called so far ("cudaGraphLaunch"; "kernel" for the runs
+// of kernels, replayed ones too).
+uint64_t emulator_calls(const char *function);
+
 // Races that the race flavour has reported so far (each pair of places once); 0 in the other
 // flavours.
 int emulator_races(void);

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <string>
 #include <unistd.h>
@@ -24,6 +25,7 @@ struct planted {
 struct {
     std::mutex lock;
     std::vector<planted> plants;
+    std::map<std::string, uint64_t> calls;
     cudaError_t lasting = cudaSuccess;
     bool configured = false;
     pid_t owner = 0;
@@ -31,8 +33,9 @@ struct {
 
 thread_local cudaError_t last_error = cudaSuccess;
 
-// The planted error of this call, which is used up.
+// Counts this call; its planted error, which is used up.
 cudaError_t take_plant(const char *function) {
+    state.calls[function]++;
     for (size_t i = 0; i < state.plants.size(); i++) {
         planted *p = &state.plants[i];
         if (p->function != function) continue;
@@ -180,6 +183,11 @@ void emulator_fail(const char *function, int calls_before, int error, bool lasti
         state.plants.clear();
     else
         state.plants.push_back({function, calls_before, (cudaError_t)error, lasting});
+}
+
+uint64_t emulator_calls(const char *function) {
+    std::lock_guard<std::mutex> lock(state.lock);
+    return state.calls[function];
 }
 
 extern "C" {
