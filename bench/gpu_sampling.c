@@ -68,10 +68,12 @@ static void run_case(gpu *g, void *context) {
     (void)g;
     sampling_case *c = context;
     gpu_sampling_begin(&c->sampling);
+    kernels_sampler_load(c->sampling.sampler);
     for (int row = 0; row < c->sampling.count; row += BATCH) {
         int left = c->sampling.count - row;
         gpu_sampling_rows(&c->sampling, c->logits, row, left < BATCH ? left : BATCH);
     }
+    kernels_sampler_send(c->sampling.sampler);
     gpu_sampling_end(&c->sampling);
 }
 

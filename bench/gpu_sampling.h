@@ -18,8 +18,8 @@ gpu_sampling gpu_sampling_open(gpu *g, int count, int batch, int vocab,
                                const kernels_sampling *how);
 void gpu_sampling_close(gpu_sampling *s);
 
-// A step: begin, then gpu_sampling_rows for each run of rows, then end, which waits for the step
-// before this one, as a worker that is one step ahead does.
+// A step: begin; between kernels_sampler_load and _send gpu_sampling_rows for each run of rows;
+// then end, which waits for the step before this one, as a worker that is one step ahead does.
 void gpu_sampling_begin(gpu_sampling *s);
 void gpu_sampling_rows(gpu_sampling *s, const float *logits, int row, int count);
 void gpu_sampling_end(gpu_sampling *s);

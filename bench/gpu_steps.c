@@ -9,7 +9,7 @@
 #include "bench/gpu_sequences.h"
 #include "common/base/clock.h"
 
-enum { CASE_NAME_MAX = 80, CASES_MAX = 8, BLOCK = GPU_BLOCK_TOKENS };
+enum { CASE_NAME_MAX = 80, NOTE_MAX = 120, CASES_MAX = 8, BLOCK = GPU_BLOCK_TOKENS };
 // What must stay free beside weights and KV: activations, scratch, graphs, the context.
 static const double reserve_bytes = 3e9;
 
@@ -25,25 +25,44 @@ typedef struct stepping {
     int logit_rows;        // that are made at once
 } stepping;
 
+// Behind the layers: logits, choice, and its way to the host.
+static status queue_choice(void *context) {
+    stepping *s = context;
+    kernels_sampler_load(s->sampling.sampler);
+    for (int first = 0; first < s->seqs.count; first += s->logit_rows) {
+        int left = s->seqs.count - first, count = left < s->logit_rows ? left : s->logit_rows;
+        s->logits = decoder_logits(s->model.decoder, first, count);
+        gpu_sampling_rows(&s->sampling, s->logits, first, count);
+    }
+    kernels_sampler_send(s->sampling.sampler);
+    return status_ok();
+}
+
 static void run_step(gpu *g, void *context) {
     (void)g;
     stepping *s = context;
     const sequences *q = &s->seqs;
     int64_t deadline = clock_now_ns() + 60 * CLOCK_SECOND;
+    gpu_sampling_begin(&s->sampling);
     decoder_step step = {.ids = q->ids,
                          .tokens = q->count * q->tokens,
                          .seqs = q->seq,
                          .seq_count = q->count,
                          .wanted = q->last,
-                         .wanted_count = q->count};
+                         .wanted_count = q->count,
+                         .then = queue_choice,
+                         .then_context = s,
+                         .then_variant = kernels_sampler_largest_only(s->sampling.sampler)};
     gpu_must(decoder_forward(s->model.decoder, &step, deadline), "a step");
-    gpu_sampling_begin(&s->sampling);
-    for (int first = 0; first < q->count; first += s->logit_rows) {
-        int left = q->count - first, count = left < s->logit_rows ? left : s->logit_rows;
-        s->logits = decoder_logits(s->model.decoder, first, count);
-        gpu_sampling_rows(&s->sampling, s->logits, first, count);
-    }
     gpu_sampling_end(&s->sampling);
+}
+
+// The same steps, their kernels launched one by one. The time beside which graphs have to pay.
+static double time_plain(gpu *g, stepping *s) {
+    kernels_record(g->k, KERNELS_GRAPHS_OFF);
+    double seconds = gpu_time_steps(g, run_step, s);
+    kernels_record(g->k, KERNELS_GRAPHS_ALL);
+    return seconds;
 }
 
 // A step that computes nonsense may be fast.
@@ -65,6 +84,13 @@ static void check_logits(gpu *g, const stepping *s, const char *name) {
              name);
 }
 
+// And one that was not replayed is not what is reported.
+static void check_replayed(gpu *g, const step_case *c, const char *name) {
+    kernels_run_counts n = kernels_count_runs(g->k);
+    if (n.failed == 0 && (c->tokens == 1 ? n.steps : n.pieces) > 0) return;
+    gpu_must(status_error(STATUS_INTERNAL, "the step was not recorded"), name);
+}
+
 static void name_case(const gpu *g, const gpu_shape *shape, const step_case *c,
                       char name[CASE_NAME_MAX]) {
     char what[32];
@@ -76,7 +102,7 @@ static void name_case(const gpu *g, const gpu_shape *shape, const step_case *c,
 
 static void bench_case(gpu *g, const char *group, const gpu_shape *shape, const step_case *c,
                        stepping *s) {
-    char name[CASE_NAME_MAX], note[CASE_NAME_MAX] = "";
+    char name[CASE_NAME_MAX], note[NOTE_MAX] = "";
     name_case(g, shape, c, name);
     if (!gpu_wanted(g, name)) return;
     s->seqs = sequences_open(c->seqs, c->tokens, c->context);
@@ -85,6 +111,8 @@ static void bench_case(gpu *g, const char *group, const gpu_shape *shape, const 
     s->sampling = gpu_sampling_open(g, c->seqs, s->logit_rows, shape->of.vocab, &greedy);
     double seconds = gpu_time_steps(g, run_step, s);
     check_logits(g, s, name);
+    check_replayed(g, c, name);
+    int used = snprintf(note, sizeof note, "without graphs %.1f us", time_plain(g, s) * 1e6);
     gpu_sampling_close(&s->sampling);
     sequences_close(&s->seqs);
     roofline_load load = c->tokens == 1 ? roofline_decode(c->seqs, c->context)
@@ -98,8 +126,8 @@ static void bench_case(gpu *g, const char *group, const gpu_shape *shape, const 
         double sums =
             roofline_step(&g->ceilings, &shape->of, &f, &load, shape->ranks, ROOFLINE_SUMS_BEST)
                 .allreduce;
-        snprintf(note, sizeof note, "sums over %d cards would add %.2f ms", shape->ranks,
-                 sums * 1e3);
+        snprintf(note + used, sizeof note - (size_t)used, "; sums over %d cards would add %.2f ms",
+                 shape->ranks, sums * 1e3);
     }
     gpu_report(g, group, name, seconds, bytes, flops, floor.total, note);
 }

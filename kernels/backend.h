@@ -24,6 +24,7 @@ typedef struct kernels_ops {
     status (*host_alloc)(kernels *k, size_t bytes, void **out);
     void (*host_free)(kernels *k, void *host);
     void (*send)(kernels *k, void *host, const void *device, size_t bytes);
+    void (*send_in_turn)(kernels *k, void *host, size_t stride, const void *device, size_t bytes);
     void (*mark)(kernels *k, int mark);
     status (*mark_poll)(kernels *k, int mark, bool *done);
     void *(*stream)(const kernels *k);
@@ -39,8 +40,14 @@ typedef struct kernels_ops {
     status (*stage_sync)(kernels_stage *s, int64_t deadline_ns);
     int (*begin)(kernels *k); // k->step is set
     int (*rows_max)(const kernels *k, int tokens);
-    status (*run)(kernels *k, status (*enqueue)(void *), void *context);
-    void (*forget_runs)(kernels *k); // NULL where run records nothing
+    int (*round)(const kernels *k, int rows);
+    // NULL where nothing is recorded.
+    status (*run)(kernels *k, status (*enqueue)(void *), void *context, uint64_t variant);
+    status (*piece)(kernels *k, int number, status (*enqueue)(void *), void *context);
+    status (*tail)(kernels *k, status (*enqueue)(void *), void *context, uint64_t variant);
+    void (*record)(kernels *k, kernels_graphs what);
+    void (*forget_runs)(kernels *k);
+    kernels_run_counts (*run_counts)(const kernels *k);
 
     void (*embed)(kernels *k, const kernels_weight *table, int first_row, void *sums);
     void (*matmul)(kernels *k, int count, const kernels_weight *const weights[],
@@ -79,7 +86,9 @@ typedef struct kernels_ops {
     void (*sampler_destroy)(kernels_sampler *s);
     status (*sampler_open)(kernels_sampler *s, int slot, const kernels_sampling *p);
     status (*sampler_begin)(kernels_sampler *s, const kernels_sample_row *rows, int count);
+    void (*sampler_load)(kernels_sampler *s); // NULL in a backend on plain memory, as send
     void (*sample)(kernels_sampler *s, const float *logits, int row, int count);
+    void (*sampler_send)(kernels_sampler *s);
     void (*sampler_end)(kernels_sampler *s);
     status (*sampler_wait)(kernels_sampler *s, int64_t deadline_ns, const kernels_choice **out);
 } kernels_ops;
@@ -110,7 +119,8 @@ struct kernels_sampler {
     kernels_sampler_shape shape; // shape.first is first below
     int32_t first[KERNELS_PARTS_MAX + 1];
     int vocab;
-    int count; // rows of the step that began last
+    int count;         // rows of the step that began last
+    bool largest_only; // see kernels_sampler_largest_only; set by the backend
     // Steps so far; a backend that queues keeps their host memory in rings of
     // KERNELS_SAMPLER_STEPS.
     uint64_t begun, ended, waited;

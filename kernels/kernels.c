@@ -89,6 +89,11 @@ void kernels_send(kernels *k, void *host, const void *device, size_t bytes) {
         memcpy(host, device, bytes);
 }
 
+void kernels_send_in_turn(kernels *k, void *host, size_t stride, const void *device, size_t bytes) {
+    assert(stride % KERNELS_TURN_BYTES == 0 && bytes <= stride);
+    if (bytes > 0) k->ops->send_in_turn(k, host, stride, device, bytes);
+}
+
 void kernels_mark(kernels *k, int mark) {
     assert(mark >= 0 && mark < KERNELS_MARKS);
     if (k->ops->mark) k->ops->mark(k, mark);
@@ -151,11 +156,16 @@ int kernels_rows_max(const kernels *k, int tokens) {
     return k->ops->rows_max ? k->ops->rows_max(k, tokens) : tokens;
 }
 
+int kernels_round(const kernels *k, int rows) {
+    return k->ops->round ? k->ops->round(k, rows) : rows;
+}
+
 // Every sequence lies within the step's rows and names blocks that exist.
 static void check_step(const kernels *k, const kernels_step *step) {
     int rows = 0;
     assert(step->tokens >= 0 && step->tokens <= k->limits.tokens && step->seqs >= 0);
     assert(!step->fed || kernels_stream(k));
+    assert(step->turn >= 0 && step->turn < KERNELS_MARKS);
     for (int s = 0; s < step->seqs; s++) {
         const kernels_seq *q = &step->seq[s];
         assert(q->tokens >= 0 && q->position >= 0 && q->row >= 0);
@@ -176,8 +186,25 @@ int kernels_begin(kernels *k, const kernels_step *step) {
     return k->rows;
 }
 
-status kernels_run(kernels *k, status (*enqueue)(void *context), void *context) {
-    return k->ops->run ? k->ops->run(k, enqueue, context) : enqueue(context);
+status kernels_run(kernels *k, status (*enqueue)(void *context), void *context, uint64_t variant) {
+    return k->ops->run ? k->ops->run(k, enqueue, context, variant) : enqueue(context);
+}
+
+status kernels_piece(kernels *k, int number, status (*enqueue)(void *context), void *context) {
+    assert(number >= 0);
+    return k->ops->piece ? k->ops->piece(k, number, enqueue, context) : enqueue(context);
+}
+
+status kernels_tail(kernels *k, status (*enqueue)(void *context), void *context, uint64_t variant) {
+    return k->ops->tail ? k->ops->tail(k, enqueue, context, variant) : enqueue(context);
+}
+
+void kernels_record(kernels *k, kernels_graphs what) {
+    if (k->ops->record) k->ops->record(k, what);
+}
+
+kernels_run_counts kernels_count_runs(const kernels *k) {
+    return k->ops->run_counts ? k->ops->run_counts(k) : (kernels_run_counts){0};
 }
 
 void kernels_forget_runs(kernels *k) {

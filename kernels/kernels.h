@@ -111,6 +111,9 @@ typedef struct kernels_step {
     const int32_t *rows;      // (wanted) their numbers, in the array given to kernels_gather
     const int32_t *slots;     // (wanted) whose token is chosen from each, -1: nobody's; may be NULL
                               // where nothing looks at it (kernels_told, kernels_pick)
+    int turn;                 // of kernels_send_in_turn
+    bool in_run;              // all calls of the step are made in one kernels_run, which follows:
+                              // it may bring the rows to the device itself
 } kernels_step;
 
 // An id that stands for fed[slot]: so a step can be queued before its tokens are known to the host.
@@ -192,6 +195,12 @@ void kernels_host_free(kernels *k, void *host);
 // all calls, are done.
 void kernels_send(kernels *k, void *host, const void *device, size_t bytes);
 
+// The same for calls that are recorded: to place `turn` (of kernels_step, 0 to KERNELS_MARKS - 1)
+// of those at `host`, `stride` bytes apart. stride is a multiple of KERNELS_TURN_BYTES, and so is
+// what `device` has room for; as much is sent. Not on cpu.
+enum { KERNELS_TURN_BYTES = 16 };
+void kernels_send_in_turn(kernels *k, void *host, size_t stride, const void *device, size_t bytes);
+
 // Puts mark `mark` behind the calls so far, in place of where it was; whether all calls before a
 // mark are done, and their first error.
 enum { KERNELS_MARKS = 2 };
@@ -225,15 +234,47 @@ kernels_sums kernels_sums_type(const kernels *k);
 int kernels_begin(kernels *k, const kernels_step *step);
 int kernels_rows_max(const kernels *k, int tokens);
 
-// Runs enqueue(context), which makes this step's calls. A device with graphs records them the first
-// time that a step of this shape comes, and replays them afterwards without calling enqueue: so
-// enqueue must make the same calls, with the same arguments, for all steps of a shape, and not
-// wait.
-status kernels_run(kernels *k, status (*enqueue)(void *context), void *context);
+// How many rows recorded calls should name for `rows` of them: at least as many, at most
+// KERNELS_ROUND_MAX more, so that few shapes come. On a device that records nothing as many.
+enum { KERNELS_ROUND_MAX = 63 };
+int kernels_round(const kernels *k, int rows);
 
-// Drops what kernels_run has recorded. Before anything goes that a recorded call uses: a
+// Runs enqueue(context), which makes this step's calls. A device with graphs records them the
+// second time that a step of this shape comes, if it only decodes, and replays them from then on
+// without calling enqueue: so enqueue must make the same calls, with the same arguments, for all
+// steps of a shape, and not wait. A shape is what kernels_step and kernels_begin say of numbers,
+// and `variant`, which stands for all else that the calls depend on.
+status kernels_run(kernels *k, status (*enqueue)(void *context), void *context, uint64_t variant);
+
+// The same of a part of a step: of one that is not recorded as a whole, inside kernels_run or not.
+// Its calls depend on the number of rows and on `number` (from 0, counted through the step) alone;
+// so attention is none of them.
+status kernels_piece(kernels *k, int number, status (*enqueue)(void *context), void *context);
+
+// The same of what comes behind the layers: the calls depend on how many rows are wanted, and on
+// `variant`, but not on the step's rows.
+status kernels_tail(kernels *k, status (*enqueue)(void *context), void *context, uint64_t variant);
+
+// What is recorded from now on; at first all. No number depends on it.
+typedef enum kernels_graphs {
+    KERNELS_GRAPHS_ALL,
+    KERNELS_GRAPHS_DECODE, // steps that only decode, no pieces
+    KERNELS_GRAPHS_OFF
+} kernels_graphs;
+void kernels_record(kernels *k, kernels_graphs what);
+
+// Drops what was recorded. Before anything goes, or moves, that a recorded call uses; a
 // communicator waits at its end for recordings of its sums to go.
 void kernels_forget_runs(kernels *k);
+
+// How often, so far; all 0 on a device that records nothing. A decode step is one launch when it
+// was replayed; `plain` is what was not.
+typedef struct kernels_run_counts {
+    uint64_t steps, pieces; // replayed
+    uint64_t plain_steps, plain_pieces;
+    uint64_t recorded, failed; // graphs, and attempts
+} kernels_run_counts;
+kernels_run_counts kernels_count_runs(const kernels *k);
 
 // sums (T, D) = rows ids[t] - first_row of the table (rows, D); zeros where the id is outside
 // [first_row, first_row + rows).

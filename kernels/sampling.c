@@ -71,10 +71,24 @@ status kernels_sampler_begin(kernels_sampler *s, const kernels_sample_row *rows,
     return status_ok();
 }
 
+void kernels_sampler_load(kernels_sampler *s) {
+    assert(s->begun == s->ended + 1);
+    if (s->kernels->ops->sampler_load && s->count > 0) s->kernels->ops->sampler_load(s);
+}
+
+bool kernels_sampler_largest_only(const kernels_sampler *s) {
+    return s->largest_only;
+}
+
 void kernels_sample(kernels_sampler *s, const float *logits, int row, int count) {
     assert(row >= 0 && count >= 0 && count <= s->shape.batch && row + count <= s->count);
     assert(s->begun == s->ended + 1);
     if (count > 0) s->kernels->ops->sample(s, logits, row, count);
+}
+
+void kernels_sampler_send(kernels_sampler *s) {
+    assert(s->begun == s->ended + 1);
+    if (s->kernels->ops->sampler_send && s->count > 0) s->kernels->ops->sampler_send(s);
 }
 
 void kernels_sampler_end(kernels_sampler *s) {

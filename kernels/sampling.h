@@ -15,9 +15,11 @@
 // any order.
 //
 // Use, by the rank that samples: open a slot with a sequence's parameters and history; then in each
-// step begin(rows), sample(logits) for one run of rows after another, end, and wait for the
-// choices. All but wait only queue work, and a second step may go through begin to end before the
-// first is waited for: the sampled tokens are in their slots' histories by then, on the device.
+// step begin(rows), load, sample(logits) for one run of rows after another, send, end, and wait for
+// the choices. All but wait only queue work, and a second step may go through begin to end before
+// the first is waited for: the sampled tokens are in their slots' histories by then, on the device.
+// Load, sample and send may be recorded (kernels_run): they depend on the number of rows, and on
+// kernels_sampler_largest_only.
 #ifndef OCTANT_KERNELS_SAMPLING_H
 #define OCTANT_KERNELS_SAMPLING_H
 
@@ -40,6 +42,7 @@ typedef struct kernels_sampler_shape {
     int parts;            // the vocabulary is cut in so many ranges of tokens: those of the ranks
     const int32_t *first; // (parts + 1) host memory: where each starts, and the whole vocabulary
     int part_columns;     // columns of the widest; see kernels_sample
+    bool alike;           // all steps of as many rows make the same calls
 } kernels_sampler_shape;
 
 // RESOURCE_EXHAUSTED when memory is short. INVALID_ARGUMENT when the vocabulary is past
@@ -91,6 +94,13 @@ typedef struct kernels_sample_row {
 enum { KERNELS_SAMPLER_STEPS = 2 };
 status kernels_sampler_begin(kernels_sampler *s, const kernels_sample_row *rows, int count);
 
+// Whether every row of the step that began last takes its largest logit and reports no
+// probabilities: fewer calls do then. False for a sampler whose calls are alike.
+bool kernels_sampler_largest_only(const kernels_sampler *s);
+
+// Brings the step's rows to where they are sampled.
+void kernels_sampler_load(kernels_sampler *s);
+
 // Samples rows [row, row + count) of the step from `logits` (device memory): part p of the
 // vocabulary is (count, first[p + 1] - first[p]) at logits + p * count * part_columns, as ranks
 // gather them; with one part simply (count, V). Logits stay. The sampled token of a row is put in
@@ -110,6 +120,9 @@ typedef struct kernels_choice {
 } kernels_choice;
 
 // All rows of the step were given to kernels_sample: sends the choices to the host.
+void kernels_sampler_send(kernels_sampler *s);
+
+// All of the step has been queued.
 void kernels_sampler_end(kernels_sampler *s);
 
 // Waits for the oldest step that has ended. *out (count of its begin) is valid until

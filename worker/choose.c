@@ -1,6 +1,8 @@
 // choose: see choose.h. The rows whose logits are wanted are made in sub-batches of
 // decoder_logit_rows, all of one kind: rows that need only each rank's largest first, then rows
-// that the leader samples whole.
+// that the leader samples whole. Where these calls are recorded, both kinds are rounded up by rows
+// that are nobody's, so that few shapes come; all ranks make the same calls, since what a
+// communicator does when it is recorded may be collective.
 #include "worker/choose.h"
 
 #include <assert.h>
@@ -39,10 +41,12 @@ typedef struct local_best {
 
 // What a step asked for, until its outcome is taken.
 typedef struct flight {
-    wanted *wanted;   // (rows)
-    int largest, all; // of them, those of which only the largest is wanted; and all
-    int bad_rank;     // whose logits were NaN or infinite; -1: not known
-    int32_t *picked;  // (max_seqs) host memory that the device writes: of the first `largest` rows
+    wanted *wanted;  // (rows) those of which only the largest is wanted, then whole ones
+    int largest;     // wanted[0 .. largest)
+    int first_whole; // wanted[first_whole .. first_whole + whole)
+    int whole;
+    int all;      // with the surplus
+    int bad_rank; // whose logits were NaN or infinite; -1: not known
     // Leader only.
     seq_result *results; // (max_seqs)
     int result_count;
@@ -58,9 +62,11 @@ struct choose {
     bool idle;          // this rank is of another
     int flights;
     int batch;   // rows of logits that are made at once
-    size_t rows; // max_step_tokens + max_seqs: the most that a step can want
+    size_t rows; // the most that a step can want: max_step_tokens + max_seqs, and the surplus
     bool queues; // choose_fed
     flight flight[CHOOSE_FLIGHTS];
+    const struct flight *begun;          // last
+    int64_t deadline_ns;                 // of its calls
     int32_t *rows_wanted, *slots_wanted; // (rows) of the flight that began last
     int *kept_position;                  // (max_seqs) position of the slot's kept hidden row; -1
     // By the host.
@@ -70,6 +76,8 @@ struct choose {
     float *parts;    // (ranks, batch, max_vocab): all ranks' logits
     double *pairs;   // (ranks, rows, 2)
     int32_t *chosen; // (rows) tokens
+    int32_t *picked; // (CHOOSE_FLIGHTS, rows) host memory that the device writes: `chosen` of the
+                     // first `largest` rows of each flight
     int32_t *tokens; // (max_seqs) on a rank without a sampler
     int32_t *fed;    // choose_fed: these, or the sampler's
     // Leader only.
@@ -108,7 +116,8 @@ static status open_sampler(choose *c) {
                                    .context = c->p.limits.max_context,
                                    .parts = c->ranks,
                                    .first = first,
-                                   .part_columns = c->p.max_vocab};
+                                   .part_columns = c->p.max_vocab,
+                                   .alike = c->ranks > 1};
     return kernels_sampler_create(c->p.kernels, &shape, &c->sampler);
 }
 
@@ -125,12 +134,6 @@ static status alloc_flight_of_leader(choose *c, flight *f) {
 static status alloc_flight(choose *c, flight *f) {
     f->wanted = calloc(c->rows, sizeof *f->wanted);
     if (!f->wanted) return no_memory(c);
-    if (c->queues) {
-        void *picked = NULL;
-        TRY(kernels_host_alloc(c->p.kernels, (size_t)c->p.limits.max_seqs * sizeof *f->picked,
-                               &picked));
-        f->picked = picked;
-    }
     return leads(c) ? alloc_flight_of_leader(c, f) : status_ok();
 }
 
@@ -147,6 +150,9 @@ static status alloc_meeting(choose *c) {
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         TRY(kernels_alloc(c->p.kernels, all[i].bytes, all[i].out));
+    void *picked = NULL;
+    TRY(kernels_host_alloc(c->p.kernels, CHOOSE_FLIGHTS * c->rows * sizeof *c->picked, &picked));
+    c->picked = picked;
     return status_ok();
 }
 
@@ -179,17 +185,25 @@ static status alloc_all(choose *c) {
     return status_ok();
 }
 
+// Each of the two kinds of rows may be rounded up; the places of `picked` are whole turns.
+static size_t rows_room(const choose *c) {
+    size_t most = (size_t)c->p.limits.max_step_tokens + (size_t)c->p.limits.max_seqs;
+    if (!c->queues) return most;
+    size_t unit = KERNELS_TURN_BYTES / sizeof *c->picked;
+    return (most + 2 * KERNELS_ROUND_MAX + unit - 1) / unit * unit;
+}
+
 status choose_create(const choose_parts *parts, choose **out) {
     choose *c = calloc(1, sizeof *c);
     if (!c) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for the choice of tokens");
     c->p = *parts;
     c->rank = comm_rank(parts->comm);
     c->ranks = comm_size(parts->comm);
-    c->rows = (size_t)parts->limits.max_step_tokens + (size_t)parts->limits.max_seqs;
     c->logits = shard_find_place(parts->shards, parts->ranks, 0);
     c->idle = comm_number(parts->comm, c->rank) >= c->logits.ranks;
     c->queues = kernels_stream(parts->kernels) != NULL && reduce_queues(parts->reduce) &&
                 c->logits.stages == 1;
+    c->rows = rows_room(c);
     c->batch = decoder_logit_rows(parts->kernels, parts->limits.max_seqs, parts->limits.vocab);
     c->flights = c->queues ? CHOOSE_FLIGHTS : 1;
     status s = alloc_all(c);
@@ -200,20 +214,21 @@ status choose_create(const choose_parts *parts, choose **out) {
     return s;
 }
 
-static void free_flight(choose *c, flight *f) {
-    kernels_host_free(c->p.kernels, f->picked);
+static void free_flight(flight *f) {
     void *all[] = {f->wanted, f->results, f->result_of, f->tops, f->prompts};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
 }
 
 void choose_destroy(choose *c) {
     if (!c) return;
+    kernels_forget_runs(c->p.kernels);
     kernels_sampler_destroy(c->sampler);
     constraints_destroy(c->constraints);
     void *device[] = {c->gathered_device, c->parts, c->pairs, c->chosen, c->tokens};
     for (size_t i = 0; i < sizeof device / sizeof device[0]; i++)
         kernels_free(c->p.kernels, device[i]);
-    for (int i = 0; i < CHOOSE_FLIGHTS; i++) free_flight(c, &c->flight[i]);
+    kernels_host_free(c->p.kernels, c->picked);
+    for (int i = 0; i < CHOOSE_FLIGHTS; i++) free_flight(&c->flight[i]);
     void *all[] = {c->rows_wanted, c->slots_wanted, c->kept_position, c->staging, c->best,
                    c->sampled,     c->gathered,     c->bias,          c->slots};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
@@ -334,25 +349,82 @@ static void prepare_results(const choose *c, flight *f, const batch *b) {
     f->result_count = n;
 }
 
-int choose_begin(choose *c, int flight_index, const batch *b, const int32_t **rows,
-                 const int32_t **slots) {
+static int round_up(const choose *c, int rows) {
+    return c->queues ? kernels_round(c->p.kernels, rows) : rows;
+}
+
+// The wanted rows of both kinds, each with its surplus behind it.
+static void collect_all(const choose *c, flight *f, const batch *b) {
+    bool apart = !c->queues || c->ranks > 1; // else the sampler takes them all
+    int largest = collect(c, f, b, BATCH_ARGMAX, 0);
+    f->largest = apart ? largest : 0;
+    f->first_whole = apart ? round_up(c, largest) : 0;
+    f->whole = collect(c, f, b, BATCH_FULL, apart ? f->first_whole : largest) - f->first_whole;
+    f->all = f->first_whole + round_up(c, f->whole);
+}
+
+static bool is_surplus(const flight *f, int i) {
+    return i < f->first_whole ? i >= f->largest : i >= f->first_whole + f->whole;
+}
+
+static seq_result *result_of(const flight *f, const wanted *w) {
+    return &f->results[f->result_of[w->entry]];
+}
+
+// The token whose log probability a row of the prompt tells.
+static int32_t judged_token(const batch *b, const wanted *w) {
+    int count;
+    const batch_rows *e = &batch_entries(b, &count)[w->entry];
+    return batch_tokens(b, &count)[e->row + w->prompt_index];
+}
+
+static kernels_sample_row sampled_row(choose *c, const flight *f, const batch *b, const wanted *w) {
+    slot_sampling *p = &c->slots[result_of(f, w)->slot];
+    bool sampled = w->prompt_index < 0;
+    kernels_sample_row row = {
+        .slot = result_of(f, w)->slot,
+        .judged = sampled ? -1 : judged_token(b, w),
+        .random = rng_draw_bits(p->params.seed, p->draws),
+        .allowed = sampled ? constraints_mask(c->constraints, result_of(f, w)->slot) : NULL,
+    };
+    p->draws += sampled;
+    return row;
+}
+
+// Leader: tells the sampler its rows.
+static status begin_sampling(choose *c, const flight *f, const batch *b) {
+    for (int i = f->first_whole; i < f->all; i++)
+        c->sampled[i - f->first_whole] = is_surplus(f, i)
+                                             ? (kernels_sample_row){.slot = -1, .judged = -1}
+                                             : sampled_row(c, f, b, &f->wanted[i]);
+    return kernels_sampler_begin(c->sampler, c->sampled, f->all - f->first_whole);
+}
+
+status choose_begin(choose *c, int flight_index, const batch *b, int64_t deadline_ns,
+                    choose_wanted *out) {
     assert(flight_index >= 0 && flight_index < c->flights);
     flight *f = &c->flight[flight_index];
     int entry_count;
     const batch_rows *entries = batch_entries(b, &entry_count);
     f->bad_rank = -1;
-    f->largest = collect(c, f, b, BATCH_ARGMAX, 0);
-    f->all = collect(c, f, b, BATCH_FULL, f->largest);
+    collect_all(c, f, b);
+    assert((size_t)f->all <= c->rows);
     for (int i = 0; i < f->all; i++) {
         const wanted *w = &f->wanted[i];
-        c->rows_wanted[i] = w->row;
-        c->slots_wanted[i] = w->prompt_index < 0 ? entries[w->entry].slot : -1;
+        bool surplus = is_surplus(f, i); // any row will do
+        c->rows_wanted[i] = surplus ? 0 : w->row;
+        c->slots_wanted[i] = surplus || w->prompt_index >= 0 ? -1 : entries[w->entry].slot;
     }
-    if (c->queues && c->ranks == 1) f->largest = 0; // the sampler takes them too
     if (leads(c)) prepare_results(c, f, b);
-    *rows = c->rows_wanted;
-    *slots = c->slots_wanted;
-    return f->all;
+    c->begun = f;
+    c->deadline_ns = deadline_ns;
+    if (leads(c)) TRY(begin_sampling(c, f, b));
+    bool largest_only = c->sampler && kernels_sampler_largest_only(c->sampler);
+    *out = (choose_wanted){.rows = c->rows_wanted,
+                           .slots = c->slots_wanted,
+                           .count = f->all,
+                           .variant = (uint64_t)f->first_whole << 1 | largest_only};
+    return status_ok();
 }
 
 void choose_keep_rows(choose *c, const batch *b) {
@@ -367,10 +439,6 @@ void choose_keep_rows(choose *c, const batch *b) {
 
 static int own_vocab(const choose *c, int rank) {
     return c->p.shards[rank].vocab.end - c->p.shards[rank].vocab.begin;
-}
-
-static seq_result *result_of(const flight *f, const wanted *w) {
-    return &f->results[f->result_of[w->entry]];
 }
 
 static int sub_batch(const choose *c, int left) {
@@ -442,30 +510,6 @@ static status gather_on_host(choose *c, const float *mine, int count, const floa
 
 // ---- whole rows, by the leader's sampler
 
-// The token whose log probability a row of the prompt tells.
-static int32_t judged_token(const batch *b, const wanted *w) {
-    int count;
-    const batch_rows *e = &batch_entries(b, &count)[w->entry];
-    return batch_tokens(b, &count)[e->row + w->prompt_index];
-}
-
-// Leader: tells the sampler its rows.
-static status begin_sampling(choose *c, const flight *f, const batch *b) {
-    for (int i = f->largest; i < f->all; i++) {
-        const wanted *w = &f->wanted[i];
-        slot_sampling *p = &c->slots[result_of(f, w)->slot];
-        bool sampled = w->prompt_index < 0;
-        c->sampled[i - f->largest] = (kernels_sample_row){
-            .slot = result_of(f, w)->slot,
-            .judged = sampled ? -1 : judged_token(b, w),
-            .random = rng_draw_bits(p->params.seed, p->draws),
-            .allowed = sampled ? constraints_mask(c->constraints, result_of(f, w)->slot) : NULL,
-        };
-        p->draws += sampled;
-    }
-    return kernels_sampler_begin(c->sampler, c->sampled, f->all - f->largest);
-}
-
 // The ranks' logits, from one device to the other, without the host.
 static status gather_on_device(choose *c, const float *mine, int count, const float **out,
                                int64_t deadline_ns) {
@@ -486,40 +530,48 @@ static status gather_logits(choose *c, const float *mine, int count, const float
 }
 
 // The rows behind the largest: sampled by the leader.
-static status sample_all(choose *c, const flight *f, const batch *b, int64_t deadline_ns) {
-    if (c->rank == 0) TRY(begin_sampling(c, f, b));
-    for (int at = f->largest; at < f->all;) {
+static status sample_all(choose *c, const flight *f, int64_t deadline_ns) {
+    if (c->rank == 0) kernels_sampler_load(c->sampler);
+    for (int at = f->first_whole; at < f->all;) {
         int n = sub_batch(c, f->all - at);
         const float *logits = decoder_logits(c->p.decoder, at, n);
         TRY(gather_logits(c, logits, n, &logits, deadline_ns));
-        if (c->rank == 0) kernels_sample(c->sampler, logits, at - f->largest, n);
+        if (c->rank == 0) kernels_sample(c->sampler, logits, at - f->first_whole, n);
         at += n;
     }
-    if (c->rank == 0) kernels_sampler_end(c->sampler);
+    if (c->rank == 0) kernels_sampler_send(c->sampler);
     return status_ok();
 }
 
 // ---- tokens to every device
 
 // All rows' pairs come together, and every rank takes the tokens from them.
-static status share_tokens(choose *c, flight *f, int64_t deadline_ns) {
+static status share_tokens(choose *c, const flight *f, int64_t deadline_ns) {
     kernels *k = c->p.kernels;
     double *mine = c->pairs + (size_t)c->rank * (size_t)f->all * 2;
-    for (int at = 0; at < f->largest;) {
-        int n = sub_batch(c, f->largest - at);
+    for (int at = 0; at < f->first_whole;) {
+        int n = sub_batch(c, f->first_whole - at);
         const float *logits = decoder_logits(c->p.decoder, at, n);
         kernels_best(k, logits, n, own_vocab(c, c->rank), c->p.shards[c->rank].vocab.begin,
                      mine + (size_t)at * 2);
         at += n;
     }
-    kernels_told(k, c->rank == 0 ? c->fed : NULL, f->largest, f->all - f->largest,
-                 mine + (size_t)f->largest * 2);
+    kernels_told(k, c->rank == 0 ? c->fed : NULL, f->first_whole, f->all - f->first_whole,
+                 mine + (size_t)f->first_whole * 2);
     // A double is two floats to reduce_gather.
     TRY(reduce_gather(c->p.reduce, (float *)c->pairs, (size_t)f->all * 4, deadline_ns));
     kernels_pick(k, c->pairs, c->ranks, f->all, c->fed, c->chosen);
-    if (c->rank == 0 && f->largest > 0)
-        kernels_send(k, f->picked, c->chosen, (size_t)f->largest * sizeof *c->chosen);
+    if (c->rank == 0)
+        kernels_send_in_turn(k, c->picked, c->rows * sizeof *c->picked, c->chosen,
+                             (size_t)f->first_whole * sizeof *c->chosen);
     return status_ok();
+}
+
+status choose_calls(void *context) {
+    choose *c = context;
+    const flight *f = c->begun;
+    TRY(sample_all(c, f, c->deadline_ns));
+    return c->ranks > 1 && f->all > 0 ? share_tokens(c, f, c->deadline_ns) : status_ok();
 }
 
 // The rows that take a slot's last token find it on the device.
@@ -532,27 +584,30 @@ static void feed_slots(const batch_rows *entries, int count, batch *b) {
 // Counts what the last stage gathers, for the ranks of other stages.
 static void pass_gathers(const choose *c, const flight *f) {
     int largest = (f->largest + DECODER_LOGIT_ROWS - 1) / DECODER_LOGIT_ROWS;
-    int whole = (f->all - f->largest + c->batch - 1) / c->batch;
+    int whole = (f->whole + c->batch - 1) / c->batch;
     progress_pass(c->p.progress, largest + (c->logits.ranks > 1 ? whole : 0));
 }
 
-status choose_queue(choose *c, int flight_index, batch *b, int64_t deadline_ns) {
+static status choose_by_host(choose *c, flight *f, batch *b, int64_t deadline_ns) {
+    for (int at = 0; at < f->largest;) {
+        int n = f->largest - at < DECODER_LOGIT_ROWS ? f->largest - at : DECODER_LOGIT_ROWS;
+        TRY(choose_largest(c, f, b, at, n, deadline_ns));
+        at += n;
+    }
+    return sample_all(c, f, deadline_ns);
+}
+
+status choose_end(choose *c, int flight_index, batch *b, int64_t deadline_ns) {
     flight *f = &c->flight[flight_index];
     if (c->idle) {
         pass_gathers(c, f);
         return status_ok();
     }
-    for (int at = 0; !c->queues && at < f->largest;) {
-        int n = f->largest - at < DECODER_LOGIT_ROWS ? f->largest - at : DECODER_LOGIT_ROWS;
-        TRY(choose_largest(c, f, b, at, n, deadline_ns));
-        at += n;
-    }
-    TRY(sample_all(c, f, b, deadline_ns));
-    if (!c->queues) return status_ok();
-    if (c->ranks > 1 && f->all > 0) TRY(share_tokens(c, f, deadline_ns));
+    if (!c->queues) TRY(choose_by_host(c, f, b, deadline_ns));
+    if (c->rank == 0) kernels_sampler_end(c->sampler);
     int count;
     const batch_rows *entries = batch_entries(b, &count);
-    if (c->rank == 0) feed_slots(entries, count, b);
+    if (c->queues && c->rank == 0) feed_slots(entries, count, b);
     return status_ok();
 }
 
@@ -577,8 +632,9 @@ static void take_judged(seq_result *r, prompt_logprob *p, const kernels_choice *
 
 // What the devices picked of greedy rows: below 0 the rank whose numbers were bad, from -1 down.
 static void take_picked(const choose *c, flight *f, batch *b) {
+    size_t turn = (size_t)(f - c->flight);
     for (int i = 0; c->queues && i < f->largest; i++) {
-        int32_t token = f->picked[i];
+        int32_t token = c->picked[turn * c->rows + (size_t)i];
         if (token < 0 && f->bad_rank < 0) f->bad_rank = -1 - token;
         took_token(c, b, result_of(f, &f->wanted[i]), token < 0 ? -1 : token);
     }
@@ -590,13 +646,13 @@ status choose_take(choose *c, int flight_index, batch *b, int64_t deadline_ns, s
     const kernels_choice *choices = NULL;
     TRY(kernels_sampler_wait(c->sampler, deadline_ns, &choices));
     take_picked(c, f, b);
-    for (int i = f->largest; i < f->all; i++) {
-        const wanted *w = &f->wanted[i];
+    for (int i = 0; i < f->whole; i++) {
+        const wanted *w = &f->wanted[f->first_whole + i];
         seq_result *r = result_of(f, w);
         if (w->prompt_index < 0)
-            take_sampled(c, b, r, &choices[i - f->largest]);
+            take_sampled(c, b, r, &choices[i]);
         else
-            take_judged(r, &r->prompt[w->prompt_index], &choices[i - f->largest]);
+            take_judged(r, &r->prompt[w->prompt_index], &choices[i]);
     }
     *out = f->results;
     *count = f->result_count;

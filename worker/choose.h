@@ -64,13 +64,25 @@ bool choose_waits(const choose *c, const step_plan *plan);
 // Leader. How a row of the plan is sampled.
 batch_sampling choose_kind(const choose *c, const step_plan *plan, const seq_rows *row);
 
-// Collects what is wanted of the batch's step, before decoder_forward: *rows (count) are rows of
-// hidden states, *slots (count) the slots that get their tokens; valid until the next call.
-int choose_begin(choose *c, int flight, const batch *b, const int32_t **rows,
-                 const int32_t **slots);
+// What is wanted of a step, valid until the next choose_begin.
+typedef struct choose_wanted {
+    const int32_t *rows;  // (count) rows of hidden states
+    const int32_t *slots; // (count) the slots that get their tokens
+    int count;
+    uint64_t variant; // what choose_calls depends on, beside the count
+} choose_wanted;
 
-// After decoder_forward: makes the logits and chooses. With choose_fed this only queues work.
-status choose_queue(choose *c, int flight, batch *b, int64_t deadline_ns);
+// Collects it of the batch's step, before decoder_forward. With choose_fed the rows are rounded up
+// (kernels_round) and the sampler is told of them: surplus rows are nobody's.
+status choose_begin(choose *c, int flight, const batch *b, int64_t deadline_ns, choose_wanted *out);
+
+// With choose_fed, behind the layers: queues the logits and the choice of the step that began last.
+// To be recorded (decoder_step.then); `context` is the choose.
+status choose_calls(void *context);
+
+// After decoder_forward. With choose_fed the step is queued by now, and the tokens to come are
+// known by their slots; else makes the logits and chooses.
+status choose_end(choose *c, int flight, batch *b, int64_t deadline_ns);
 
 // After the step's kept rows are known: keeps them for the log probability of the next chunk.
 void choose_keep_rows(choose *c, const batch *b);

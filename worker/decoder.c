@@ -23,7 +23,9 @@ struct decoder {
     int row_room;    // T: rows of the arrays below
     int micro_least; // rows of the smallest micro-batch but the last
     // Of the micro-batch in work.
+    const decoder_step *step;
     int rows;
+    int layer; // of the next attention; as many as there are: behind the last
     int64_t deadline_ns;
     int watched;       // row of the step
     kernels_seq *seqs; // (max_tokens) host memory
@@ -49,7 +51,7 @@ struct decoder {
 int decoder_logit_rows(const kernels *k, int seqs, int vocab) {
     if (!kernels_stream(k)) return DECODER_LOGIT_ROWS;
     size_t fit = DECODER_LOGIT_BYTES / ((size_t)vocab * sizeof(float));
-    int rows = fit < (size_t)seqs ? (int)fit : seqs;
+    int wanted = kernels_round(k, seqs), rows = fit < (size_t)wanted ? (int)fit : wanted;
     return rows > DECODER_LOGIT_ROWS ? rows : DECODER_LOGIT_ROWS;
 }
 
@@ -173,11 +175,13 @@ fail:
 }
 
 void decoder_set_kv(decoder *d, const kv_store *kv) {
+    kernels_forget_runs(d->p.kernels);
     d->kv = kv;
 }
 
 void decoder_destroy(decoder *d) {
     if (!d) return;
+    kernels_forget_runs(d->p.kernels);
     if (d->x == d->hidden) d->x = NULL;
     void *all[] = {d->first_head, d->hidden, d->x,      d->normed, d->ordered, d->sums,
                    d->q,          d->mixed,  d->k,      d->v,      d->gated,   d->chosen,
@@ -222,15 +226,17 @@ static const kernels_act *normed_in(decoder *d, const int32_t *order) {
     return d->ordered;
 }
 
-// sums = this rank's part of attention(normed)
-static void attend(decoder *d, const layer_weights *w, kernels_kv *kv) {
+// q, k and v of normed; the cache has the latter two.
+static void project(decoder *d, const layer_weights *w, kernels_kv *kv) {
     kernels *k = d->p.kernels;
     kernels_matmul(k, 3, (const kernels_weight *const[]){&w->q, &w->k, &w->v},
                    (const float *const[]){w->q_bias, w->k_bias, w->v_bias},
                    normed_in(d, w->attn_order), d->rows, (float *const[]){d->q, d->k, d->v});
     kernels_rope_kv_write(k, &d->rope, d->heads, d->q, d->k, d->v, kv);
-    kernels_attention(k, &d->map, d->attention_scale, d->q, kv, d->mixed);
-    kernels_matmul_sums(k, &w->o, segment(d->head_dim, &w->o), d->mixed, d->rows, d->sums);
+}
+
+static void attend(decoder *d, const kernels_kv *kv) {
+    kernels_attention(d->p.kernels, &d->map, d->attention_scale, d->q, kv, d->mixed);
 }
 
 // The same of the experts that each row chooses. Every rank comes to the same choices, since the
@@ -273,28 +279,61 @@ static uint64_t collectives_before(const decoder *d) {
     return 1 + 2 * (uint64_t)d->p.shard->layers.begin + (uint64_t)d->place.stage - 1;
 }
 
-static status begin_layers(decoder *d) {
-    if (d->place.stage == 0) return embed(d);
-    return relay_receive(d->p.relay, d->x, (size_t)d->rows * (size_t)d->width, d->deadline_ns);
+// What follows a layer's attention, up to the sums of its second half.
+static status finish_layer(decoder *d, const layer_weights *w) {
+    kernels_matmul_sums(d->p.kernels, &w->o, segment(d->head_dim, &w->o), d->mixed, d->rows,
+                        d->sums);
+    TRY(add_and_norm(d, w->ffn_norm));
+    feed_forward(d, w);
+    return status_ok();
+}
+
+static status begin_first_layer(decoder *d) {
+    if (d->place.stage == 0) TRY(embed(d));
+    kernels_rmsnorm(d->p.kernels, d->x, d->p.weights->layers[0].attn_norm,
+                    d->p.config->norm_epsilon, d->rows, d->width, d->normed);
+    return status_ok();
+}
+
+static status end_layers(decoder *d) {
+    TRY(sum_over_ranks(d));
+    kernels_add(d->p.kernels, d->x, d->sums, d->rows, d->width);
+    return status_ok();
+}
+
+// Everything between two attentions: from that of the layer before to that of d->layer. Depends on
+// the number of rows alone.
+static status between_attentions(void *context) {
+    decoder *d = context;
+    const weights *all = d->p.weights;
+    int i = d->layer;
+    const layer_weights *w = &all->layers[i];
+    if (i > 0) TRY(finish_layer(d, &all->layers[i - 1]));
+    if (i == all->layer_count) return end_layers(d);
+    TRY(i > 0 ? add_and_norm(d, w->attn_norm) : begin_first_layer(d));
+    project(d, w, &d->kv->layers[i]);
+    return status_ok();
+}
+
+static status run_piece(decoder *d, int layer) {
+    d->layer = layer;
+    if (!reduce_queues(d->p.reduce)) return between_attentions(d);
+    return kernels_piece(d->p.kernels, layer, between_attentions, d);
 }
 
 static status run_layers(void *context) {
     decoder *d = context;
-    const weights *all = d->p.weights;
-    kernels *k = d->p.kernels;
-    TRY(begin_layers(d));
-    kernels_rmsnorm(k, d->x, all->layers[0].attn_norm, d->p.config->norm_epsilon, d->rows, d->width,
-                    d->normed);
-    for (int i = 0; i < all->layer_count; i++) {
-        const layer_weights *w = &all->layers[i];
-        if (i > 0) TRY(add_and_norm(d, w->attn_norm));
-        attend(d, w, &d->kv->layers[i]);
-        TRY(add_and_norm(d, w->ffn_norm));
-        feed_forward(d, w);
+    size_t count = (size_t)d->rows * (size_t)d->width;
+    if (d->place.stage > 0) TRY(relay_receive(d->p.relay, d->x, count, d->deadline_ns));
+    for (int i = 0; i < d->p.weights->layer_count; i++) {
+        TRY(run_piece(d, i));
+        attend(d, &d->kv->layers[i]);
     }
-    TRY(sum_over_ranks(d));
-    kernels_add(k, d->x, d->sums, d->rows, d->width);
-    return relay_send(d->p.relay, d->x, (size_t)d->rows * (size_t)d->width, d->deadline_ns);
+    TRY(run_piece(d, d->p.weights->layer_count));
+    TRY(relay_send(d->p.relay, d->x, count, d->deadline_ns));
+    const decoder_step *s = d->step;
+    return s->then ? kernels_tail(d->p.kernels, s->then, s->then_context, s->then_variant)
+                   : status_ok();
 }
 
 // Rows of each micro-batch. A stage waits for the first of them to come through all stages before
@@ -327,6 +366,8 @@ static int cut_seqs(decoder *d, const decoder_step *step, int begin, int end) {
 static status run_micro(decoder *d, const decoder_step *step, int begin, int end) {
     kernels *k = d->p.kernels;
     bool last = end == step->tokens; // what is wanted is looked up when all rows are there
+    bool queues = reduce_queues(d->p.reduce) && relay_queues(d->p.relay);
+    d->step = step;
     d->rows = kernels_begin(k, &(kernels_step){.tokens = end - begin,
                                                .ids = step->ids + begin,
                                                .fed = step->fed,
@@ -336,12 +377,13 @@ static status run_micro(decoder *d, const decoder_step *step, int begin, int end
                                                .block_tokens = d->kv->shape.block_tokens,
                                                .wanted = last ? step->wanted_count : 0,
                                                .rows = step->wanted,
-                                               .slots = step->slots});
+                                               .slots = step->slots,
+                                               .turn = step->turn,
+                                               .in_run = queues});
     assert(d->rows <= d->row_room);
-    bool queues = reduce_queues(d->p.reduce) && relay_queues(d->p.relay);
     uint64_t count = relay_counted(d->p.relay);
     if (d->place.stages > 1) relay_count_from(d->p.relay, count + collectives_before(d));
-    TRY(queues ? kernels_run(k, run_layers, d) : run_layers(d));
+    TRY(queues ? kernels_run(k, run_layers, d, step->then_variant) : run_layers(d));
     if (d->place.stages > 1) relay_count_from(d->p.relay, count + collectives(d));
     if (d->x != d->hidden)
         kernels_copy(k, row_of(d, begin), d->x,
@@ -350,7 +392,7 @@ static status run_micro(decoder *d, const decoder_step *step, int begin, int end
 }
 
 status decoder_forward(decoder *d, const decoder_step *step, int64_t deadline_ns) {
-    assert(step->tokens <= d->p.max_tokens);
+    assert(step->tokens <= d->p.max_tokens && (!step->then || d->place.stages == 1));
     d->deadline_ns = deadline_ns;
     int rows = micro_rows(d, step->tokens);
     reduce_watch(d->p.reduce, (size_t)(d->watched % rows) * (size_t)d->width, (size_t)d->width);

@@ -63,6 +63,12 @@ typedef struct decoder_step {
     const int32_t *wanted; // (wanted_count) rows of this step, or kept rows, for decoder_logits
     const int32_t *slots;  // (wanted_count), or NULL
     int wanted_count;
+    int turn; // see kernels_step
+    // Calls to be queued behind the layers, and recorded with them (kernels_run, kernels_tail); for
+    // a model in one stage whose sums are queued. NULL: none.
+    status (*then)(void *context);
+    void *then_context;
+    uint64_t then_variant;
 } decoder_step;
 
 // Runs the rows through all layers and writes their keys and values to the cache. On a device this

@@ -263,8 +263,18 @@ status engine_open(const engine_options *options, engine **out) {
     return s;
 }
 
+static void tell_runs(const engine *e) {
+    if (!e->kernels || !kernels_stream(e->kernels)) return;
+    kernels_run_counts n = kernels_count_runs(e->kernels);
+    log_debug("engine",
+              "graphs: %" PRIu64 " steps and %" PRIu64 " pieces replayed, %" PRIu64
+              " steps and %" PRIu64 " pieces launched call by call, %" PRIu64 " recorded",
+              n.steps, n.pieces, n.plain_steps, n.plain_pieces, n.recorded);
+}
+
 void engine_close(engine *e) {
     if (!e) return;
+    tell_runs(e);
     step_destroy(e->step);
     decoder_destroy(e->decoder);
     reduce_close(e->reduce);

@@ -225,12 +225,22 @@ static status compute(step *s, flight *f, int index) {
                          .fed = choose_fed(s->choose),
                          .tokens = tokens,
                          .seqs = rows,
-                         .seq_count = seqs};
-    step.wanted_count = choose_begin(s->choose, index, s->batch, &step.wanted, &step.slots);
+                         .seq_count = seqs,
+                         .turn = index};
+    choose_wanted wanted;
+    TRY(choose_begin(s->choose, index, s->batch, deadline(s), &wanted));
+    step.wanted = wanted.rows;
+    step.slots = wanted.slots;
+    step.wanted_count = wanted.count;
+    if (runs_ahead(s)) {
+        step.then = choose_calls;
+        step.then_context = s->choose;
+        step.then_variant = wanted.variant;
+    }
     decoder_watch(s->p.decoder, checked_row(f));
     send_fed(s, f);
     TRY(decoder_forward(s->p.decoder, &step, deadline(s)));
-    TRY(choose_queue(s->choose, index, s->batch, deadline(s)));
+    TRY(choose_end(s->choose, index, s->batch, deadline(s)));
     choose_keep_rows(s->choose, s->batch);
     send_row(s, f);
     return status_ok();

@@ -99,6 +99,16 @@ void cuda_send(kernels *base, void *host, const void *device, size_t bytes) {
               "what is sent to the host");
 }
 
+void cuda_send_in_turn(kernels *base, void *host, size_t stride, const void *device, size_t bytes) {
+    cuda *k = (cuda *)base;
+    cuda_enter(k);
+    mail_ring ring = {.slot_bytes = stride, .place = (uint32_t *)k->turn};
+    void *slots = NULL;
+    cuda_note(k, cudaHostGetDevicePointer(&slots, host, 0), "cudaHostGetDevicePointer");
+    ring.slots = slots;
+    cuda_note(k, mail_down_in_turn(k->stream, &ring, device, bytes), "what is sent to the host");
+}
+
 void cuda_mark(kernels *base, int mark) {
     cuda *k = (cuda *)base;
     cuda_enter(k);

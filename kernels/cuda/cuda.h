@@ -3,8 +3,9 @@
 //
 //   probe.c     what cards there are, and why one cannot be used
 //   cuda.c      memory, copies, waiting, and the first error
+//   ring.c      pinned slots that take turns (mail.h)
 //   plan.c      kernels_begin: the step's rows into device memory
-//   graph.c     kernels_run: recorded steps
+//   graph.c     kernels_run, kernels_piece: recorded steps
 //   place.c     weights from the file's layout into the device's, from memory that holds all of
 //   them stage.c     the same, piece by piece while they are read operators.c each operator of the
 //   table to its launcher sampler.c   sampling: slots, and what goes up and comes back per step
@@ -23,12 +24,16 @@
 #include "common/base/clock.h"
 #include "kernels/backend.h"
 #include "kernels/cuda/experts.h"
+#include "kernels/cuda/mail.h"
 #include "kernels/cuda/step.h"
 
 enum {
     CUDA_GRAPH_ROWS_MAX = 256, // steps of more rows are not recorded
     CUDA_GRAPHS_MAX = 96,      // recorded shapes; the one that was used least recently makes room
+    CUDA_SHAPES_MAX = 16,      // likewise, of steps that are recorded in pieces
+    CUDA_PIECES_MAX = 256,     // of such a step; those beyond are not recorded
     CUDA_PLAN_SLOTS = 4,       // steps whose plans may be on their way to the device
+    CUDA_RING_SLOTS_MAX = 4,
     CUDA_PLAN_BLOCKS_MAX = 4 << 20, // block table entries of one step: 512 contexts of 131072 by 16
     CUDA_PAIR_ROWS = 64,            // gate and up as two products: so many rows at a time
     CUDA_PAIR_ROWS_FAST = 1024,
@@ -39,12 +44,14 @@ enum {
 #define CUDA_WAIT_NS                                                                               \
     (60 * CLOCK_SECOND) // waits that the contract gives no deadline: the device hangs
 
-// What a recorded graph is valid for.
+// What a recorded graph is valid for. All places in the step's plan are the same for all.
 typedef struct cuda_graph_key {
-    int rows, context;
+    int rows, context, wanted;
     int blocks, block_tokens;
+    bool brings_plan;
     const int32_t *fed;
-    status (*enqueue)(void *context);
+    uint64_t variant;
+    status (*enqueue)(void *context); // NULL: of a step in pieces
     void *enqueue_context;
 } cuda_graph_key;
 
@@ -53,6 +60,21 @@ typedef struct cuda_graph {
     uint64_t used;        // 0: a free place
     cudaGraphExec_t exec; // NULL: seen once, and run as it is
 } cuda_graph;
+
+// A step that is recorded in pieces.
+typedef struct cuda_shape {
+    cuda_graph_key key;
+    uint64_t used;
+    cudaGraphExec_t exec[CUDA_PIECES_MAX];
+} cuda_shape;
+
+// Pinned slots that take turns, and what says that a slot was read (or written) by the device.
+typedef struct cuda_ring {
+    mail_ring mail;
+    void *slots; // (turns, slot_bytes) by the host's name
+    cudaEvent_t done[CUDA_RING_SLOTS_MAX];
+    uint64_t next; // how many were taken so far
+} cuda_ring;
 
 typedef struct cublas cublas;
 
@@ -74,14 +96,16 @@ typedef struct cuda {
     size_t staging_used; // of that piece
 
     // The step's rows (plan.c).
-    uint8_t *plan[CUDA_PLAN_SLOTS]; // pinned
-    cudaEvent_t planned[CUDA_PLAN_SLOTS];
+    cuda_ring plan;
+    mail_layout plan_layout;
+    size_t plan_room[MAIL_ARRAYS_MAX]; // units of each array
+    int plan_wanted;                   // room for wanted rows
+    size_t plan_bytes;                 // of a slot, and of plan_device
     uint8_t *plan_device;
-    size_t plan_bytes;
-    int plan_blocks; // room for block table entries
-    unsigned plan_next;
+    bool plan_waits; // kernels_run brings it up
     cuda_step step;
     const int32_t *wanted, *slots; // (step.wanted), device memory
+    const int32_t *turn;           // device memory
 
     // Scratch (operators.c).
     void *product_workspace;
@@ -100,8 +124,15 @@ typedef struct cuda {
 
     uint8_t *place_raw; // (CUDA_STAGING_BYTES) rows of a weight as the file has them, device memory
 
+    // Recordings (graph.c).
+    kernels_graphs records; // what is recorded
     cuda_graph graphs[CUDA_GRAPHS_MAX];
+    cuda_shape shapes[CUDA_SHAPES_MAX];
+    cuda_shape *shape; // of the step at hand, from its first piece on
+    bool shape_is_new; // it is run as it is
+    bool in_run;       // kernels_run is at a step that is recorded as a whole
     uint64_t graph_clock;
+    kernels_run_counts counts;
 } cuda;
 
 // Makes `k`'s device the calling thread's. First in every function that calls CUDA: a backend may
@@ -130,17 +161,31 @@ void cuda_staging_sent(cuda *k, int slot);
 // probe.c
 status cuda_describe(int device, kernels_cuda_card *out);
 
+// ring.c
+status cuda_ring_create(cuda *k, int turns, size_t slot_bytes, cuda_ring *out); // slots zeroed
+void cuda_ring_destroy(cuda_ring *r); // one that was not made is allowed
+// The next slot, once the device is done with it.
+status cuda_ring_take(cuda *k, cuda_ring *r, const char *what, void **slot);
+// What moves the slot that was taken last has been queued: the event that is done when it is.
+cudaEvent_t cuda_ring_sent(cuda *k, cuda_ring *r);
+
 // plan.c
 status cuda_plan_create(cuda *k, kernels_limits limits);
 void cuda_plan_destroy(cuda *k);
 int cuda_begin(kernels *k);
 int cuda_rows_max(const kernels *k, int tokens);
+int cuda_round(const kernels *k, int rows);
 bool cuda_plan_is_decode(const cuda *k); // one row per sequence, few enough rows: may be a graph
+void cuda_plan_send(cuda *k);            // queues it
 
 // graph.c
-status cuda_run(kernels *k, status (*enqueue)(void *), void *context);
+status cuda_run(kernels *k, status (*enqueue)(void *), void *context, uint64_t variant);
+status cuda_piece(kernels *k, int number, status (*enqueue)(void *), void *context);
+status cuda_tail(kernels *k, status (*enqueue)(void *), void *context, uint64_t variant);
+void cuda_record(kernels *k, kernels_graphs what);
 void cuda_forget_runs(kernels *k);
 void cuda_graphs_destroy(cuda *k);
+kernels_run_counts cuda_run_counts(const kernels *k);
 
 // place.c
 // Whether a weight lies in wgmma's tiles (wgmma.h), for its products; else as weight_pack.h says.
@@ -188,6 +233,7 @@ status cuda_poll(kernels *k, bool *done);
 status cuda_host_alloc(kernels *k, size_t bytes, void **out);
 void cuda_host_free(kernels *k, void *host);
 void cuda_send(kernels *k, void *host, const void *device, size_t bytes);
+void cuda_send_in_turn(kernels *k, void *host, size_t stride, const void *device, size_t bytes);
 void cuda_mark(kernels *k, int mark);
 status cuda_mark_poll(kernels *k, int mark, bool *done);
 void *cuda_stream(const kernels *k);

@@ -233,8 +233,10 @@ static void attention(kernels *base, const kernels_head_map *map, float scale, c
     cuda *k = (cuda *)base;
     cuda_enter(k);
     cuda_attention_options options = {.scale = scale};
+    cuda_step step = k->step;
+    if (!cuda_plan_is_decode(k)) step.tokens = base->step.tokens; // those that pad have no sequence
     cuda_note(k,
-              cuda_attention(k->stream, &k->step, map, &options, q, kv, k->attention_scratch,
+              cuda_attention(k->stream, &step, map, &options, q, kv, k->attention_scratch,
                              k->attention_scratch_bytes, out),
               "attention");
 }
@@ -316,6 +318,7 @@ const kernels_ops cuda_ops = {
     .host_alloc = cuda_host_alloc,
     .host_free = cuda_host_free,
     .send = cuda_send,
+    .send_in_turn = cuda_send_in_turn,
     .mark = cuda_mark,
     .mark_poll = cuda_mark_poll,
     .stream = cuda_stream,
@@ -329,8 +332,13 @@ const kernels_ops cuda_ops = {
     .stage_sync = cuda_stage_sync,
     .begin = cuda_begin,
     .rows_max = cuda_rows_max,
+    .round = cuda_round,
     .run = cuda_run,
+    .piece = cuda_piece,
+    .tail = cuda_tail,
+    .record = cuda_record,
     .forget_runs = cuda_forget_runs,
+    .run_counts = cuda_run_counts,
     .embed = embed,
     .matmul = matmul_all,
     .gate_up = gate_up,
@@ -353,7 +361,9 @@ const kernels_ops cuda_ops = {
     .sampler_destroy = cuda_sampler_destroy,
     .sampler_open = cuda_sampler_open,
     .sampler_begin = cuda_sampler_begin,
+    .sampler_load = cuda_sampler_load,
     .sample = cuda_sample,
+    .sampler_send = cuda_sampler_send,
     .sampler_end = cuda_sampler_end,
     .sampler_wait = cuda_sampler_wait,
 };

@@ -1,49 +1,62 @@
 // plan: a step's rows on their way into device memory.
 //
-// Everything that kernels must know of the step (step.h) goes up in one copy from a ring of pinned
-// slots. A slot is written again when the copy that last read it is done, which in steady state was
-// steps ago. Steps that only decode are rounded up to a bucket of rows, and their context to a
-// power of two: the launches of a bucket are the same whatever the step holds, so they can be
-// recorded (graph.c). The places inside the device's copy follow from the bucket alone, for the
-// same reason.
+// Everything that kernels must know of the step (step.h) goes up at once from a ring of pinned
+// slots (mail.h). A slot is written again when what last read it is done, which in steady state was
+// steps ago. Every array has one place for good, on the host and on the device, so no recorded call
+// depends on how much a step holds.
+//
+// Rows are rounded up, so that few shapes come, and what is recorded for one serves many steps
+// (graph.c): no operator's numbers depend on the rows beside a row's own. Steps that only decode
+// have as many sequences as rows then, and their context is rounded up to a power of two: all their
+// launches follow from the bucket. Of steps with prompts only the rows are rounded; attention takes
+// what is there.
 #include <assert.h>
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
 
-enum { ALIGN = 64, CONTEXT_MIN = 512 };
+enum { CONTEXT_MIN = 512, ROWS_FEW = KERNELS_ROUND_MAX + 1 };
 
-// Where each array starts, in bytes; the same on the host and on the device.
-typedef struct plan_layout {
-    size_t ids, row_seq, row_position, seq, blocks, wanted, slots, end;
-} plan_layout;
+// The arrays of a slot, in their order.
+enum { TURN, IDS, ROW_SEQ, ROW_POSITION, SEQ, WANTED, SLOTS, BLOCKS, ARRAYS };
+static_assert((int)ARRAYS <= (int)MAIL_ARRAYS_MAX, "a slot holds all arrays of a step");
+static_assert((int)MAIL_UNIT == (int)KERNELS_TURN_BYTES, "what is sent in turn is whole units");
 
-static size_t piece(size_t *at, size_t bytes) {
-    size_t from = *at;
-    *at += (bytes + ALIGN - 1) / ALIGN * ALIGN;
-    return from;
+static size_t units(size_t bytes) {
+    return (bytes + MAIL_UNIT - 1) / MAIL_UNIT;
 }
 
-static plan_layout lay_out(int rows, int seqs, int wanted, size_t blocks) {
-    plan_layout l = {0};
-    size_t at = 0, row_bytes = (size_t)rows * sizeof(int32_t);
-    l.ids = piece(&at, row_bytes);
-    l.row_seq = piece(&at, row_bytes);
-    l.row_position = piece(&at, row_bytes);
-    l.seq = piece(&at, (size_t)seqs * sizeof(cuda_step_seq));
-    l.blocks = piece(&at, blocks * sizeof(int32_t));
-    // No recorded call looks behind the blocks, whose number changes.
-    l.wanted = piece(&at, (size_t)wanted * sizeof(int32_t));
-    l.slots = piece(&at, (size_t)wanted * sizeof(int32_t));
-    l.end = at;
-    return l;
+// What the arrays take, of so many rows, sequences, wanted rows and block table entries.
+static void measure_arrays(size_t rows, size_t seqs, size_t wanted, size_t blocks,
+                           size_t out[ARRAYS]) {
+    out[TURN] = units(sizeof(int32_t));
+    out[IDS] = out[ROW_SEQ] = out[ROW_POSITION] = units(rows * sizeof(int32_t));
+    out[SEQ] = units(seqs * sizeof(cuda_step_seq));
+    out[WANTED] = out[SLOTS] = units(wanted * sizeof(int32_t));
+    out[BLOCKS] = units(blocks * sizeof(int32_t));
 }
 
-// The rows of a recorded step: at most a quarter more than asked for, and one tile of the products
-// at most.
-static int bucket(int rows) {
+static void *array(const cuda *k, void *slot, int which) {
+    return (uint8_t *)slot + (size_t)k->plan_layout.first[which] * MAIL_UNIT;
+}
+
+// Few rows: at most a quarter more than asked for, and one tile of the products at most. Many: a
+// tile of most products.
+static int round_up(int rows, int most_of_8) {
     if (rows <= 4) return rows <= 2 ? rows : 4;
-    return (rows + 7) / 8 * 8;
+    int step = rows <= most_of_8 ? 8 : ROWS_FEW;
+    return (rows + step - 1) / step * step;
+}
+
+// The rows of a step that only decodes, and rows that are wanted.
+int cuda_round(const kernels *base, int rows) {
+    (void)base;
+    return round_up(rows, CUDA_GRAPH_ROWS_MAX);
+}
+
+int cuda_rows_max(const kernels *base, int tokens) {
+    (void)base;
+    return round_up(tokens, ROWS_FEW);
 }
 
 static int context_bucket(const cuda *k, int context) {
@@ -52,42 +65,50 @@ static int context_bucket(const cuda *k, int context) {
     return room < k->base.limits.context ? room : k->base.limits.context;
 }
 
-int cuda_rows_max(const kernels *base, int tokens) {
-    (void)base;
-    int padded = bucket(tokens < CUDA_GRAPH_ROWS_MAX ? tokens : CUDA_GRAPH_ROWS_MAX);
-    return tokens > padded ? tokens : padded;
+static void lay_out(cuda *k, int rows, size_t blocks) {
+    size_t at = units(sizeof(mail_head));
+    measure_arrays((size_t)rows, (size_t)rows, (size_t)k->plan_wanted, blocks, k->plan_room);
+    k->plan_layout.arrays = ARRAYS;
+    for (int i = 0; i < ARRAYS; i++) {
+        k->plan_layout.first[i] = (uint32_t)at;
+        at += k->plan_room[i];
+    }
+    k->plan_bytes = at * MAIL_UNIT;
+}
+
+static void point(cuda *k) {
+    k->step.ids = array(k, k->plan_device, IDS);
+    k->step.row_seq = array(k, k->plan_device, ROW_SEQ);
+    k->step.row_position = array(k, k->plan_device, ROW_POSITION);
+    k->step.seq = array(k, k->plan_device, SEQ);
+    k->step.blocks = array(k, k->plan_device, BLOCKS);
+    k->wanted = array(k, k->plan_device, WANTED);
+    k->slots = array(k, k->plan_device, SLOTS);
+    k->turn = array(k, k->plan_device, TURN);
 }
 
 status cuda_plan_create(cuda *k, kernels_limits limits) {
     int rows = cuda_rows_max(&k->base, limits.tokens);
     size_t blocks = (size_t)rows * (size_t)limits.context;
     if (blocks > CUDA_PLAN_BLOCKS_MAX) blocks = CUDA_PLAN_BLOCKS_MAX;
-    k->plan_blocks = (int)blocks;
-    k->plan_bytes = lay_out(rows, rows, rows, blocks).end;
+    // A row may be wanted twice: for its token and for its log probability.
+    k->plan_wanted = 2 * (rows + ROWS_FEW);
+    lay_out(k, rows, blocks);
     void *memory = NULL;
     TRY(cuda_device_alloc(k, k->plan_bytes, &memory));
     k->plan_device = memory;
-    for (int i = 0; i < CUDA_PLAN_SLOTS; i++) {
-        TRY(cuda_pinned_alloc(k->plan_bytes, &memory));
-        k->plan[i] = memory;
-        TRY(cuda_status(cudaEventCreateWithFlags(&k->planned[i], cudaEventDisableTiming),
-                        "cudaEventCreateWithFlags"));
-    }
-    return status_ok();
+    return cuda_ring_create(k, CUDA_PLAN_SLOTS, k->plan_bytes, &k->plan);
 }
 
 void cuda_plan_destroy(cuda *k) {
-    for (int i = 0; i < CUDA_PLAN_SLOTS; i++) {
-        if (k->planned[i]) (void)cudaEventDestroy(k->planned[i]);
-        (void)cudaFreeHost(k->plan[i]);
-    }
+    cuda_ring_destroy(&k->plan);
     (void)cudaFree(k->plan_device);
 }
 
 // The shape, not yet rounded up, and the block table entries that it takes.
 static size_t measure(const kernels_step *s, cuda_step *out) {
     size_t blocks = 0;
-    *out = (cuda_step){.tokens = s->tokens, .seqs = s->seqs, .seq_tokens = 1};
+    *out = (cuda_step){.fed = s->fed, .tokens = s->tokens, .seqs = s->seqs, .seq_tokens = 1};
     for (int i = 0; i < s->seqs; i++) {
         int end = s->seq[i].position + s->seq[i].tokens;
         if (end > out->context) out->context = end;
@@ -101,11 +122,10 @@ bool cuda_plan_is_decode(const cuda *k) {
     return k->step.seq_tokens == 1 && k->step.tokens <= CUDA_GRAPH_ROWS_MAX;
 }
 
-static void fill_rows(const kernels_step *s, const cuda_step *shape, const plan_layout *l,
-                      uint8_t *to) {
-    int32_t *ids = (int32_t *)(to + l->ids), *row_seq = (int32_t *)(to + l->row_seq);
-    int32_t *position = (int32_t *)(to + l->row_position);
-    for (int t = 0; t < shape->tokens; t++) {
+static void fill_rows(const cuda *k, const kernels_step *s, void *slot) {
+    int32_t *ids = array(k, slot, IDS), *row_seq = array(k, slot, ROW_SEQ);
+    int32_t *position = array(k, slot, ROW_POSITION);
+    for (int t = 0; t < k->step.tokens; t++) {
         ids[t] = t < s->tokens ? s->ids[t] : -1;
         row_seq[t] = -1; // of no sequence, or padding
         position[t] = 0;
@@ -115,17 +135,17 @@ static void fill_rows(const kernels_step *s, const cuda_step *shape, const plan_
             row_seq[s->seq[i].row + t] = i;
             position[s->seq[i].row + t] = s->seq[i].position + t;
         }
-    size_t wanted = (size_t)s->wanted;
-    if (wanted > 0) memcpy(to + l->wanted, s->rows, wanted * sizeof *s->rows);
-    if (wanted > 0 && s->slots) memcpy(to + l->slots, s->slots, wanted * sizeof *s->slots);
+    size_t wanted = (size_t)s->wanted * sizeof(int32_t);
+    if (wanted > 0) memcpy(array(k, slot, WANTED), s->rows, wanted);
+    if (wanted > 0 && s->slots) memcpy(array(k, slot, SLOTS), s->slots, wanted);
+    *(int32_t *)array(k, slot, TURN) = s->turn;
 }
 
-static void fill_seqs(const kernels_step *s, const cuda_step *shape, const plan_layout *l,
-                      uint8_t *to) {
-    cuda_step_seq *seq = (cuda_step_seq *)(to + l->seq);
-    int32_t *blocks = (int32_t *)(to + l->blocks);
+static void fill_seqs(const cuda *k, const kernels_step *s, void *slot) {
+    cuda_step_seq *seq = array(k, slot, SEQ);
+    int32_t *blocks = array(k, slot, BLOCKS);
     int32_t next = 0;
-    for (int i = 0; i < shape->seqs; i++) {
+    for (int i = 0; i < k->step.seqs; i++) {
         seq[i] = (cuda_step_seq){0};
         if (i >= s->seqs) continue;
         const kernels_seq *from = &s->seq[i];
@@ -140,46 +160,56 @@ static void fill_seqs(const kernels_step *s, const cuda_step *shape, const plan_
     }
 }
 
-static void point(cuda *k, const plan_layout *l) {
-    const uint8_t *at = k->plan_device;
-    k->step.ids = (const int32_t *)(at + l->ids);
-    k->step.fed = k->base.step.fed;
-    k->step.row_seq = (const int32_t *)(at + l->row_seq);
-    k->step.row_position = (const int32_t *)(at + l->row_position);
-    k->step.seq = (const cuda_step_seq *)(at + l->seq);
-    k->step.blocks = (const int32_t *)(at + l->blocks);
-    k->wanted = (const int32_t *)(at + l->wanted);
-    k->slots = (const int32_t *)(at + l->slots);
+// Whether the step has room, and the head of its slot.
+static status fit(const cuda *k, const kernels_step *s, size_t blocks, mail_head *head) {
+    size_t need[ARRAYS];
+    measure_arrays((size_t)k->step.tokens, (size_t)k->step.seqs, (size_t)s->wanted, blocks, need);
+    if (need[BLOCKS] > k->plan_room[BLOCKS])
+        return status_error(STATUS_RESOURCE_EXHAUSTED,
+                            "a step names %zu KV blocks, the device has room for %zu; use larger "
+                            "blocks or fewer sequences per step",
+                            blocks, k->plan_room[BLOCKS] * MAIL_UNIT / sizeof(int32_t));
+    assert(s->wanted <= k->plan_wanted);
+    for (int i = 0; i < ARRAYS; i++) head->units[i] = (uint32_t)need[i];
+    return status_ok();
+}
+
+void cuda_plan_send(cuda *k) {
+    // What a step of this bucket holds at most: recorded calls are those of all of them.
+    size_t table = (size_t)k->step.context / (size_t)k->base.step.block_tokens + 1;
+    size_t bytes = (size_t)k->step.tokens * (3 * sizeof(int32_t) + sizeof(cuda_step_seq)) +
+                   (size_t)k->step.seqs * table * sizeof(int32_t);
+    cuda_note(k, mail_up(k->stream, &k->plan.mail, &k->plan_layout, k->plan_device, bytes),
+              "the upload of a step's plan");
 }
 
 int cuda_begin(kernels *base) {
     cuda *k = (cuda *)base;
     const kernels_step *s = &base->step;
     cuda_enter(k);
+    assert(!k->plan_waits); // kernels_run came for the step before
     size_t blocks = measure(s, &k->step);
-    if (cuda_plan_is_decode(k)) {
-        k->step.tokens = s->tokens > 0 ? bucket(s->tokens) : 0;
-        k->step.seqs = k->step.tokens;
+    bool decode = cuda_plan_is_decode(k) && s->tokens > 0;
+    k->shape = NULL;
+    if (decode) {
+        k->step.tokens = k->step.seqs = cuda_round(base, s->tokens);
         k->step.context = context_bucket(k, k->step.context);
+    } else {
+        k->step.tokens = cuda_rows_max(base, s->tokens);
     }
-    plan_layout l = lay_out(k->step.tokens, k->step.seqs, s->wanted, blocks);
-    point(k, &l);
-    if (blocks > (size_t)k->plan_blocks || l.end > k->plan_bytes) {
-        cuda_note_status(k, status_error(STATUS_RESOURCE_EXHAUSTED,
-                                         "a step names %zu KV blocks, the device has room for %d; "
-                                         "use larger blocks or fewer sequences per step",
-                                         blocks, k->plan_blocks));
-        return k->step.tokens;
-    }
-    unsigned slot = k->plan_next++ % CUDA_PLAN_SLOTS;
-    status waited = cuda_wait(k, k->planned[slot], clock_now_ns() + CUDA_WAIT_NS, "a step's plan");
-    cuda_note_status(k, waited);
-    if (!status_is_ok(&waited)) return k->step.tokens;
-    fill_rows(s, &k->step, &l, k->plan[slot]);
-    fill_seqs(s, &k->step, &l, k->plan[slot]);
-    cuda_note(
-        k, cudaMemcpyAsync(k->plan_device, k->plan[slot], l.end, cudaMemcpyHostToDevice, k->stream),
-        "the upload of a step's plan");
-    cuda_note(k, cudaEventRecord(k->planned[slot], k->stream), "cudaEventRecord");
+    point(k);
+    void *slot = NULL;
+    mail_head head = {0};
+    status st = fit(k, s, blocks, &head);
+    if (status_is_ok(&st)) st = cuda_ring_take(k, &k->plan, "a step's plan", &slot);
+    cuda_note_status(k, st);
+    if (!status_is_ok(&st)) return k->step.tokens;
+    memcpy(slot, &head, sizeof head);
+    fill_rows(k, s, slot);
+    fill_seqs(k, s, slot);
+    k->plan_waits = decode && s->in_run;
+    if (k->plan_waits) return k->step.tokens;
+    cuda_plan_send(k);
+    cuda_ring_sent(k, &k->plan);
     return k->step.tokens;
 }

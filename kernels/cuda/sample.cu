@@ -163,12 +163,12 @@ cudaError_t sample_count_history(cudaStream_t stream, const int32_t *history, in
 }
 
 cudaError_t sample_rows(cudaStream_t stream, const sample_memory *memory, const float *logits,
-                        int row, int count) {
+                        int row, int count, bool largest_only) {
     const dim3 grid((unsigned)memory->chunk_count, (unsigned)count), block(SAMPLE_CHUNK_THREADS);
     cudaError_t e =
         launch_dependent(sample_adjust_kernel, grid, block, 0, stream, *memory, logits, row);
-    if (e == cudaSuccess)
+    if (e == cudaSuccess && !largest_only)
         e = launch_dependent(sample_weigh_kernel, grid, block, sizeof(chunk_bins), stream, *memory,
                              logits, row);
-    return e == cudaSuccess ? sample_choose(stream, memory, logits, row, count) : e;
+    return e == cudaSuccess ? sample_choose(stream, memory, logits, row, count, largest_only) : e;
 }

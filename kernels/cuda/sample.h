@@ -1,8 +1,9 @@
 // sample: the kernels of sampling and what they read and write. Private to kernels/cuda: sampler.c
 // keeps the memory, sample.cu has the kernels.
 //
-// A row of logits is cut in chunks of SAMPLE_CHUNK tokens, by token number alone. Four launches,
-// always the same, so that they can be part of a recorded step; rows that need less leave at once:
+// A row of logits is cut in chunks of SAMPLE_CHUNK tokens, by token number alone. Four launches, or
+// two where all rows take their largest logit, so that they can be part of a recorded step; rows
+// that need less leave at once:
 //   adjust  (chunk, row)  bias, penalties, allowed tokens; the largest of each chunk, bad numbers
 //   weigh   (chunk, row)  weights, their mass per chunk, and how they spread over SAMPLE_BINS bins
 //   choose  (row)         top-k, top-p, min-p and the draw by radix selection, and nothing is
@@ -13,6 +14,7 @@
 #define OCTANT_KERNELS_CUDA_SAMPLE_H
 
 #include <cuda_runtime_api.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/sampling.h"
@@ -75,9 +77,10 @@ typedef struct sample_memory {
     int32_t first[KERNELS_PARTS_MAX + 1];
 } sample_memory;
 
-// kernels_sample: rows [row, row + count) of the step.
+// kernels_sample: rows [row, row + count) of the step. `largest_only`: none of them draws or
+// reports anything, and adjust and choose do.
 cudaError_t sample_rows(cudaStream_t stream, const sample_memory *memory, const float *logits,
-                        int row, int count);
+                        int row, int count, bool largest_only);
 
 // counts (V) += SAMPLE_SEEN for each token of history (count), and 1 for those from prompt_tokens
 // on. counts came zeroed.

@@ -402,11 +402,11 @@ __global__ static void __launch_bounds__(RADIX_THREADS)
 }
 
 cudaError_t sample_choose(cudaStream_t stream, const sample_memory *memory, const float *logits,
-                          int row, int count) {
+                          int row, int count, bool largest_only) {
     const dim3 grid((unsigned)count), block(RADIX_THREADS);
     cudaError_t e = launch_dependent(sample_choose_kernel, grid, block, sizeof(choose_memory),
                                      stream, *memory, logits, row);
-    return e == cudaSuccess ? launch_dependent(sample_top_kernel, grid, block, sizeof(top_memory),
-                                               stream, *memory, logits, row)
-                            : e;
+    if (e != cudaSuccess || largest_only) return e;
+    return launch_dependent(sample_top_kernel, grid, block, sizeof(top_memory), stream, *memory,
+                            logits, row);
 }

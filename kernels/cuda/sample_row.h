@@ -74,8 +74,8 @@ __device__ inline bool sample_reports(const sample_row &row) {
     return row.judged >= 0 || row.logprobs >= 0;
 }
 
-// choose and top (sample_choose.cu).
+// choose, and top unless `largest_only` (sample_choose.cu).
 cudaError_t sample_choose(cudaStream_t stream, const sample_memory *memory, const float *logits,
-                          int row, int count);
+                          int row, int count, bool largest_only);
 
 #endif

@@ -3,9 +3,11 @@
 // A slot's history lies on the device as counts per token, which the kernel that samples updates
 // itself, so a step needs nothing of the step before from the host. What goes up per step is a row
 // of parameters of 64 bytes for each row of logits, and what comes back is the choices; both
-// through pinned memory with room for the steps that may be under way.
+// through rings of pinned slots for the steps that may be under way (mail.h), so that all but masks
+// may be part of a recorded step.
 #include "kernels/cuda/sampler.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,18 +29,28 @@ typedef struct cuda_sampler {
     int32_t *history;        // (context) of the slot that is being opened, device memory
     kernels_bias *bias;      // memory.bias, to be written
     uint32_t *allowed;       // memory.allowed, to be written
-    sample_row *rows;        // memory.rows, to be written
     sample_row *slots;       // (S) what a slot's rows have in common
     kernels_bias *sorted;    // (KERNELS_BIAS_MAX)
     placed_bias *placed;     // (KERNELS_BIAS_MAX)
     kernels_choice *choices; // (KERNELS_SAMPLER_STEPS, R)
-    // By step modulo KERNELS_SAMPLER_STEPS; pinned.
-    sample_row *rows_host[KERNELS_SAMPLER_STEPS];       // (R)
-    uint32_t *allowed_host[KERNELS_SAMPLER_STEPS];      // (S, words)
-    sample_result *results_host[KERNELS_SAMPLER_STEPS]; // (R)
-    int count[KERNELS_SAMPLER_STEPS];
-    cudaEvent_t done[KERNELS_SAMPLER_STEPS];
+    cuda_ring up;            // a mail_head, then (R) of sample_row
+    cuda_ring down;          // (R) of sample_result
+    uint8_t *loaded;         // the device's image of a slot of `up`
+    // By step modulo KERNELS_SAMPLER_STEPS.
+    uint32_t *allowed_host[KERNELS_SAMPLER_STEPS]; // (S, words), pinned
+    struct {
+        int count;
+        // Slots of the rings; a step without rows has none.
+        sample_row *rows;
+        const sample_result *results;
+        cudaEvent_t done;
+    } step[KERNELS_SAMPLER_STEPS];
 } cuda_sampler;
+
+static_assert((int)KERNELS_SAMPLER_STEPS <= (int)CUDA_RING_SLOTS_MAX, "a slot for each step");
+static_assert(sizeof(sample_row) % MAIL_UNIT == 0, "rows travel as whole units");
+enum { ROWS_AT = sizeof(mail_head) }; // in a slot of `up`
+static_assert(ROWS_AT % MAIL_UNIT == 0 && ROWS_AT % _Alignof(sample_row) == 0, "rows are aligned");
 
 static cuda *device_of(const cuda_sampler *s) {
     return (cuda *)s->base.kernels;
@@ -65,8 +77,8 @@ static status alloc_device(cuda_sampler *s) {
     m->part_columns = shape->part_columns;
     memcpy(m->first, s->base.first, sizeof m->first);
     size_t chunks = (size_t)m->chunk_count;
-    TRY(take(s, rows * sizeof *s->rows, (void **)&s->rows));
-    TRY(take(s, rows * sizeof *m->results, (void **)&m->results));
+    TRY(take(s, ROWS_AT + rows * sizeof *m->rows, (void **)&s->loaded));
+    TRY(take(s, rows * sizeof *m->results + MAIL_UNIT, (void **)&m->results));
     TRY(take(s, slots * KERNELS_BIAS_MAX * sizeof *s->bias, (void **)&s->bias));
     TRY(take(s, slots * vocab * sizeof *m->counts, (void **)&m->counts));
     TRY(take(s, slots * mask_words(s) * sizeof *s->allowed, (void **)&s->allowed));
@@ -75,7 +87,7 @@ static status alloc_device(cuda_sampler *s) {
     TRY(take(s, batch * chunks * sizeof *m->chunks, (void **)&m->chunks));
     TRY(take(s, batch * SAMPLE_BINS * sizeof *m->bins, (void **)&m->bins));
     TRY(take(s, (size_t)shape->context * sizeof *s->history, (void **)&s->history));
-    m->rows = s->rows;
+    m->rows = (const sample_row *)(s->loaded + ROWS_AT);
     m->bias = s->bias;
     m->allowed = s->allowed;
     s->base.tokens = m->tokens;
@@ -91,15 +103,12 @@ static status alloc_host(cuda_sampler *s) {
     if (!s->slots || !s->sorted || !s->placed || !s->choices)
         return status_error(STATUS_RESOURCE_EXHAUSTED,
                             "no memory for the sampling of %zu sequences", slots);
-    for (int i = 0; i < KERNELS_SAMPLER_STEPS; i++) {
-        TRY(cuda_pinned_alloc(rows * sizeof *s->rows, (void **)&s->rows_host[i]));
+    for (int i = 0; i < KERNELS_SAMPLER_STEPS; i++)
         TRY(cuda_pinned_alloc(slots * mask_words(s) * sizeof(uint32_t),
                               (void **)&s->allowed_host[i]));
-        TRY(cuda_pinned_alloc(rows * sizeof(sample_result), (void **)&s->results_host[i]));
-        TRY(cuda_status(cudaEventCreateWithFlags(&s->done[i], cudaEventDisableTiming),
-                        "cudaEventCreateWithFlags"));
-    }
-    return status_ok();
+    cuda *k = device_of(s);
+    TRY(cuda_ring_create(k, KERNELS_SAMPLER_STEPS, ROWS_AT + rows * sizeof(sample_row), &s->up));
+    return cuda_ring_create(k, KERNELS_SAMPLER_STEPS, rows * sizeof(sample_result), &s->down);
 }
 
 status cuda_sampler_create(kernels *k, const kernels_sampler_shape *shape, kernels_sampler **out) {
@@ -121,13 +130,11 @@ void cuda_sampler_destroy(kernels_sampler *base) {
     // Nothing may run on memory that goes; a device that hangs keeps it.
     status idle = cuda_sync(base->kernels, clock_now_ns() + CUDA_WAIT_NS);
     if (idle.code == STATUS_DEADLINE_EXCEEDED) return;
+    kernels_forget_runs(base->kernels);
     for (int i = 0; i < s->device_count; i++) cuda_release(base->kernels, s->device[i]);
-    for (int i = 0; i < KERNELS_SAMPLER_STEPS; i++) {
-        (void)cudaFreeHost(s->rows_host[i]);
-        (void)cudaFreeHost(s->allowed_host[i]);
-        (void)cudaFreeHost(s->results_host[i]);
-        if (s->done[i]) (void)cudaEventDestroy(s->done[i]);
-    }
+    for (int i = 0; i < KERNELS_SAMPLER_STEPS; i++) (void)cudaFreeHost(s->allowed_host[i]);
+    cuda_ring_destroy(&s->up);
+    cuda_ring_destroy(&s->down);
     void *all[] = {s->slots, s->sorted, s->placed, s->choices};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     free(s);
@@ -191,45 +198,74 @@ static status upload_allowed(cuda_sampler *s, int ring, int slot, const uint32_t
                        "the allowed tokens");
 }
 
+static bool takes_largest(const sample_row *r) {
+    return r->slot < 0 || (r->judged < 0 && r->inverse_temperature == 0 && r->logprobs < 0);
+}
+
+// The slots of a step: of both rings, whose turns go together, so one event says that they are
+// free.
+static status take_slots(cuda_sampler *s, int ring, int count) {
+    cuda *k = device_of(s);
+    void *up = NULL, *down = NULL;
+    TRY(cuda_ring_take(k, &s->down, "the choices", &down));
+    TRY(cuda_ring_take(k, &s->up, "the rows to sample", &up));
+    *(mail_head *)up = (mail_head){{(uint32_t)((size_t)count * sizeof(sample_row) / MAIL_UNIT)}};
+    s->step[ring].rows = (sample_row *)((uint8_t *)up + ROWS_AT);
+    s->step[ring].results = down;
+    return status_ok();
+}
+
 status cuda_sampler_begin(kernels_sampler *base, const kernels_sample_row *rows, int count) {
     cuda_sampler *s = (cuda_sampler *)base;
     cuda_enter(device_of(s));
     int ring = (int)(base->begun % KERNELS_SAMPLER_STEPS);
-    s->count[ring] = count;
+    s->step[ring].count = count;
+    base->largest_only = !base->shape.alike;
+    if (count == 0) return status_ok();
+    TRY(take_slots(s, ring, count));
+    sample_row *to = s->step[ring].rows;
     for (int i = 0; i < count; i++) {
-        sample_row *to = &s->rows_host[ring][i];
-        *to = rows[i].slot < 0 ? (sample_row){.slot = -1} : s->slots[rows[i].slot];
-        to->random = rows[i].random;
-        to->judged = rows[i].judged;
-        to->has_mask = rows[i].allowed != NULL;
+        to[i] = rows[i].slot < 0 ? (sample_row){.slot = -1} : s->slots[rows[i].slot];
+        to[i].random = rows[i].random;
+        to[i].judged = rows[i].judged;
+        to[i].has_mask = rows[i].allowed != NULL;
+        if (!takes_largest(&to[i])) base->largest_only = false;
         if (rows[i].slot >= 0 && rows[i].allowed)
             TRY(upload_allowed(s, ring, rows[i].slot, rows[i].allowed));
     }
-    if (count == 0) return status_ok();
-    return cuda_status(cudaMemcpyAsync(s->rows, s->rows_host[ring], (size_t)count * sizeof *s->rows,
-                                       cudaMemcpyHostToDevice, device_of(s)->stream),
-                       "the rows to sample");
+    return status_ok();
+}
+
+void cuda_sampler_load(kernels_sampler *base) {
+    cuda_sampler *s = (cuda_sampler *)base;
+    cuda *k = device_of(s);
+    cuda_enter(k);
+    static const mail_layout rows = {.first = {ROWS_AT / MAIL_UNIT}, .arrays = 1};
+    size_t bytes = (size_t)base->count * sizeof(sample_row);
+    cuda_note(k, mail_up(k->stream, &s->up.mail, &rows, s->loaded, bytes), "the rows to sample");
 }
 
 void cuda_sample(kernels_sampler *base, const float *logits, int row, int count) {
     cuda_sampler *s = (cuda_sampler *)base;
     cuda *k = device_of(s);
     cuda_enter(k);
-    cuda_note(k, sample_rows(k->stream, &s->memory, logits, row, count), "kernels_sample");
+    cuda_note(k, sample_rows(k->stream, &s->memory, logits, row, count, base->largest_only),
+              "kernels_sample");
+}
+
+void cuda_sampler_send(kernels_sampler *base) {
+    cuda_sampler *s = (cuda_sampler *)base;
+    cuda *k = device_of(s);
+    cuda_enter(k);
+    size_t bytes = (size_t)base->count * sizeof(sample_result);
+    cuda_note(k, mail_down(k->stream, &s->down.mail, s->memory.results, bytes), "the choices");
 }
 
 void cuda_sampler_end(kernels_sampler *base) {
     cuda_sampler *s = (cuda_sampler *)base;
-    cuda *k = device_of(s);
-    cuda_enter(k);
+    cuda_enter(device_of(s));
     int ring = (int)(base->ended % KERNELS_SAMPLER_STEPS);
-    if (s->count[ring] > 0)
-        cuda_note(k,
-                  cudaMemcpyAsync(s->results_host[ring], s->memory.results,
-                                  (size_t)s->count[ring] * sizeof(sample_result),
-                                  cudaMemcpyDeviceToHost, k->stream),
-                  "the choices");
-    cuda_note(k, cudaEventRecord(s->done[ring], k->stream), "cudaEventRecord");
+    if (s->step[ring].count > 0) s->step[ring].done = cuda_ring_sent(device_of(s), &s->down);
 }
 
 // The device has no logarithm that is the same as the host's: it sends what goes into it.
@@ -248,11 +284,12 @@ static kernels_choice choice_of(const sample_row *row, const sample_result *r) {
 status cuda_sampler_wait(kernels_sampler *base, int64_t deadline_ns, const kernels_choice **out) {
     cuda_sampler *s = (cuda_sampler *)base;
     cuda_enter(device_of(s));
-    int ring = (int)(base->waited % KERNELS_SAMPLER_STEPS);
-    TRY(cuda_wait(device_of(s), s->done[ring], deadline_ns, "sampling"));
+    int ring = (int)(base->waited % KERNELS_SAMPLER_STEPS), count = s->step[ring].count;
     kernels_choice *choices = s->choices + (size_t)ring * (size_t)base->shape.rows;
-    for (int i = 0; i < s->count[ring]; i++)
-        choices[i] = choice_of(&s->rows_host[ring][i], &s->results_host[ring][i]);
     *out = choices;
+    if (count == 0) return status_ok();
+    TRY(cuda_wait(device_of(s), s->step[ring].done, deadline_ns, "sampling"));
+    for (int i = 0; i < count; i++)
+        choices[i] = choice_of(&s->step[ring].rows[i], &s->step[ring].results[i]);
     return status_ok();
 }

@@ -80,34 +80,67 @@ static status enqueue(void *context) {
     return status_ok();
 }
 
-// Steps of one shape: the first is run, the second recorded, later ones replayed. An error while
-// recording is the step's.
-static void recording(check *c, const char *function, int calls) {
-    recorded r = {0};
+static void open_recording(check *c, recorded *r) {
+    const double ones[8] = {1, 1, 1, 1, 1, 1, 1, 1};
     void *memory = NULL;
-    int32_t id = 0;
-    kernels_step step = {.tokens = 1, .ids = &id, .blocks = 1, .block_tokens = 16};
+    status s = open_and_reserve(&r->k);
+    if (status_is_ok(&s)) s = kernels_alloc(r->k, sizeof ones, &r->sums);
+    if (status_is_ok(&s)) s = kernels_upload(r->k, r->sums, ones, sizeof ones);
+    if (status_is_ok(&s)) s = kernels_alloc(r->k, 64, &memory);
+    r->x = memory;
+    check_that(c, status_is_ok(&s), "%s", s.message);
+}
+
+static void close_recording(recorded *r) {
+    kernels_free(r->k, r->sums);
+    kernels_free(r->k, r->x);
+    kernels_destroy(r->k);
+}
+
+static status take_step(const recorded *r) {
+    static const int32_t id = 0;
+    kernels_begin(
+        r->k,
+        &(kernels_step){.tokens = 1, .ids = &id, .blocks = 1, .block_tokens = 16, .in_run = true});
+    return kernels_run(r->k, enqueue, (void *)r, 0);
+}
+
+// Steps of one shape: the first is run, the second recorded, later ones replayed. When recording
+// fails, that step and all later ones are run as they are, once each.
+static void recording(check *c, const char *function, int calls) {
+    enum { STEPS = 5 };
+    recorded r = {0};
     check_case(c, "%s fails while a step is recorded", function);
-    status s = open_and_reserve(&r.k);
-    if (!check_that(c, status_is_ok(&s), "%s", s.message)) return;
-    s = kernels_alloc(r.k, 64, &r.sums);
-    check_that(c, status_is_ok(&s), "%s", s.message);
-    s = kernels_alloc(r.k, 64, &memory);
-    check_that(c, status_is_ok(&s), "%s", s.message);
-    r.x = memory;
-    for (int i = 0; i < 5; i++) {
+    open_recording(c, &r);
+    for (int i = 0; i < STEPS; i++) {
         if (i == 1) check_target_fail(function, 0, cudaErrorNotSupported);
-        kernels_begin(r.k, &step);
-        s = kernels_run(r.k, enqueue, &r);
-        check_that(c, status_is_ok(&s) == (i != 1), "step %d: %s", i, s.message);
+        status s = take_step(&r);
+        check_that(c, status_is_ok(&s), "step %d: %s", i, s.message);
     }
-    s = wait_for(r.k);
+    float x = 0;
+    status s = kernels_download(r.k, &x, r.x, sizeof x);
     check_that(c, status_is_ok(&s), "%s", s.message);
-    check_that(c, r.calls == calls, "the step was enqueued %d times in 5 steps, not %d", r.calls,
-               calls);
-    kernels_free(r.k, r.sums);
-    kernels_free(r.k, memory);
-    kernels_destroy(r.k);
+    check_that(c, x == STEPS, "the steps were run %g times, not %d", (double)x, STEPS);
+    check_that(c, r.calls == calls, "they were enqueued %d times, not %d", r.calls, calls);
+    kernels_run_counts n = kernels_count_runs(r.k);
+    check_that(c, n.failed == 1 && n.recorded == 0 && n.steps == 0, "no step was replayed");
+    close_recording(&r);
+}
+
+// A step that was recorded but cannot be launched is lost, and so are those behind it.
+static void replaying(check *c) {
+    recorded r = {0};
+    check_case(c, "a recorded step cannot be launched");
+    open_recording(c, &r);
+    for (int i = 0; i < 5; i++) {
+        if (i == 2) check_target_fail("cudaGraphLaunch", 0, cudaErrorNotSupported);
+        status s = take_step(&r);
+        check_that(c, status_is_ok(&s) == (i < 2), "step %d: %s", i, s.message);
+    }
+    status s = wait_for(r.k);
+    check_that(c, s.code == STATUS_INTERNAL && strstr(s.message, "cudaGraphLaunch"), "%s",
+               s.message);
+    close_recording(&r);
 }
 
 int check_errors(check *c) {
@@ -119,8 +152,10 @@ int check_errors(check *c) {
     making(c, "cudaGetDeviceCount", cudaErrorNoDevice, STATUS_UNAVAILABLE);
     making(c, "cudaGetDeviceProperties", cudaErrorUnknown, STATUS_INTERNAL);
     launching(c);
-    recording(c, "cudaGraphInstantiate", 3);
-    recording(c, "cudaStreamBeginCapture", 2);
-    recording(c, "cudaGraphLaunch", 2);
+    recording(c, "cudaStreamBeginCapture", 5);
+    recording(c, "cudaLaunchKernelExC", 6);
+    recording(c, "cudaGraphInstantiate", 6);
+    recording(c, "cudaGraphUpload", 6);
+    replaying(c);
     return c->failed;
 }

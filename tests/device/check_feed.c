@@ -166,7 +166,7 @@ static void fed_case(check *c) {
                                                  .wanted = 1,
                                                  .rows = &row,
                                                  .slots = &slot});
-        status s = kernels_run(c->device, enqueue, &f);
+        status s = kernels_run(c->device, enqueue, &f, 0);
         check_that(c, status_is_ok(&s), "%s", s.message);
         kernels_send(c->device, seen[i], f.sums, D * sizeof(double));
         kernels_pick(c->device, pairs[i], 1, 1, fed, chosen);
@@ -205,7 +205,7 @@ static void two_feeds(check *c) {
             c->device,
             &(kernels_step){
                 .tokens = 1, .ids = &id, .fed = arrays[i % 2], .blocks = 1, .block_tokens = 16});
-        status s = kernels_run(c->device, enqueue, &f);
+        status s = kernels_run(c->device, enqueue, &f, 0);
         check_that(c, status_is_ok(&s), "%s", s.message);
         const double *got = check_get(c, c->device, f.sums, D * sizeof(double));
         int wrong = 0;

@@ -193,9 +193,13 @@ static void begin_to_end(sampling_case *t) {
     for (int i = 0; i < ROWS; i++) fill_row(c, logits + (size_t)i * (size_t)t->vocab, t->vocab);
     must_be_ok(c, kernels_sampler_begin(t->device, rows, ROWS), "begin");
     must_be_ok(c, kernels_sampler_begin(t->reference, rows, ROWS), "begin");
+    kernels_sampler_load(t->device);
+    kernels_sampler_load(t->reference);
     sample_rows_of(t, logits, 0, BATCH);
     sample_rows_of(t, logits + BATCH * (size_t)t->vocab, BATCH, ROWS - BATCH);
+    kernels_sampler_send(t->device);
     kernels_sampler_end(t->device);
+    kernels_sampler_send(t->reference);
     kernels_sampler_end(t->reference);
 }
 

@@ -3,7 +3,8 @@
 // both at once, rows out of order of the blocks.
 //
 // Three runs of the same steps must agree: the CPU's reference (nearly), the device's calls one by
-// one, and the device's recorded graphs (bit by bit, from the third step of a shape on a replay).
+// one, and the device's recorded graphs (bit by bit, from the third step of a shape on a replay):
+// whole steps that only decode, pieces of all others.
 #include <math.h>
 #include <string.h>
 
@@ -21,7 +22,9 @@ enum {
     N = 40,
     T = 20,        // most rows of a step
     CONTEXT = 560, // past the first bucket of contexts, 512
-    SEQS = 10
+    SEQS = 10,
+    WANTED = 24, // most rows that are fetched, rounded up
+    TURN_BYTES = WANTED * D * 4
 };
 
 // A layer on one backend.
@@ -35,7 +38,8 @@ typedef struct layer {
     void *sums;
     kernels_act *normed, *mixed;
     float *chosen;
-    int rows;
+    void *sent; // (KERNELS_MARKS, WANTED, D) host memory, of the device
+    int rows, wanted;
 } layer;
 
 typedef struct model { // host memory
@@ -96,7 +100,11 @@ static layer make_layer(check *c, kernels *k, const model *m) {
         .sums = check_poisoned(c, k, kernels_sums_bytes(k, t * D)),
         .normed = check_poisoned(c, k, kernels_act_bytes(k, rows, D)),
         .mixed = check_poisoned(c, k, kernels_act_bytes(k, rows, H * C)),
-        .chosen = check_poisoned(c, k, t * D * row)};
+        .chosen = check_poisoned(c, k, TURN_BYTES)};
+    if (k == c->device) {
+        status s = kernels_host_alloc(k, (size_t)KERNELS_MARKS * TURN_BYTES, &l.sent);
+        check_that(c, status_is_ok(&s), "%s", s.message);
+    }
     l.map.first_head = check_put(c, k, heads, sizeof heads);
     l.rope.inv_freq = check_put(c, k, m->inv_freq, C / 2 * row);
     l.kv.k = check_poisoned(c, k, kv);
@@ -104,7 +112,7 @@ static layer make_layer(check *c, kernels *k, const model *m) {
     return l;
 }
 
-static status enqueue(void *context) {
+static status before_attention(void *context) {
     layer *l = context;
     kernels *k = l->k;
     size_t count = (size_t)l->rows * D;
@@ -114,21 +122,57 @@ static status enqueue(void *context) {
     kernels_matmul(k, 3, (const kernels_weight *const[]){&l->q, &l->key, &l->value}, NULL,
                    l->normed, l->rows, (float *const[]){l->qx, l->kx, l->vx});
     kernels_rope_kv_write(k, &l->rope, H, l->qx, l->kx, l->vx, &l->kv);
-    kernels_attention(k, &l->map, 0.125f, l->qx, &l->kv, l->mixed);
-    kernels_matmul_sums(k, &l->o, C, l->mixed, l->rows, l->sums);
-    kernels_add(k, l->x, l->sums, l->rows, D);
     return status_ok();
+}
+
+static status behind_attention(void *context) {
+    layer *l = context;
+    kernels_matmul_sums(l->k, &l->o, C, l->mixed, l->rows, l->sums);
+    kernels_add(l->k, l->x, l->sums, l->rows, D);
+    return status_ok();
+}
+
+static status tail(void *context) {
+    layer *l = context;
+    int wanted = l->wanted;
+    kernels_gather(l->k, l->x, 0, wanted, D, l->chosen);
+    if (l->sent)
+        kernels_send_in_turn(l->k, l->sent, TURN_BYTES, l->chosen,
+                             (size_t)wanted * D * sizeof(float));
+    return status_ok();
+}
+
+static status enqueue(void *context) {
+    layer *l = context;
+    TRY(kernels_piece(l->k, 0, before_attention, l));
+    kernels_attention(l->k, &l->map, 0.125f, l->qx, &l->kv, l->mixed);
+    TRY(kernels_piece(l->k, 1, behind_attention, l));
+    return kernels_tail(l->k, tail, l, 0);
+}
+
+static status enqueue_eagerly(layer *l) {
+    TRY(before_attention(l));
+    kernels_attention(l->k, &l->map, 0.125f, l->qx, &l->kv, l->mixed);
+    TRY(behind_attention(l));
+    return tail(l);
 }
 
 // One step; returns the (tokens, D) rows after it, fetched in the order of `wanted`.
 static float *run_step(check *c, layer *l, const kernels_step *step, bool recorded) {
-    l->rows = kernels_begin(l->k, step);
+    kernels_step s = *step;
+    s.in_run = recorded;
+    l->wanted = s.wanted;
+    l->rows = kernels_begin(l->k, &s);
     check_that(c, l->rows >= step->tokens && l->rows <= kernels_rows_max(l->k, T),
                "a step of %d rows became one of %d", step->tokens, l->rows);
-    status s = recorded ? kernels_run(l->k, enqueue, l) : enqueue(l);
-    check_that(c, status_is_ok(&s), "%s", s.message);
-    kernels_gather(l->k, l->x, 0, step->wanted, D, l->chosen);
-    return check_get(c, l->k, l->chosen, (size_t)step->wanted * D * sizeof(float));
+    status st = recorded ? kernels_run(l->k, enqueue, l, 0) : enqueue_eagerly(l);
+    check_that(c, status_is_ok(&st), "%s", st.message);
+    size_t bytes = (size_t)step->wanted * D * sizeof(float);
+    float *got = check_get(c, l->k, l->chosen, bytes);
+    if (l->sent)
+        check_same(c, "what was sent to the host in turn",
+                   (const char *)l->sent + (size_t)step->turn * TURN_BYTES, got, bytes);
+    return got;
 }
 
 // Sequences that grow, and the blocks that they hold.
@@ -137,7 +181,7 @@ typedef struct plan {
     int32_t blocks[SEQS][CONTEXT / B];
     int32_t free_blocks[N];
     int free_count;
-    int32_t ids[T], wanted[T];
+    int32_t ids[T], wanted[WANTED];
     kernels_seq seq[SEQS];
     kernels_step step;
 } plan;
@@ -169,9 +213,13 @@ static void grow(plan *p, rng *random, int s, int tokens) {
     p->length[s] = end;
 }
 
-static void next_step(plan *p, rng *random, int seqs, int tokens, int chunk) {
-    p->step = (kernels_step){
-        .ids = p->ids, .seq = p->seq, .blocks = N, .block_tokens = B, .rows = p->wanted};
+static void next_step(plan *p, const kernels *k, rng *random, int seqs, int tokens, int chunk) {
+    p->step = (kernels_step){.ids = p->ids,
+                             .seq = p->seq,
+                             .blocks = N,
+                             .block_tokens = B,
+                             .rows = p->wanted,
+                             .turn = (p->step.turn + 1) % KERNELS_MARKS};
     for (int s = 0; s < seqs; s++) grow(p, random, s, s == 0 ? chunk : tokens);
     p->step.wanted = p->step.tokens;
     for (int i = p->step.wanted - 1; i > 0; i--) { // fetched in another order
@@ -180,19 +228,26 @@ static void next_step(plan *p, rng *random, int seqs, int tokens, int chunk) {
         p->wanted[i] = p->wanted[j];
         p->wanted[j] = t;
     }
+    for (int more = kernels_round(k, p->step.wanted); p->step.wanted < more;)
+        p->wanted[p->step.wanted++] = 0;
 }
 
 static const struct shape {
     int seqs, tokens, chunk;
 } shapes[] = {
-    {1, 1, 7},                        // a prompt
-    {3, 2, 5},                        // three chunks
-    {1, 1, 1},  {1, 1, 1}, {1, 1, 1}, // decode of one: eager, recorded, replayed
-    {3, 1, 1},  {3, 1, 1}, {3, 1, 1}, // of three, padded to four
-    {7, 1, 1},  {5, 1, 1}, {6, 1, 1}, // of five to seven, padded to eight
-    {4, 1, 12},                       // a chunk beside decodes
+    {1, 1, 7},                         // a prompt
+    {3, 2, 5},                         // three chunks
+    {1, 1, 1},  {1, 1, 1},  {1, 1, 1}, // decode of one: eager, recorded, replayed
+    {3, 1, 1},  {3, 1, 1},  {3, 1, 1}, // of three, padded to four
+    {7, 1, 1},  {5, 1, 1},  {6, 1, 1}, // of five to seven, padded to eight
+    {4, 1, 12}, {4, 1, 12},            // a chunk beside decodes: eager, recorded
+    {2, 1, 15}, {3, 2, 10},            // replayed, in other company
     {6, 1, 1},  {1, 1, 1},
 };
+
+// Of them, in eager steps' places none: two of three steps of one row, of four and of eight, and
+// the last two; four of sixteen rows, each in two pieces and a tail.
+enum { STEPS_REPLAYED = 8, PIECES_REPLAYED = 12 };
 
 // Three layers that take the same steps.
 typedef struct trio {
@@ -212,9 +267,14 @@ static void open_trio(check *c, kernels_sums sums, trio *t) {
     start(&t->p, &c->random);
 }
 
+static void close_trio(trio *t) {
+    kernels_host_free(t->eager.k, t->eager.sent);
+    kernels_host_free(t->recorded.k, t->recorded.sent);
+}
+
 static void take_step(check *c, trio *t, const struct shape *shape, const char *sums) {
     plan *p = &t->p;
-    next_step(p, &c->random, shape->seqs, shape->tokens, shape->chunk);
+    next_step(p, c->device, &c->random, shape->seqs, shape->tokens, shape->chunk);
     check_case(c, "%d rows, %d sequences, the first at %d, %s sums", p->step.tokens, p->step.seqs,
                p->length[0], sums);
     size_t count = (size_t)p->step.wanted * D;
@@ -230,6 +290,11 @@ static void all_shapes(check *c, kernels_sums sums) {
     open_trio(c, sums, &t);
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         take_step(c, &t, &shapes[i], sums == KERNELS_SUMS_EXACT ? "exact" : "BF16");
+    kernels_run_counts n = kernels_count_runs(c->device);
+    check_case(c, "what was recorded");
+    check_that(c, n.steps == STEPS_REPLAYED && n.pieces == PIECES_REPLAYED && n.failed == 0,
+               "%d steps and %d pieces were replayed", (int)n.steps, (int)n.pieces);
+    close_trio(&t);
 }
 
 // A context that grows out of its bucket while it decodes: what was recorded for the shorter one
@@ -239,20 +304,36 @@ static void long_context(check *c) {
     open_trio(c, KERNELS_SUMS_EXACT, &t);
     while (t.p.length[0] < 500) take_step(c, &t, &(struct shape){1, 1, T}, "exact");
     while (t.p.length[0] < 520) take_step(c, &t, &(struct shape){1, 1, 1}, "exact");
+    close_trio(&t);
 }
 
-// Many steps are queued before any is waited for: plans must not overwrite each other on their way.
-static void queue_ahead(check *c) {
+typedef struct ahead {
+    kernels *k;
+    const float *x;
+    float *row;
+} ahead;
+
+static status gather_one(void *context) {
+    const ahead *a = context;
+    kernels_gather(a->k, a->x, 0, 1, D, a->row);
+    return status_ok();
+}
+
+// Many steps are queued before any is waited for: plans must not overwrite each other on their way,
+// whether they go up at once or in what is replayed.
+static void queue_ahead(check *c, bool in_run) {
     enum { STEPS = 12 };
     float *x = check_random(c, T * D, 1);
-    float *gx = check_put(c, c->device, x, T * D * sizeof *x);
+    ahead a = {.k = c->device, .x = check_put(c, c->device, x, T * D * sizeof *x)};
+    float *places[2] = {check_poisoned(c, c->device, D * sizeof *x),
+                        check_poisoned(c, c->device, D * sizeof *x)};
     float *out[STEPS];
     int32_t ids[1] = {0}, rows[STEPS];
     for (int i = 0; i < STEPS; i++) {
         out[i] = check_poisoned(c, c->device, D * sizeof *x);
         rows[i] = (int32_t)rng_below(&c->random, T);
     }
-    check_case(c, "%d steps ahead", STEPS);
+    check_case(c, "%d steps ahead, %s", STEPS, in_run ? "replayed" : "one by one");
     for (int i = 0; i < STEPS; i++) {
         int32_t row = rows[i]; // gone when the step runs
         kernels_begin(c->device, &(kernels_step){.tokens = 1,
@@ -260,18 +341,26 @@ static void queue_ahead(check *c) {
                                                  .blocks = 1,
                                                  .block_tokens = B,
                                                  .wanted = 1,
-                                                 .rows = &row});
-        kernels_gather(c->device, gx, 0, 1, D, out[i]);
+                                                 .rows = &row,
+                                                 .in_run = in_run});
+        int variant = i % 2; // what is recorded for one must not be replayed for the other
+        a.row = places[variant];
+        status s =
+            in_run ? kernels_run(c->device, gather_one, &a, (uint64_t)variant) : gather_one(&a);
+        check_that(c, status_is_ok(&s), "%s", s.message);
+        kernels_copy(c->device, out[i], a.row, D * sizeof *x);
         row = 0;
     }
     for (int i = 0; i < STEPS; i++)
         check_same(c, "a row", check_get(c, c->device, out[i], D * sizeof *x), x + rows[i] * D,
                    D * sizeof *x);
+    kernels_forget_runs(c->device); // the next may be recorded for the same addresses
 }
 
 int check_step(check *c) {
     all_shapes(c, KERNELS_SUMS_EXACT);
-    queue_ahead(c);
+    queue_ahead(c, false);
+    queue_ahead(c, true);
     all_shapes(c, KERNELS_SUMS_BF16);
     if (c->thorough) long_context(c);
     return c->failed;

@@ -172,7 +172,7 @@ static void check_recorded(bench *b) {
         kernels_begin(b->kernels, &step);
         fill(b, b->count);
         must(b, "upload", kernels_upload(b->kernels, b->device, b->host, bytes));
-        must(b, "run", kernels_run(b->kernels, enqueue, b));
+        must(b, "run", kernels_run(b->kernels, enqueue, b, 0));
         must(b, "wait", reduce_wait(b->reduce, in(PATIENCE_S * CLOCK_SECOND)));
         compare(b, "recorded sum", b->count);
     }

@@ -6,7 +6,7 @@
 //   OCTANT_EMULATOR=streams=deferred|background [mpirun -n N] step_ahead
 //
 // Deferred streams do nothing before somebody waits for it, so what a call made the device do is
-// what it waited for: it is counted.
+// what it waited for: it is counted. So is what a steady step costs: the calls of the runtime.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -257,6 +257,148 @@ static void crowd(run_state *r, script *s) {
     check(r, memcmp(together, apart, sizeof apart) == 0, "the same tokens in a crowd");
 }
 
+// ---- what a steady step costs
+
+enum {
+    STEADY = 16,           // steps that are counted: the ranks compare their numbers in one of them
+    SETTLED = 4,           // before: seen, recorded
+    CHUNKS = 7,            // of a prompt, all but the first SETTLED and the last of them counted
+    CHUNK_ROWS = 6,        // and the other two sequences' rows: rounded up to 8
+    ATTENTION_LAUNCHES = 1 // heads of this size have one kernel
+};
+
+typedef struct calls {
+    uint64_t graphs, kernels, copies, events, run;
+} calls;
+
+static calls calls_so_far(void) {
+    return (calls){.graphs = emulator_calls("cudaGraphLaunch"),
+                   .kernels = emulator_calls("cudaLaunchKernelExC"),
+                   .copies = emulator_calls("cudaMemcpyAsync") + emulator_calls("cudaMemsetAsync"),
+                   .events = emulator_calls("cudaEventRecord"),
+                   .run = emulator_calls("kernel")};
+}
+
+static calls calls_since(const calls *then) {
+    calls now = calls_so_far();
+    return (calls){now.graphs - then->graphs, now.kernels - then->kernels,
+                   now.copies - then->copies, now.events - then->events, now.run - then->run};
+}
+
+static void print_calls(const char *what, const calls *c, int steps) {
+    printf(
+        "%s: %.2f graphs, %.2f kernels, %.2f copies and %.2f events launched a step, %.1f kernels "
+        "run\n",
+        what, (double)c->graphs / steps, (double)c->kernels / steps, (double)c->copies / steps,
+        (double)c->events / steps, (double)c->run / steps);
+}
+
+static void take_ahead(run_state *r) {
+    step_result result;
+    while (!step_may_begin(r->step)) must(r, step_finish(r->step, &result));
+}
+
+static void take_rest(run_state *r) {
+    step_result result;
+    while (step_under_way(r->step) > 0) must(r, step_finish(r->step, &result));
+}
+
+// A row of each sequence that is open, whatever the last token was.
+static void add_decodes(script *s, int slots) {
+    for (int slot = 0; slot < slots; slot++)
+        s->rows[s->plan.rows_count++] =
+            (seq_rows){.slot = slot, .position = s->position[slot]++, .sample = true};
+}
+
+static void begin_plan(script *s) {
+    s->plan = (step_plan){.step = ++s->step, .open = s->open, .rows = s->rows, .close = s->close};
+}
+
+static void open_alike(run_state *r, script *s, int slots, float temperature) {
+    begin_plan(s);
+    for (int slot = 0; slot < slots; slot++) {
+        add_open(s, slot);
+        s->open[slot] =
+            (open_seq){.slot = slot, .sampling = sampling_default(), .prompt_tokens = PROMPT};
+        s->open[slot].sampling.temperature = temperature;
+    }
+    must(r, step_begin(r->step, &s->plan));
+}
+
+static void close_all(run_state *r, script *s) {
+    begin_plan(s);
+    for (int slot = 0; slot < SLOTS; slot++) s->close[s->plan.close_count++] = slot;
+    take_ahead(r);
+    must(r, step_begin(r->step, &s->plan));
+    take_rest(r);
+}
+
+// A step that only decodes is one launch: the plan, all layers, logits, choice and its way to the
+// host. Outside are the marks by which the host knows what is done, and what is compared.
+static void steady_decode(run_state *r, script *s, float temperature, const char *what) {
+    calls before = {0};
+    open_alike(r, s, SLOTS, temperature);
+    for (int i = 0; i < SETTLED + STEADY; i++) {
+        begin_plan(s);
+        add_decodes(s, SLOTS);
+        take_ahead(r);
+        if (i == SETTLED) before = calls_so_far();
+        must(r, step_begin(r->step, &s->plan));
+    }
+    calls c = calls_since(&before);
+    print_calls(what, &c, STEADY);
+    check(r, c.graphs == STEADY && c.kernels == 0, "a decode step is one launch");
+    check(r, c.copies == 2, "only steps that ranks compare copy anything");
+    // Of the plan, of the choices where the leader samples, and of the step.
+    check(r, c.events <= 3 * STEADY && c.events >= 2 * STEADY, "and three marks at most");
+    close_all(r, s);
+}
+
+// A step with a part of a prompt: a piece before, between and behind its attentions, and one for
+// the choice.
+static void steady_mixed(run_state *r, script *s) {
+    static int32_t prompt[CHUNKS * CHUNK_ROWS];
+    const int steps = CHUNKS - SETTLED - 1;
+    calls before = {0}, c = {0};
+    open_alike(r, s, SLOTS - 1, 0);
+    for (int i = 0; i < CHUNKS * CHUNK_ROWS; i++) prompt[i] = i * 5 % SMALL_V;
+    for (int i = 0; i < CHUNKS; i++) {
+        begin_plan(s);
+        add_decodes(s, SLOTS - 1);
+        int slot = SLOTS - 1;
+        if (i == 0) {
+            s->open[0] = (open_seq){
+                .slot = slot, .sampling = sampling_default(), .prompt_tokens = CHUNKS * CHUNK_ROWS};
+            s->plan.open_count = 1;
+        }
+        for (int j = 0; j < BLOCKS; j++) s->blocks[slot][j] = slot * BLOCKS + j;
+        s->rows[s->plan.rows_count++] = (seq_rows){.slot = slot,
+                                                   .tokens = prompt + i * CHUNK_ROWS,
+                                                   .token_count = CHUNK_ROWS,
+                                                   .position = i * CHUNK_ROWS,
+                                                   .new_blocks = s->blocks[slot],
+                                                   .new_block_count = i == 0 ? BLOCKS : 0,
+                                                   .sample = i == CHUNKS - 1};
+        take_ahead(r);
+        if (i == SETTLED) before = calls_so_far();
+        must(r, step_begin(r->step, &s->plan));
+        if (i == CHUNKS - 2) c = calls_since(&before);
+    }
+    print_calls("a chunk beside decodes", &c, steps);
+    uint64_t layers = (uint64_t)model_get_config(r->model)->layers, n = (uint64_t)steps;
+    check(r, c.graphs == n * (layers + 2), "a step with a prompt's chunk is in pieces");
+    check(r, c.kernels == n * (1 + layers * ATTENTION_LAUNCHES), "around its attentions");
+    close_all(r, s);
+}
+
+static void steady(run_state *r, script *s) {
+    steady_decode(r, s, 0, "greedy");
+    steady_decode(r, s, 1, "sampled");
+    steady_mixed(r, s);
+    kernels_run_counts n = kernels_count_runs(engine_kernels(r->engine));
+    check(r, n.failed == 0 && n.steps > 2 * STEADY && n.pieces > 0, "steps were recorded");
+}
+
 // A step whose numbers are bad is found when the next is queued: it is the one that is named. What
 // is bad is the row that the prompt's first half left for the log probability of the second.
 static void bad_step(run_state *r, script *s) {
@@ -336,6 +478,9 @@ static void lead(run_state *r) {
     compare(r, &again, &alone, "nothing of a cut epoch is left");
     s = (script){.step = s.step};
     crowd(r, &s);
+    s = (script){.step = s.step};
+    steady(r, &s);
+    s = (script){.step = s.step};
     if (comm_size(r->comm) == 1)
         bad_step(r, &s);
     else

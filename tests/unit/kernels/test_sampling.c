@@ -64,7 +64,9 @@ static kernels_choice choose_row(sampler s, const float *logits, const kernels_s
     assert_true(status_is_ok(&done));
     done = kernels_sampler_begin(s.s, &row, 1);
     assert_true(status_is_ok(&done));
+    kernels_sampler_load(s.s);
     kernels_sample(s.s, logits, 0, 1);
+    kernels_sampler_send(s.s);
     kernels_sampler_end(s.s);
     done = kernels_sampler_wait(s.s, 0, &out);
     assert_true(status_is_ok(&done));
@@ -152,7 +154,9 @@ static void what_was_sampled_is_in_the_history_of_its_slot(void **state) {
         status done = kernels_sampler_begin(s.s, rows, 2);
         assert_true(status_is_ok(&done));
         const float both[] = {0, 9, 0, 0, logits[0], logits[1], logits[2], logits[3]};
+        kernels_sampler_load(s.s);
         kernels_sample(s.s, both, 0, 2);
+        kernels_sampler_send(s.s);
         kernels_sampler_end(s.s);
         done = kernels_sampler_wait(s.s, 0, &out);
         assert_true(status_is_ok(&done));
