@@ -40,6 +40,11 @@ int device_card(const comm *c) {
     return status_is_ok(&s) && cards > 0 ? comm_local_rank(c) % cards : 0;
 }
 
+static kernels_graphs graphs_of(const device_options *o) {
+    if (!o->graphs || !strcmp(o->graphs, "all")) return KERNELS_GRAPHS_ALL;
+    return !strcmp(o->graphs, "decode") ? KERNELS_GRAPHS_DECODE : KERNELS_GRAPHS_OFF;
+}
+
 static status open_cuda(const device_options *o, comm *c, kernels **out) {
     int cards = 0;
     TRY(kernels_cuda_count(&cards));
@@ -51,7 +56,9 @@ static status open_cuda(const device_options *o, comm *c, kernels **out) {
         .sums = !strcmp(o->sums, "bf16") ? KERNELS_SUMS_BF16 : KERNELS_SUMS_EXACT,
         .fast = o->fast,
     };
-    return kernels_create_cuda(cuda, out);
+    TRY(kernels_create_cuda(cuda, out));
+    kernels_record(*out, graphs_of(o));
+    return status_ok();
 }
 
 status device_open(const device_options *o, comm *c, kernels **out) {

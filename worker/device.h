@@ -16,6 +16,7 @@ typedef struct device_options {
     bool pin;           // cpu: pin threads to cores where there are enough
     const char *sums;   // cuda: "exact" or "bf16", see kernels_sums
     bool fast;          // cuda: see kernels_cuda_options
+    const char *graphs; // cuda: "all", "decode" or "off", see kernels_record; NULL: all
 } device_options;
 
 // Makes the backend. On a host with fewer cards than ranks, ranks share them.

@@ -34,6 +34,7 @@ static options defaults(void) {
         .reduce = "auto",
         .multicast = true,
         .transport = "auto",
+        .graphs = "all",
         .warm_shards = "off",
         .warm_memory = INT64_C(64) << 30,
         .step_timeout_ns = 60 * CLOCK_SECOND,
@@ -101,6 +102,9 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
         {"fast", CONFIG_BOOL, &o->fast, 0, 0, NULL, NULL,
          "cuda: allow what makes an answer depend on the other requests in its batch, and on sm_90 "
          "FP8 activations for FP8 weights"},
+        {"graphs", CONFIG_CHOICE, &o->graphs, 0, 0, "all|decode|off", NULL,
+         "cuda: record steps and replay them; decode: only those that decode, off: none. The "
+         "numbers are the same"},
         {"transport", CONFIG_CHOICE, &o->transport, 0, 0, "auto|shm|mpi", NULL,
          "between ranks; auto: shared memory on one host, MPI across hosts"},
         {"warm-shards", CONFIG_STRING, &o->warm_shards, 0, 0, NULL, "DIR|off",

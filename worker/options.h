@@ -30,6 +30,7 @@ typedef struct options {
     bool multicast;          // see reduce_options
     const char *nccl;        // libnccl.so.2, or NULL
     bool fast;               // of cuda
+    const char *graphs;      // of cuda: all, decode, off
     const char *transport;   // auto, shm, mpi
     const char *warm_shards; // off, or a folder
     int64_t warm_memory;     // bytes per rank

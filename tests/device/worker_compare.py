@@ -140,9 +140,11 @@ class Check:
             ("4 prompts at once", 1, ["--batch", 4]),
             ("4 prompts at once on 2 ranks", 2, ["--batch", 4]),
             ("prompts in chunks of 3 tokens", 1, ["--chunk", 3]),
+            ("nothing recorded, 4 prompts at once, chunks of 3 tokens", 2, ["--graphs", "off", "--batch", 4, "--chunk", 3]),
+            ("all recorded, 4 prompts at once, chunks of 3 tokens", 2, ["--graphs", "all", "--batch", 4, "--chunk", 3]),
             ("sums by way of the host", 2, ["--reduce", "host"]),
-            ("sums by NCCL's stand-in", 2, ["--reduce", "nccl"]),
-            ("sums over peer memory in 2 stages, rows by NCCL's stand-in", 3, ["--reduce", "peer", "--stages", 2]),
+            ("sums by NCCL's stand-in, chunks", 2, ["--reduce", "nccl", "--chunk", 3]),
+            ("sums over peer memory in 2 stages, rows by NCCL's stand-in, chunks", 3, ["--reduce", "peer", "--stages", 2, "--chunk", 3]),
             ("2 stages, 4 prompts at once, all by the host", 2, ["--reduce", "host", "--stages", 2, "--batch", 4]),
             ("3 stages, all by NCCL's stand-in", 3, ["--reduce", "nccl", "--stages", 3]),
         ]:

@@ -23,7 +23,7 @@ enum { PROMPTS_MAX = 4096, LINE_MAX_BYTES = 1 << 20, BLOCK_TOKENS = 16, SEQS_MAX
 
 static struct {
     const char *prompts, *token_file, *tokens, *prompt, *logits_out, *transport, *isa, *kv_type,
-        *device, *sums, *reduce, *warm_shards, *schema;
+        *device, *sums, *reduce, *warm_shards, *graphs, *schema;
     int64_t max_tokens, stages, threads, batch, chunk, context, kv_memory, step_tokens, seed;
     double temperature;
     bool gaps, full, pin, prompt_logprobs, text, ahead, fast;
@@ -40,6 +40,7 @@ static struct {
        .device = "cpu",
        .sums = "exact",
        .reduce = "auto",
+       .graphs = "all",
        .pin = true,
        .ahead = true};
 
@@ -55,6 +56,7 @@ static const config_option options[] = {
     {"device", CONFIG_CHOICE, &o.device, 0, 0, "auto|cpu|cuda", NULL, "where to compute"},
     {"sums", CONFIG_CHOICE, &o.sums, 0, 0, "exact|bf16", NULL, "partial sums between ranks"},
     {"fast", CONFIG_BOOL, &o.fast, 0, 0, NULL, NULL, "the worker's --fast"},
+    {"graphs", CONFIG_CHOICE, &o.graphs, 0, 0, "all|decode|off", NULL, "the worker's --graphs"},
     {"reduce", CONFIG_CHOICE, &o.reduce, 0, 0, "auto|host|nccl|peer", NULL, "who adds them"},
     {"isa", CONFIG_STRING, &o.isa, 0, 0, NULL, "NAME", "force a backend"},
     {"kv-type", CONFIG_CHOICE, &o.kv_type, 0, 0, "auto|f32|f16|bf16|f8|i8", NULL,
@@ -380,7 +382,8 @@ static void open_engine(run_state *r) {
                                    .threads = (int)o.threads,
                                    .pin = o.pin,
                                    .sums = o.sums,
-                                   .fast = o.fast},
+                                   .fast = o.fast,
+                                   .graphs = o.graphs},
                         .reduce = !strcmp(o.reduce, "host")   ? REDUCE_HOST
                                   : !strcmp(o.reduce, "nccl") ? REDUCE_NCCL
                                   : !strcmp(o.reduce, "peer") ? REDUCE_PEER
