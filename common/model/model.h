@@ -61,7 +61,8 @@ typedef struct tensor {
     int bits, zero_added;
     // Of packed ones in act-order (column_order.h): the group of each column, (cols) I32 inside the
     // mapping. NULL: in order. type is F16, in which each column may have a scale of its own, where
-    // columns cannot be sorted into whole groups, or meet what nobody can bring into their order.
+    // columns cannot be sorted into whole groups, or meet what nobody can bring into their order;
+    // and of 8 bits whose zero points are not in the middle.
     const void *groups;
     // Of packed ones, how their user wants them: row i is the file's row row_order[i], and so for
     // columns. NULL: as in the file. (rows) and (cols), the user's memory.

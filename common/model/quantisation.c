@@ -132,7 +132,7 @@ static status read_scheme(const json_t *weights, const char *format, quantisatio
     if (strcmp(format, "pack-quantized") == 0) {
         q->method = QUANTISATION_PACKED;
         q->zero_stored = !symmetric;
-        TRY(set_bits(q, bits, symmetric));
+        TRY(set_bits(q, bits, true));
         return set_group(q, strcmp(strategy, "group") == 0 ? group : -1);
     }
     if (bits != 8)

@@ -34,7 +34,7 @@ typedef enum quantisation_method {
 typedef struct quantisation {
     quantisation_method method;
     // GPTQ, AWQ, PACKED:
-    int bits;         // 4, or 8 without zero points (not AWQ)
+    int bits;         // 4, or 8 (not AWQ)
     int group;        // columns that share a scale, a multiple of 32; 0: all of a row
     int zero_added;   // what is added to stored zero points: 1 in GPTQ's first format, else 0
     bool zero_stored; // false: all zero points are in the middle, 2^(bits - 1), and none is stored
@@ -52,7 +52,8 @@ static inline bool quantisation_packs(const quantisation *q) {
 struct json_t;
 status quantisation_from_json(const struct json_t *config, quantisation *out);
 
-// The type of the rows that a packed matrix of `cols` columns becomes, exactly: Q8_0 of 8 bits; of
+// The type of the rows that a packed matrix of `cols` columns becomes, exactly: Q8_0 of 8 bits (if
+// all zero points are in the middle, else F16, see tensor_table.c); of
 // 4 bits I4 where groups, columns, and the cuts between ranks, at multiples of `unit` columns,
 // allow its blocks of 128, else I4_32.
 dtype quantisation_row_type(const quantisation *q, int64_t cols, int64_t unit);

@@ -251,6 +251,19 @@ static status find_piece(const tensor_list *list, const char *base, const piece 
     return status_ok();
 }
 
+// Whether all zero points of 8 bits are 128, as Q8_0 has them.
+static bool zeros_in_middle(const tensor *t) {
+    int64_t words = ceil_div(t->rows, 4), groups = ceil_div(t->cols, t->scale_cols);
+    bool by_row = t->packing == TENSOR_PACKED;
+    const uint8_t *zeros = t->zeros;
+    for (int64_t i = 0; i < 4 * words * groups; i++) {
+        int64_t word = by_row ? i / 4 / groups : i / 4 % words;
+        bool row = 4 * word + i % 4 < t->rows; // the last word may have more than there are
+        if (row && (uint8_t)(zeros[i] + t->zero_added) != 128) return false;
+    }
+    return true;
+}
+
 // Which group each column is of: those who quantise in another order than that of the columns may
 // scatter a group's columns. The activations that o meets are cut into heads, each rank having its
 // own, and those of the output and of a router are nobody's to sort.
@@ -310,6 +323,7 @@ static status find_packed(const model_config *c, const tensor_list *list, const 
     t->packing = packed ? TENSOR_PACKED : gptq ? TENSOR_GPTQ : TENSOR_AWQ;
     int64_t unit = role == TENSOR_O ? c->head_dim : 0; // rows are cut, or columns by ffn_block
     t->type = quantisation_row_type(q, cols, unit);
+    if (t->type == DTYPE_Q8_0 && t->zeros && !zeros_in_middle(t)) t->type = DTYPE_F16;
     return find_order(list, base, packed ? ".weight_g_idx" : ".g_idx", role, t, used);
 }
 

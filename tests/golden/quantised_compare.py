@@ -42,11 +42,12 @@ PACKED = [  # source, arguments, ranks
     ("mixtral", ["--method", "awq", "--group", "32", "--asymmetric"], [1]),
     ("mixtral", ["--method", "packed", "--group", "32"], [1, 2]),
 ]
-ORDERED = [  # arguments, ranks
+ORDERED = [  # arguments, ranks; and 8 bits off the middle, which become F16, too
     (["--method", "gptq", "--group", "32", "--asymmetric", "--act-order"], [2, 3]),
     (["--method", "gptq", "--group", "64", "--bits", "8", "--act-order"], [2]),
     (["--method", "gptq", "--group", "64", "--act-order", "--stray"], [2]),
     (["--method", "packed", "--group", "128", "--asymmetric", "--act-order"], [3]),
+    (["--method", "gptq", "--group", "64", "--bits", "8", "--asymmetric"], [2]),
 ]
 
 

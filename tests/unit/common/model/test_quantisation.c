@@ -76,7 +76,8 @@ static void test_compressed_tensors(void **state) {
     assert_true(q.bits == 4 && q.group == 32 && !q.zero_stored);
     q = good(GROUP("'num_bits':4,'strategy':'channel','group_size':null,'symmetric':false"));
     assert_true(q.group == 0 && q.zero_stored);
-    bad(GROUP("'num_bits':8,'symmetric':false"), STATUS_UNIMPLEMENTED, "8 bits");
+    q = good(GROUP("'num_bits':8,'symmetric':false"));
+    assert_true(q.bits == 8 && q.zero_stored);
     bad("'quant_method':'compressed-tensors','format':'pack-quantized','config_groups':{"
         "'a':{'weights':{'num_bits':4,'strategy':'group','group_size':32}},"
         "'b':{'weights':{'num_bits':4,'strategy':'group','group_size':64}}}",

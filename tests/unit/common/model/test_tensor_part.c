@@ -208,6 +208,9 @@ static void test_act_order(void **state) {
         check_part(&s, (tensor_part){5, 20, 3, 50});
         free(s.f.bytes);
     }
+    sample eight = make(TENSOR_GPTQ, DTYPE_F16, 8, 32, true);
+    check_part(&eight, (tensor_part){5, 20, 3, COLS - 10});
+    free(eight.f.bytes);
     sample s = make(TENSOR_GPTQ, DTYPE_F16, 4, 32, true);
     s.t.groups = groups_of;
     groups_of[COLS - 1] = COLS / 32;

@@ -14,13 +14,13 @@
 
 enum { D = 256, H = 2, C = 128, F = 384, V = 4, ROOM = 64, WIDEST = 384 };
 
-static uint8_t zeros[64 << 10], ones[64 << 10];
+static uint8_t zeros[64 << 10], ones[64 << 10], middles[4 << 10];
 static int32_t groups_of_128[WIDEST];
 
 typedef struct folder {
     tensor_naming naming;
     model_config config;
-    char names[ROOM][80];
+    char names[ROOM][100];
     named_tensor items[ROOM];
     size_t count;
 } folder;
@@ -42,7 +42,7 @@ typedef void add_matrix(folder *f, const char *base, int64_t rows, int64_t cols)
 
 static void with(folder *f, const char *base, const char *end, int dims, dtype type, int64_t rows,
                  int64_t cols, const void *data) {
-    char name[80];
+    char name[100];
     snprintf(name, sizeof name, "%s%s", base, end);
     add(f, name, dims, type, rows, cols, data);
 }
@@ -204,6 +204,41 @@ static void test_act_order(void **state) {
     assert_null(good(&f, TENSOR_Q).groups); // a header alone
 }
 
+static void add_packed8(folder *f, const char *base, int64_t rows, int64_t cols) {
+    with(f, base, ".weight_packed", 2, DTYPE_I32, rows, cols / 4, zeros);
+    with(f, base, ".weight_scale", 2, DTYPE_F16, rows, cols / 128, zeros);
+    with(f, base, ".weight_zero_point", 2, DTYPE_I32, (rows + 3) / 4, cols / 128, middles);
+}
+
+static void add_gptq8(folder *f, const char *base, int64_t rows, int64_t cols) {
+    with(f, base, ".qweight", 2, DTYPE_I32, cols / 4, rows, zeros);
+    with(f, base, ".qzeros", 2, DTYPE_I32, cols / 128, rows / 4, middles);
+    with(f, base, ".scales", 2, DTYPE_F16, cols / 128, rows, zeros);
+}
+
+// Eight bits fit Q8_0 where each zero point is in the middle, but for those of rows that are none.
+static void test_zero_points_of_8_bits(void **state) {
+    (void)state;
+    static uint8_t off[sizeof middles];
+    quantisation q = gptq;
+    q.bits = 8, q.zero_added = 0;
+    memset(middles, 128, sizeof middles);
+    memcpy(off, middles, sizeof off);
+    off[4 * (F / 4) + 2] = 127; // the third row's, in the second group
+    folder f = make(q, add_gptq8);
+    assert_int_equal(good(&f, TENSOR_UP).type, DTYPE_Q8_0);
+    find(&f, "up_proj.qzeros")->value.data = off;
+    assert_int_equal(good(&f, TENSOR_UP).type, DTYPE_F16);
+    assert_int_equal(good(&f, TENSOR_GATE).type, DTYPE_Q8_0);
+    f.config.quant.zero_added = 1; // what is stored is one less
+    assert_int_equal(good(&f, TENSOR_GATE).type, DTYPE_F16);
+    q.method = QUANTISATION_PACKED;
+    f = make(q, add_packed8);
+    assert_int_equal(good(&f, TENSOR_UP).type, DTYPE_Q8_0);
+    find(&f, "up_proj.weight_zero_point")->value.data = off;
+    assert_int_equal(good(&f, TENSOR_UP).type, DTYPE_F16);
+}
+
 // AutoGPTQ's biases of zeros are no biases; others would be another model.
 static void test_biases(void **state) {
     (void)state;
@@ -360,10 +395,15 @@ int main(void) {
     memset(ones, 1, sizeof ones);
     for (int i = 0; i < WIDEST; i++) groups_of_128[i] = i / 128;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_packed),      cmocka_unit_test(test_act_order),
-        cmocka_unit_test(test_biases),      cmocka_unit_test(test_blocks_of_fp8),
-        cmocka_unit_test(test_int8),        cmocka_unit_test(test_experts),
-        cmocka_unit_test(test_bad_experts), cmocka_unit_test(test_merged_experts),
+        cmocka_unit_test(test_packed),
+        cmocka_unit_test(test_act_order),
+        cmocka_unit_test(test_zero_points_of_8_bits),
+        cmocka_unit_test(test_biases),
+        cmocka_unit_test(test_blocks_of_fp8),
+        cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_experts),
+        cmocka_unit_test(test_bad_experts),
+        cmocka_unit_test(test_merged_experts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
