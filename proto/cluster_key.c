@@ -24,7 +24,8 @@ status cluster_key_read(const char *path, cluster_key *out) {
                             "cluster key %s: the first line must be a key of %d to %d characters "
                             "without blanks, as openssl rand -hex 32 makes one",
                             path, CLUSTER_KEY_MIN, CLUSTER_KEY_MAX);
-    snprintf(out->header, sizeof out->header, "Bearer %s", line);
+    snprintf(out->header, sizeof out->header, "Bearer %.*s", CLUSTER_KEY_MAX,
+             line); // checked above
     return status_ok();
 }
 
