@@ -34,12 +34,14 @@ def make_gguf():
              ("e", np.arange(3, dtype=np.int32)), ("f", np.ones(2, np.float32)), ("general.alignment", 32)]
     gguf_writer.write(corpus("gguf", "types"), pairs, [(t, np.ones((2, 32), np.float32), t) for t in gguf_writer.TYPES])
     gguf_writer.write(corpus("gguf", "empty"), [], [])
-    for family, rope in (("llama", "llama3"), ("llama", "linear"), ("qwen2", "none")):
-        m = model_arguments(family=family, rope=rope, tied=True)
+    for family, rope, experts in (("llama", "llama3", 0), ("llama", "linear", 0), ("qwen2", "none", 0), ("llama", "none", 3)):
+        m = model_arguments(family=family, rope=rope, tied=True, experts=experts)
         metadata = [p for p in random_llama.gguf_metadata(dict(m, vocab=259)) if not p[0].startswith("tokenizer.")]
         tensors = [("token_embd.weight", np.ones((4, 32), np.float32), "q4_0")]
         if rope == "llama3":
             tensors.append(("rope_freqs.weight", random_llama.llama3_factors(m), "f32"))
+        if experts:
+            tensors.append(("blk.0.ffn_down_exps.weight", np.ones((experts, 32, 32), np.float32), "q8_0"))
         gguf_writer.write(corpus("gguf", f"{family}-{rope}"), metadata, tensors)
 
 
@@ -55,6 +57,8 @@ def make_configs():
         for rope in ("none", "linear", "llama3"):
             with open(corpus("model_config", f"{family}-{rope}"), "w", encoding="utf-8") as out:
                 json.dump(random_llama.config_json(model_arguments(family=family, rope=rope), "f32"), out)
+    with open(corpus("model_config", "mixtral"), "w", encoding="utf-8") as out:
+        json.dump(random_llama.config_json(model_arguments(experts=4), "f32"), out)
     for name, quantisation in (
             ("gptq", {"quant_method": "gptq", "bits": 4, "group_size": 32, "checkpoint_format": "gptq_v2", "is_marlin_format": False}),
             ("awq", {"quant_method": "awq", "bits": 4, "group_size": -1, "version": "gemm"}),
@@ -73,19 +77,21 @@ def make_configs():
 def make_quantised():
     """config.json, a NUL, model.safetensors: each method, its smallest model."""
     with tempfile.TemporaryDirectory() as work:
-        source = os.path.join(work, "source")
-        m = model_arguments(tied=True)
-        os.makedirs(source)
-        random_llama.write_safetensors(os.path.join(source, "model.safetensors"), random_llama.make_tensors(m), "f32")
-        with open(os.path.join(source, "config.json"), "w", encoding="utf-8") as out:
-            json.dump(random_llama.config_json(m, "f32"), out)
-        for method, more in (("fp8", ["--scales", "block"]), ("int8", []), ("gptq", []), ("awq", []), ("packed", ["--asymmetric", "--act-order"])):
-            out = os.path.join(work, method)
-            subprocess.run([sys.executable, os.path.join(HERE, "..", "golden", "quantise_folder.py"), source, out,
+        for source, experts in (("dense", 0), ("mixtral", 2)):
+            m = model_arguments(tied=True, experts=experts)
+            os.makedirs(os.path.join(work, source))
+            random_llama.write_safetensors(os.path.join(work, source, "model.safetensors"), random_llama.make_tensors(m), "f32")
+            with open(os.path.join(work, source, "config.json"), "w", encoding="utf-8") as out:
+                json.dump(random_llama.config_json(m, "f32"), out)
+        for method, source, more in (("fp8", "dense", ["--scales", "block"]), ("int8", "dense", []), ("gptq", "dense", []), ("awq", "dense", []),
+                                     ("packed", "dense", ["--asymmetric", "--act-order"]), ("gptq", "mixtral", [])):
+            name = method if source == "dense" else source
+            out = os.path.join(work, f"{name}-{method}")
+            subprocess.run([sys.executable, os.path.join(HERE, "..", "golden", "quantise_folder.py"), os.path.join(work, source), out,
                             os.path.join(work, "twin"), "--method", method, "--group", "32", *more], check=True)
             with open(os.path.join(out, "config.json"), "rb") as config, open(os.path.join(out, "model.safetensors"), "rb") as weights:
                 bytes_ = config.read() + b"\0" + weights.read()
-            with open(corpus("quantised", method), "wb") as seed:
+            with open(corpus("quantised", name), "wb") as seed:
                 seed.write(bytes_)
 
 
