@@ -286,11 +286,13 @@ static const local *local_of(grammar_masks *m, int32_t state, int32_t count, int
 static int32_t kept_count(const grammar *g, const walk_place *p, bool *short_only) {
     const grammar_rule *r = &g->rules[g->states[p->state].rule];
     *short_only = false;
-    if (!r->counts || p->count < r->least) return p->count;
-    int64_t room = (int64_t)r->most - p->count; // each byte of a token counts at most once
+    if (!r->counts) return p->count;
+    bool must = p->count < r->least;
+    // To the next bound; each byte of a token counts at most once.
+    int64_t room = (int64_t)(must ? r->least : r->most) - p->count;
     if (room < GRAMMAR_SHORT_TOKEN) return p->count;
     *short_only = room < GRAMMAR_TOKEN_BYTES;
-    return WALK_FREE;
+    return must ? WALK_MUST : WALK_FREE;
 }
 
 static int32_t kept_limit(const grammar_masks *m, const walk_place *p) {

@@ -71,14 +71,15 @@ static void follow(walk *w, walk_set *to, const grammar_edge *e, int32_t frame, 
         call(w, to, e, frame, count);
         break;
     case GRAMMAR_AGAIN:
-        if (count == WALK_FREE)
+        if (count < 0) // as before: neither bound is near
             walk_add(w, to, e->to, frame, count);
         else if (count < r->most) // where there is no most, what is above the least is all the same
             walk_add(w, to, e->to, frame,
                      r->most == GRAMMAR_UNBOUNDED && count >= r->least ? count : count + 1);
         break;
     case GRAMMAR_ENOUGH:
-        if (count == WALK_FREE || count >= r->least) walk_add(w, to, e->to, frame, count);
+        if (count == WALK_FREE || (count >= 0 && count >= r->least))
+            walk_add(w, to, e->to, frame, count);
         break;
     }
 }

@@ -12,6 +12,7 @@ enum {
     WALK_VISITS_MAX = 2048, // states looked at for one byte
     WALK_FRAMES_MAX = 1 << 14,
     WALK_FREE = -1, // a count that neither bound is near to: again and enough are both allowed
+    WALK_MUST = -2, // a count that the least is far from: again, and not enough
 };
 
 typedef struct walk_place {

@@ -120,6 +120,7 @@ static const struct {
      "t\"},{\"$ref\":"
      "\"#/$defs/t\"},{\"const\":\"abc\"}]}}},\"$ref\":\"#/$defs/t\"}",
      true},
+    {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"minLength\":40}", false},
     {GRAMMAR_REGEX, "(a|ab|abc|[^\"]){0,50}", true},
 };
 
