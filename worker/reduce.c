@@ -106,13 +106,7 @@ status reduce_sum(reduce *r, void *sums, size_t count, int64_t deadline_ns) {
 
 status reduce_gather(reduce *r, float *parts, size_t count, int64_t deadline_ns) {
     assert(reduce_queues(r) && count % 2 == 0);
-    if (!r->ops) return status_ok();
-    kernels *k = r->o.kernels;
-    size_t ranks = (size_t)comm_size(r->o.comm), rank = (size_t)comm_rank(r->o.comm);
-    size_t part_sums = count * sizeof *parts / kernels_sums_bytes(k, 1);
-    kernels_zero_sums(k, parts, rank * part_sums);
-    kernels_zero_sums(k, parts + (rank + 1) * count, (ranks - 1 - rank) * part_sums);
-    return r->ops->sum(r->state, parts, ranks * count / 2, KERNELS_SUMS_EXACT, deadline_ns);
+    return r->ops ? r->ops->gather(r->state, parts, count, deadline_ns) : status_ok();
 }
 
 status reduce_add_rmsnorm(reduce *r, const reduce_norm *n, int64_t deadline_ns) {

@@ -51,9 +51,7 @@ bool reduce_queues(const reduce *r);
 status reduce_sum(reduce *r, void *sums, size_t count, int64_t deadline_ns);
 
 // parts (ranks, count), device memory: every rank brings its own part, in its place, and afterwards
-// has all. For ranks that queue; count is even. The parts travel as sums of doubles, two floats
-// each, to which all ranks but one bring 0: exact, and no verb more for each transport. (But -0 may
-// arrive as 0, and a NaN may spoil its neighbour.)
+// has all, bit by bit. For ranks that queue; count is even.
 status reduce_gather(reduce *r, float *parts, size_t count, int64_t deadline_ns);
 
 // reduce_sum of sums (T, D), then kernels_add_rmsnorm with them; in one kernel where the transport

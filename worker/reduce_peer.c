@@ -46,6 +46,12 @@ static status sum(void *state, void *sums, size_t count, kernels_sums type, int6
     return peer_group_sum(p->group, kernels_stream(p->o.kernels), sums, count, type);
 }
 
+static status gather(void *state, float *parts, size_t count, int64_t deadline_ns) {
+    peer *p = state;
+    (void)deadline_ns;
+    return peer_group_gather(p->group, kernels_stream(p->o.kernels), parts, count * sizeof *parts);
+}
+
 static status add_rmsnorm(void *state, const reduce_norm *n) {
     peer *p = state;
     kernels *k = p->o.kernels;
@@ -299,12 +305,14 @@ status reduce_peer_open(const reduce_options *o, int64_t deadline_ns, const redu
     static const reduce_ops peer_ops = {.name = "peer",
                                         .queues = true,
                                         .sum = sum,
+                                        .gather = gather,
                                         .add_rmsnorm = add_rmsnorm,
                                         .check = check,
                                         .close = close_peer};
     static const reduce_ops multicast_ops = {.name = "multicast",
                                              .queues = true,
                                              .sum = sum,
+                                             .gather = gather,
                                              .add_rmsnorm = add_rmsnorm,
                                              .check = check,
                                              .close = close_peer};

@@ -8,6 +8,8 @@ typedef struct reduce_ops {
     const char *name;
     bool queues;
     status (*sum)(void *state, void *sums, size_t count, kernels_sums type, int64_t deadline_ns);
+    status (*gather)(void *state, float *parts, size_t count,
+                     int64_t deadline_ns);                    // where it queues
     status (*add_rmsnorm)(void *state, const reduce_norm *n); // NULL: sum, then the kernels' own
     status (*register_buffer)(void *state, void *sums, size_t bytes); // NULL: nothing to gain
     void (*watch)(void *state, size_t first, size_t count);           // NULL: it cannot look

@@ -131,6 +131,87 @@ __global__ void __launch_bounds__(THREADS)
     finish(v, epoch);
 }
 
+// ---- Gathering
+
+__global__ void __launch_bounds__(THREADS)
+    gather_cells_kernel(peer_view v, unsigned char *parts, size_t each) {
+    grid_wait();
+    uint32_t epoch = next_epoch(load_relaxed_sys(&own_head(v)->epoch));
+    bool alive = load_relaxed_sys(&own_head(v)->failed) == 0;
+    size_t units = each / 8, step = (size_t)gridDim.x * THREADS;
+    size_t begin = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    for (size_t unit = begin; alive && unit < units; unit += step) {
+        uint32_t words[2];
+        load_words(parts + v.rank * each, each, unit * 2, words);
+        send(v, epoch, unit, words);
+    }
+    grid_launch_dependents();
+    for (size_t unit = begin; alive && unit < units; unit += step)
+        for (int i = 1; alive && i < v.ranks; i++) {
+            int rank = (v.rank + i) % v.ranks;
+            patience p = {};
+            ulonglong2 pair = load_relaxed2x8_sys(cells(v, v.rank, epoch, rank, unit));
+            while (alive && !arrived(pair, epoch)) {
+                alive = !spent(v, &p, rank, epoch);
+                pair = load_relaxed2x8_sys(cells(v, v.rank, epoch, rank, unit));
+            }
+            const uint32_t words[2] = {(uint32_t)pair.x, (uint32_t)pair.y};
+            if (alive) store_words(parts + rank * each, each, unit * 2, words);
+        }
+    finish(v, epoch);
+}
+
+__device__ unsigned char *gathered(const peer_view &v, int at, uint32_t epoch, int from,
+                                   size_t unit) {
+    return v.regions[at] + v.layout.gathered + (epoch & 1) * v.layout.gathered_half +
+           (size_t)from * v.layout.gather_bytes + unit * 16;
+}
+
+// `part` is aligned to 8: in two steps.
+__device__ void load_unit(const unsigned char *part, size_t bytes, size_t unit,
+                          uint32_t (&words)[4]) {
+    uint32_t low[2], high[2];
+    load_words(part, bytes, unit * 4, low);
+    load_words(part, bytes, unit * 4 + 2, high);
+    words[0] = low[0], words[1] = low[1], words[2] = high[0], words[3] = high[1];
+}
+
+__device__ void store_unit(unsigned char *part, size_t bytes, size_t unit, uint4 v) {
+    const uint32_t low[2] = {v.x, v.y}, high[2] = {v.z, v.w};
+    store_words(part, bytes, unit * 4, low);
+    store_words(part, bytes, unit * 4 + 2, high);
+}
+
+// Of each part `bytes`, the parts `each` bytes apart.
+__global__ void __launch_bounds__(THREADS)
+    gather_parts_kernel(peer_view v, unsigned char *parts, size_t each, size_t bytes) {
+    grid_wait();
+    uint32_t epoch = next_epoch(load_relaxed_sys(&own_head(v)->epoch));
+    bool failed = threadIdx.x == 0 && load_relaxed_sys(&own_head(v)->failed) != 0;
+    if (!__syncthreads_or(failed)) {
+        size_t units = (bytes + 15) / 16, step = (size_t)gridDim.x * THREADS;
+        size_t begin = (size_t)blockIdx.x * THREADS + threadIdx.x;
+        for (size_t u = begin; u < units; u += step) {
+            uint32_t words[4];
+            load_unit(parts + v.rank * each, bytes, u, words);
+            for (int i = 1; i < v.ranks; i++) {
+                int to = (v.rank + i) % v.ranks;
+                store_relaxed16_sys(gathered(v, to, epoch, v.rank, u), as_uint4(words));
+            }
+        }
+        if (meet(v, epoch, gather_phase(epoch))) {
+            grid_launch_dependents();
+            for (int i = 1; i < v.ranks; i++) {
+                int from = (v.rank + i) % v.ranks;
+                for (size_t u = begin; u < units; u += step)
+                    store_unit(parts + from * each, bytes, u,
+                               load_relaxed16_sys(gathered(v, v.rank, epoch, from, u)));
+            }
+        }
+    }
+    finish(v, epoch);
+}
+
 // ---- The sum alone
 
 template <class Sum>
@@ -177,7 +258,7 @@ bool is_sound(const peer_view *v, const void *data, size_t bytes, size_t bytes_m
 
 peer_layout peer_layout_of(int ranks, size_t one_shot_bytes, size_t two_shot_bytes) {
     size_t n = (size_t)ranks;
-    size_t flags = (size_t)2 * PEER_RANKS_MAX * PEER_BLOCKS_MAX * sizeof(uint32_t);
+    size_t flags = (size_t)PHASES * PEER_RANKS_MAX * PEER_BLOCKS_MAX * sizeof(uint32_t);
     peer_layout l = {};
     l.one_shot_bytes = round_up(one_shot_bytes, 16);
     l.two_shot_bytes = round_up(two_shot_bytes, 16);
@@ -186,7 +267,10 @@ peer_layout peer_layout_of(int ranks, size_t one_shot_bytes, size_t two_shot_byt
     l.cells = ALIGNMENT + round_up(flags, ALIGNMENT);
     l.inbox = l.cells + 2 * l.cells_half;
     l.result = l.inbox + n * l.slice_bytes;
-    l.total = l.result + n * l.slice_bytes;
+    l.gather_bytes = round_up(l.one_shot_bytes, ALIGNMENT);
+    l.gathered_half = n * l.gather_bytes;
+    l.gathered = l.result + n * l.slice_bytes;
+    l.total = l.gathered + 2 * l.gathered_half;
     return l;
 }
 
@@ -215,6 +299,28 @@ cudaError_t peer_two_shot(cudaStream_t stream, const peer_view *view, void *data
                                 bytes);
     return launch_dependent(two_shot_kernel<double_sum<4>>, grid, THREADS, 0, stream, *view, d,
                             bytes);
+}
+
+static bool are_parts(const peer_view *v, const void *parts, size_t each) {
+    return v->ranks >= 2 && v->ranks <= PEER_RANKS_MAX && v->rank >= 0 && v->rank < v->ranks &&
+           each > 0 && each % 8 == 0 && (uintptr_t)parts % 8 == 0;
+}
+
+cudaError_t peer_gather_cells(cudaStream_t stream, const peer_view *view, void *parts,
+                              size_t each) {
+    if (!are_parts(view, parts, each) || each > view->layout.one_shot_bytes)
+        return cudaErrorInvalidValue;
+    return launch_dependent(gather_cells_kernel, dim3(blocks_for(each / 8)), THREADS, 0, stream,
+                            *view, static_cast<unsigned char *>(parts), each);
+}
+
+cudaError_t peer_gather(cudaStream_t stream, const peer_view *view, void *parts, size_t each,
+                        size_t at, size_t bytes) {
+    if (!are_parts(view, parts, each) || bytes == 0 || bytes > view->layout.gather_bytes ||
+        at % 8 != 0 || bytes % 8 != 0 || bytes > each || at > each - bytes)
+        return cudaErrorInvalidValue;
+    return launch_dependent(gather_parts_kernel, dim3(blocks_for((bytes + 15) / 16)), THREADS, 0,
+                            stream, *view, static_cast<unsigned char *>(parts) + at, each, bytes);
 }
 
 cudaError_t peer_add_parts(cudaStream_t stream, const void *parts, int ranks, size_t slice,

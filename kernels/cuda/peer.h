@@ -18,6 +18,9 @@
 // all others' data of e-1, hence they have done with e-2, and its half may be written. So no
 // operation ends with a barrier.
 //
+// Gathering has the same two ways: parts in cells, or plain ones into a place of their own in every
+// region, with halves as the cells have and one flag between.
+//
 // A rank that does not come is waited for `limit_ns`. Then its number is written to `report`, and
 // the operation, and all later ones, end at once with what was there: the host must look at
 // `report` before it trusts a result. Nothing ever hangs.
@@ -48,6 +51,8 @@ typedef struct peer_layout {
     size_t slice_bytes;                    // longest slice of a two-shot message
     size_t cells, cells_half;              // of half 0, and from there to half 1
     size_t inbox, result;
+    size_t gather_bytes;            // longest part of one launch
+    size_t gathered, gathered_half; // as of cells
     size_t total;
 } peer_layout;
 
@@ -78,6 +83,13 @@ bool peer_norm_takes(const peer_view *view, const float *x, const void *sums, ke
 cudaError_t peer_one_shot_add_rmsnorm(cudaStream_t stream, const peer_view *view, float *x,
                                       const void *sums, kernels_sums type, const float *weight,
                                       float epsilon, int tokens, int width, void *out);
+
+// parts (ranks, each bytes): every rank brings its own, in its place, and afterwards has all.
+// `each` is a multiple of 8, parts are aligned to 8. By cells; or bytes [at, at + bytes) of each
+// part alone, by flags.
+cudaError_t peer_gather_cells(cudaStream_t stream, const peer_view *view, void *parts, size_t each);
+cudaError_t peer_gather(cudaStream_t stream, const peer_view *view, void *parts, size_t each,
+                        size_t at, size_t bytes);
 
 // out (slice) = parts (ranks, slice) added in rank order, as above: the sum between an exchange of
 // slices by other means. `slice` values, a multiple of 8.

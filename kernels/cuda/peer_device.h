@@ -116,7 +116,12 @@ __device__ inline uint4 as_uint4(const uint32_t (&words)[4]) {
 // ---- Meeting, block by block of the same number
 
 // The flag in the region of rank `at` by which block `block` of rank `from` tells that it has
-// finished writing for phase 0 (inbox) or 1 (result).
+// finished writing for phase 0 (inbox) or 1 (result), or for a gathering, which has one meeting and
+// hence two phases in turn: a rank may be one operation ahead of who has not yet looked.
+constexpr int PHASES = 4;
+__device__ inline int gather_phase(uint32_t epoch) {
+    return 2 + (int)(epoch & 1);
+}
 __device__ inline uint32_t *flag(const peer_view &v, int at, int phase, int from, int block) {
     uint32_t *flags = reinterpret_cast<uint32_t *>(v.regions[at] + ALIGNMENT);
     return flags + (phase * PEER_RANKS_MAX + from) * PEER_BLOCKS_MAX + block;

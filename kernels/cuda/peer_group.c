@@ -220,6 +220,18 @@ status peer_group_add_rmsnorm(peer_group *g, void *stream, float *x, void *sums,
                       "norm");
 }
 
+status peer_group_gather(peer_group *g, void *stream, void *parts, size_t each) {
+    if (each == 0) return status_ok();
+    if (each * (size_t)g->view.ranks <= g->one_shot_bytes)
+        return check_cuda(peer_gather_cells(stream, &g->view, parts, each), "gathering");
+    size_t most = g->view.layout.gather_bytes;
+    for (size_t at = 0; at < each; at += most) {
+        size_t bytes = each - at < most ? each - at : most;
+        TRY(check_cuda(peer_gather(stream, &g->view, parts, each, at, bytes), "gathering"));
+    }
+    return status_ok();
+}
+
 status peer_group_check(const peer_group *g) {
     char missing[PEER_RANKS_MAX * 6] = "";
     uint32_t operation = 0;

@@ -61,6 +61,10 @@ status peer_group_sum(peer_group *g, void *stream, void *data, size_t count, ker
 status peer_group_add_rmsnorm(peer_group *g, void *stream, float *x, void *sums, kernels_sums type,
                               const float *weight, float epsilon, int tokens, int width, void *out);
 
+// Queues the gathering of parts (ranks, each bytes), device memory: every rank brings its own, in
+// its place, and afterwards has all. `each` is a multiple of 8, parts are aligned to 8.
+status peer_group_gather(peer_group *g, void *stream, void *parts, size_t each);
+
 // UNAVAILABLE, with the numbers of the ranks, once a rank has not come in time: what was summed
 // since is worthless, and the group of no more use. Never waits.
 status peer_group_check(const peer_group *g);

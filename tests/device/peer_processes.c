@@ -26,7 +26,8 @@ enum {
     ONE_SHOT_BYTES = 64 << 10,
     TWO_SHOT_BYTES = 256 << 10,
     MULTICAST_BYTES = 512 << 10, // the longest messages are cut
-    COUNT_MAX = 200 * 1000,
+    LONGEST = 200 * 1000,        // sum
+    COUNT_MAX = 600 * 1000,      // doubles of each array
     ROUNDS = 12,
     CALLED = 4, // what messages call rank 0
     MEET_TIMEOUT_S = 120,
@@ -227,9 +228,9 @@ static void check_size(rank *r, kernels_sums type, size_t count, way how, bool e
 }
 
 static void check_sizes(rank *r) {
-    static const size_t counts[] = {1,     2,     3,     7,     8,      9,        63,
-                                    64,    513,   576,   4096,  4099,   8192,     16384,
-                                    16391, 32768, 50000, 65536, 100003, COUNT_MAX};
+    static const size_t counts[] = {1,     2,     3,     7,     8,      9,      63,
+                                    64,    513,   576,   4096,  4099,   8192,   16384,
+                                    16391, 32768, 50000, 65536, 100003, LONGEST};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         for (int mode = 0; mode < 8; mode++) {
             way how = mode & 2 ? ONE_SHOT : TWO_SHOT;
@@ -292,6 +293,37 @@ static void check_graph(rank *r) {
     compare(r, "graph", KERNELS_SUMS_EXACT, count);
     NEED(cudaGraphExecDestroy(program));
     NEED(cudaGraphDestroy(graph));
+}
+
+// Gatherings of all lengths, one after the other without a look at the clock, sums between them:
+// a place that is written again too early shows. The device's array holds them behind each other.
+static void check_gathers(rank *r) {
+    static const size_t lengths[] = {8, 16, 24, 1000, 4096, 8184, 65544, 200000, 16, 40, 8};
+    enum { COUNT = sizeof lengths / sizeof *lengths };
+    size_t ranks = (size_t)r->s->ranks, sums = 1000, used = sums * sizeof(double);
+    unsigned char *host = r->host, *want = r->want, *device = r->device;
+    memset(host, 0, used);
+    memset(want, 0, used);
+    for (int i = 0; i < COUNT; i++)
+        for (size_t from = 0; from < ranks; from++)
+            for (size_t at = 0; at < lengths[i]; at++, used++) {
+                want[used] = (unsigned char)mix(r->s->seed ^ used);
+                host[used] = from == (size_t)r->index ? want[used] : 0xff;
+            }
+    NEED(cudaMemcpyAsync(device, host, used, cudaMemcpyHostToDevice, r->stream));
+    size_t at = sums * sizeof(double);
+    for (int i = 0; i < COUNT; i++) {
+        peer_group_set_one_shot(r->group, i % 2 ? ONE_SHOT_BYTES : 0);
+        need(r, "gathering", peer_group_gather(r->group, r->stream, device + at, lengths[i]));
+        if (i % 3 == r->index)
+            clock_sleep_until(clock_now_ns() + (int64_t)(mix((uint64_t)i) % 3) * CLOCK_MS);
+        if (i % 4 == 1) queue(r, KERNELS_SUMS_EXACT, sums, draw(r, mix((uint64_t)i)));
+        at += ranks * lengths[i];
+    }
+    NEED(cudaMemcpyAsync(r->got, device, used, cudaMemcpyDeviceToHost, r->stream));
+    NEED(cudaStreamSynchronize(r->stream));
+    need(r, "gathering", peer_group_check(r->group));
+    compare(r, "gathering", KERNELS_SUMS_EXACT, used / sizeof(double));
 }
 
 static void check_parts(rank *r) {
@@ -486,6 +518,7 @@ static int run_rank(const settings *s, board *b, int index) {
         check_sizes(&r);
         check_chain(&r);
         check_graph(&r);
+        check_gathers(&r);
         check_parts(&r);
         check_norms(&r);
     }
