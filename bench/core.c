@@ -22,7 +22,7 @@ typedef struct bench {
     core_effects *effects;
     int64_t now_ns;
     uint64_t epoch, next_id;
-    step_plan plans[CORE_PIPELINE]; // of the group, oldest first
+    step_plan plans[CORE_PLANS_MAX]; // of the group, oldest first
     int plan_count;
     uint64_t calls[PLACES]; // open, oldest first
     int call_count;

@@ -3,7 +3,7 @@
 #include "coordinator/core/request.h"
 
 // Past where it died: a token may be computed in a prompt there where it was a step of its own
-// here, and two steps are under way at once.
+// here, and two steps of a wave are under way at once.
 enum { CLEARED_TOKENS = 2 * CORE_PIPELINE };
 
 static bool is_cleared(const sequence *s) {

@@ -40,7 +40,9 @@ enum {
     CORE_GROUPS_MAX = 64,      // groups that live at once
     CORE_LOST_MAX = 16,        // lost groups that the view still shows
     CORE_KV_BLOCKS_MAX = 1 << 22,
-    CORE_PIPELINE = 2, // plans under way in one group
+    CORE_PIPELINE = 2,                   // plans under way of one wave of a group
+    CORE_WAVES_MAX = 4,                  // of a group: as many as it has stages, up to here
+    CORE_PLANS_MAX = CORE_WAVES_MAX + 1, // plans under way in one group
 };
 
 typedef struct core_options {

@@ -6,12 +6,13 @@
 
 #include "coordinator/core/request.h"
 
-group *group_create(int ranks, const cluster_limits *limits) {
+group *group_create(int ranks, int stages, const cluster_limits *limits) {
     group *g = calloc(1, sizeof *g);
     if (!g) return NULL;
     size_t seqs = (size_t)limits->max_seqs;
     g->limits = *limits;
     g->ranks_count = ranks;
+    g->waves = stages < CORE_WAVES_MAX ? stages : CORE_WAVES_MAX;
     g->ranks = calloc((size_t)ranks, sizeof *g->ranks);
     g->shards = calloc((size_t)ranks, sizeof *g->shards);
     g->slots = calloc(seqs, sizeof *g->slots);
@@ -19,7 +20,7 @@ group *group_create(int ranks, const cluster_limits *limits) {
     g->closing = calloc(seqs, sizeof *g->closing);
     g->by_slot = calloc(seqs, sizeof *g->by_slot);
     bool complete = g->ranks && g->shards && g->slots && g->free_slots && g->closing && g->by_slot;
-    for (int i = 0; i < CORE_PIPELINE; i++) {
+    for (int i = 0; i < CORE_PLANS_MAX; i++) {
         g->under_way[i].entries = calloc(seqs, sizeof *g->under_way[i].entries);
         complete = complete && g->under_way[i].entries;
     }
@@ -34,7 +35,7 @@ group *group_create(int ranks, const cluster_limits *limits) {
 
 void group_free(group *g) {
     assert(g->running.count == 0);
-    for (int i = 0; i < CORE_PIPELINE; i++) free(g->under_way[i].entries);
+    for (int i = 0; i < CORE_PLANS_MAX; i++) free(g->under_way[i].entries);
     kv_blocks_destroy(g->blocks);
     free(g->tables);
     free(g->ranks);
@@ -68,13 +69,17 @@ bool group_add_block(group *g, sequence *s) {
     return block >= 0;
 }
 
-void group_attach(core *c, group *g, sequence *s, const int32_t *tokens, int shared_most) {
+void group_attach(core *c, group *g, sequence *s, int wave, const int32_t *tokens,
+                  int shared_most) {
     assert(g->free_count > 0 && s->state != SEQUENCE_RUNNING);
     int known = sequence_known(s), need = group_blocks_for(g, known);
     s->state = SEQUENCE_RUNNING;
     s->group = g;
     s->slot = g->free_slots[--g->free_count];
+    s->wave = wave;
+    g->wave_load[wave]++;
     s->opened = ++c->next_opening;
+    s->planned_by = 0;
     s->blocks_told = s->pending = 0;
     g->slots[s->slot] = s;
     sequence_list_insert(&g->running, s);
@@ -92,6 +97,7 @@ void group_detach(group *g, sequence *s) {
     assert(s->state == SEQUENCE_RUNNING && s->group == g && g->slots[s->slot] == s);
     kv_blocks_release(g->blocks, s->blocks, s->block_count);
     sequence_list_remove(&g->running, s);
+    g->wave_load[s->wave]--;
     if (g->suspect == s) g->suspect = NULL;
     g->slots[s->slot] = NULL;
     g->closing[g->closing_count++] = s->slot;
@@ -106,4 +112,32 @@ void group_publish(core *c, group *g, sequence *s) {
         kv_blocks_publish(g->blocks, s->blocks[s->published], c->tokens, &s->chain);
         s->published++;
     }
+}
+
+void group_level(group *g) {
+    for (;;) {
+        int most = 0, least = 0;
+        for (int i = 1; i < g->waves; i++) {
+            if (g->wave_load[i] > g->wave_load[most]) most = i;
+            if (g->wave_load[i] < g->wave_load[least]) least = i;
+        }
+        if (g->wave_load[most] - g->wave_load[least] <= 1) return;
+        sequence *s = g->running.last;
+        while (s->wave != most) s = s->prev;
+        s->wave = least;
+        g->wave_load[most]--;
+        g->wave_load[least]++;
+    }
+}
+
+int group_under_way(const group *g, int wave) {
+    int count = 0;
+    for (int i = 0; i < g->under_way_count; i++) count += g->under_way[i].wave == wave;
+    return count;
+}
+
+bool group_is_elsewhere(const group *g, const sequence *s) {
+    for (int i = g->under_way_count - 1; i >= 0; i--)
+        if (g->under_way[i].step == s->planned_by) return g->under_way[i].wave != s->wave;
+    return false;
 }

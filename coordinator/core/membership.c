@@ -1,5 +1,6 @@
 #include "coordinator/core/membership.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,9 @@
 #include "coordinator/core/request.h"
 #include "coordinator/core/scheduler.h"
 
-enum { OVERDUE_FACTOR = 10 };       // times the usual time of so many rows
+enum { OVERDUE_FACTOR = 10 }; // times the usual time of so many rows
+// Steps that follow one another through the stages are done at shorter intervals than one alone.
+static_assert((int)OVERDUE_FACTOR > (int)CORE_WAVES_MAX, "a step alone is not overdue");
 #define COOL_NS (10 * CLOCK_SECOND) // without heat, and a card is cool again
 
 // ---- loss ----

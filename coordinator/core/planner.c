@@ -4,16 +4,18 @@
 #include <string.h>
 
 #include "coordinator/core/effects.h"
+#include "coordinator/core/group.h"
 #include "coordinator/core/request.h"
 
 static void *make(planner *p, int count, size_t size) {
     return effects_must(arena_alloc_array(p->plan.memory, (size_t)count, size));
 }
 
-void planner_begin(planner *p, core *c, group *g) {
-    assert(g->under_way_count < CORE_PIPELINE);
+void planner_begin(planner *p, core *c, group *g, int wave) {
+    assert(g->under_way_count <= g->waves && group_under_way(g, wave) < CORE_PIPELINE);
     *p = (planner){.core = c,
                    .group = g,
+                   .wave = wave,
                    .record = &g->under_way[g->under_way_count],
                    .budget = g->limits.max_step_tokens};
     p->plan.memory = effects_must(arena_create(SIZE_MAX)); // bounded by rows and slots
@@ -21,6 +23,7 @@ void planner_begin(planner *p, core *c, group *g) {
     p->plan.open = make(p, g->free_count, sizeof *p->plan.open);
     p->plan.rows = make(p, g->limits.max_seqs, sizeof *p->plan.rows);
     p->record->step = p->plan.step;
+    p->record->wave = wave;
     p->record->count = p->record->rows = 0;
 }
 
@@ -91,6 +94,7 @@ void planner_rows(planner *p, sequence *s, int rows, bool sample) {
     p->record->rows += rows;
     s->blocks_told += r->new_block_count;
     s->planned += rows;
+    s->planned_by = p->plan.step;
     s->pending += sample;
     p->budget -= rows;
 }
@@ -105,6 +109,7 @@ void planner_send(planner *p) {
     g->closing_count = 0;
     if (g->under_way_count++ == 0) g->step_began_ns = c->now_ns;
     g->steps_sent = p->plan.step;
+    g->next_wave = (p->wave + 1) % g->waves;
     c->counters.steps++;
     c->counters.step_rows += (uint64_t)p->record->rows;
     core_effect *e = effects_add(c->out, CORE_SEND_PLAN);

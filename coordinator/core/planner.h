@@ -7,12 +7,14 @@
 typedef struct planner {
     core *core;
     group *group;
+    int wave;
     step_plan plan;
     plan_record *record;
     int budget; // rows left
 } planner;
 
-void planner_begin(planner *p, core *c, group *g);
+// For a wave that has fewer than CORE_PIPELINE plans under way.
+void planner_begin(planner *p, core *c, group *g, int wave);
 void planner_drop(planner *p); // nothing was put in
 
 // Opens the sequence's slot.

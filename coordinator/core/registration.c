@@ -85,7 +85,8 @@ static status join(core *c, const register_request *r, const model_config *confi
         return status_error(STATUS_INVALID_ARGUMENT, "%d ranks; 1 to %d are possible", r->ranks,
                             SHARD_RANKS_MAX);
     cluster_limits limits = limits_for(c, config);
-    group *g = reserve_tokens(c, limits.max_context) ? group_create(r->ranks, &limits) : NULL;
+    group *g =
+        reserve_tokens(c, limits.max_context) ? group_create(r->ranks, r->stages, &limits) : NULL;
     if (!g) return no_memory();
     status s = plan_shards(g, config, r->stages);
     g->lane = status_is_ok(&s) ? lane_open(c, r->model) : NULL;

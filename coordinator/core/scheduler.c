@@ -47,11 +47,17 @@ static bool make_room(core *c, group *g, sequence *s) {
     return true;
 }
 
+// Of the wave that is planned, and nothing of it is under way in another.
+static bool is_in_turn(const planner *p, const sequence *s) {
+    return s->wave == p->wave && !group_is_elsewhere(p->group, s);
+}
+
 static void plan_decodes(planner *p) {
     // Oldest first: whoever loses a place here comes later in the list and has no row yet.
     for (sequence *s = p->group->running.first, *next; s && p->budget > 0; s = next) {
         next = s->next;
         bool known = s->planned < sequence_known(s); // else the token last sampled, if one is
+        if (!is_in_turn(p, s)) continue;
         if (!is_decoding(s) || !(known || (s->pending > 0 && wants_token(s)))) continue;
         if (!make_room(p->core, p->group, s)) break; // it was the last of the list
         next = s->next;
@@ -68,7 +74,7 @@ static void plan_chunk(planner *p, sequence *s) {
 
 static void plan_prompts(planner *p) {
     for (sequence *s = p->group->running.first; s && p->budget > 0; s = s->next)
-        if (!is_decoding(s)) plan_chunk(p, s);
+        if (is_in_turn(p, s) && !is_decoding(s)) plan_chunk(p, s);
 }
 
 static void note_admission(core *c, request *r) {
@@ -152,7 +158,7 @@ static bool admit(planner *p, sequence *s) {
     if (!s->suspected && is_anothers(c, g, tokens, known, most, shared)) return false;
     lane_remove(c, g->lane, s);
     s->limit = least(s->limit, capacity - asked->prompt_count);
-    group_attach(c, g, s, tokens, most);
+    group_attach(c, g, s, p->wave, tokens, most);
     note_admission(c, s->request);
     if (s->index == 0 && s->answer_count == 0) {
         s->request->cached_tokens = s->computed;
@@ -163,10 +169,19 @@ static bool admit(planner *p, sequence *s) {
     return true;
 }
 
+// Sequences that a wave has when all have as many, and all that wait are there for which there is a
+// slot.
+static int wave_share(const group *g) {
+    int all = g->running.count + least(lane_waiting(g->lane), g->free_count);
+    return (all + g->waves - 1) / g->waves;
+}
+
 static void plan_admissions(planner *p) {
     group *g = p->group;
     if (!lane_feeds(p->core, g)) return;
-    while (p->budget > 0 && g->free_count > 0 && p->plan.rows_count < g->limits.max_seqs) {
+    int most = g->waves > 1 ? wave_share(g) : g->limits.max_seqs;
+    while (p->budget > 0 && g->free_count > 0 && p->plan.rows_count < g->limits.max_seqs &&
+           g->wave_load[p->wave] < most) {
         sequence *s = lane_first(g->lane);
         if (!s || s->suspected || !admit(p, s)) return;
     }
@@ -197,12 +212,10 @@ static bool plan_suspect(planner *p) {
     return true;
 }
 
-// One more plan for a group, if there is something to do.
-static void plan_next(core *c, group *g) {
-    bool waits = g->free_count > 0 && lane_waiting(g->lane) > 0 && lane_feeds(c, g);
-    if (g->running.count == 0 && g->closing_count == 0 && !waits) return;
+// A plan for a wave; false when there is nothing to do.
+static bool plan_wave(core *c, group *g, int wave) {
     planner p;
-    planner_begin(&p, c, g);
+    planner_begin(&p, c, g, wave);
     if (!plan_suspect(&p)) {
         plan_decodes(&p);
         plan_prompts(&p);
@@ -214,6 +227,18 @@ static void plan_next(core *c, group *g) {
         planner_send(&p);
     else
         planner_drop(&p);
+    return worthwhile;
+}
+
+// One more plan for a group, of the first wave from the one whose turn it is that has something to
+// do.
+static void plan_next(core *c, group *g) {
+    bool waits = g->free_count > 0 && lane_waiting(g->lane) > 0 && lane_feeds(c, g);
+    if (g->running.count == 0 && g->closing_count == 0 && !waits) return;
+    for (int i = 0, first = g->next_wave; i < g->waves; i++) {
+        int wave = (first + i) % g->waves;
+        if (group_under_way(g, wave) < CORE_PIPELINE && plan_wave(c, g, wave)) return;
+    }
 }
 
 // Of the groups that have `depth` plans under way and were not tried: the one with the fewest
@@ -222,7 +247,7 @@ static group *pick_group(const core *c, int depth, const bool *tried, int *index
     group *best = NULL;
     for (int i = 0; i < c->group_count; i++) {
         group *g = c->groups[i];
-        if (tried[i] || !g->blocks || g->under_way_count != depth) continue;
+        if (tried[i] || !g->blocks || g->under_way_count != depth || depth > g->waves) continue;
         if (best && best->running.count <= g->running.count) continue;
         best = g;
         *index = i;
@@ -231,7 +256,7 @@ static group *pick_group(const core *c, int depth, const bool *tried, int *index
 }
 
 void scheduler_run(core *c) {
-    for (int depth = 0; depth < CORE_PIPELINE; depth++) {
+    for (int depth = 0; depth < CORE_PLANS_MAX; depth++) {
         bool tried[CORE_GROUPS_MAX] = {false};
         int index = 0;
         for (group *g; (g = pick_group(c, depth, tried, &index));) {
@@ -239,6 +264,7 @@ void scheduler_run(core *c) {
             plan_next(c, g);
         }
     }
+    for (int i = 0; i < c->group_count; i++) group_level(c->groups[i]);
 }
 
 static status misfit(const group *g, const char *what, uint64_t step, int slot) {
@@ -311,8 +337,8 @@ status scheduler_take_result(core *c, group *g, const step_result *result) {
         return misfit(g, "came out of turn", result->step, -1);
     TRY(index_result(g, result));
     plan_record taken = g->under_way[0];
-    for (int i = 1; i < CORE_PIPELINE; i++) g->under_way[i - 1] = g->under_way[i];
-    g->under_way[CORE_PIPELINE - 1] = taken; // its entries' memory serves again
+    for (int i = 1; i < CORE_PLANS_MAX; i++) g->under_way[i - 1] = g->under_way[i];
+    g->under_way[CORE_PLANS_MAX - 1] = taken; // its entries' memory serves again
     g->under_way_count--;
     if (taken.rows) {
         double per_row = (double)(c->now_ns - g->step_began_ns) / taken.rows;

@@ -6,6 +6,9 @@
 //   request   what a client asked; lives in the arena that came with it
 //   sequence  one of its n answers: waits in the lane, runs in a slot of a group, or is done
 //   group     one MPI job: ranks, slots, blocks, plans under way
+//   wave      of a group in stages: the sequences that are planned together. Waves are planned in
+//             turn, so that while one is in the last stage the next is in the one before it. A
+//             group without stages is one wave.
 #ifndef OCTANT_COORDINATOR_CORE_STATE_H
 #define OCTANT_COORDINATOR_CORE_STATE_H
 
@@ -59,8 +62,9 @@ typedef struct sequence {
     // RUNNING. Positions: [0, computed) are in the KV store for sure, [computed, planned) are in
     // plans under way; `pending` tokens are being sampled there, whose values nobody knows yet.
     struct group *group;
-    int slot;
-    uint64_t opened; // number of this opening: plans under way are matched by it
+    int slot, wave;
+    uint64_t opened;     // number of this opening: plans under way are matched by it
+    uint64_t planned_by; // step of its latest rows; 0: none
     int planned, computed, pending;
     int32_t *blocks; // (block_count), the slot's table in the group
     int block_count;
@@ -164,6 +168,7 @@ typedef struct plan_entry {
 
 typedef struct plan_record {
     uint64_t step;
+    int wave;
     plan_entry *entries; // (limits.max_seqs)
     int count, rows;
 } plan_record;
@@ -204,7 +209,9 @@ typedef struct group {
     int32_t *free_slots, *closing; // stacks (max_seqs): to open; to be closed by the next plan
     int free_count, closing_count;
 
-    plan_record under_way[CORE_PIPELINE]; // oldest first
+    int waves, next_wave;                  // next_wave: whose turn it is
+    int wave_load[CORE_WAVES_MAX];         // sequences that run
+    plan_record under_way[CORE_PLANS_MAX]; // oldest first; waves + 1 at most
     int under_way_count;
     uint64_t steps_sent;
     int64_t step_began_ns;      // of the oldest under way

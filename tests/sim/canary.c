@@ -21,7 +21,7 @@ static unsigned calls;
 bool canary_set(const char *name) {
     static const char *const names[] = {"leak",  "stale",   "text",   "early",    "endless",
                                         "epoch", "private", "double", "unbooked", "greedy",
-                                        "stuck", "blind",   "unjust"};
+                                        "stuck", "blind",   "unjust", "crossed",  "lopsided"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i], name) == 0) planted = names[i];
     return *planted != '\0';
@@ -131,4 +131,16 @@ void __wrap_blame_death(group *g) {
     __real_blame_death(g);
     if (strikes("unjust", 1)) // each is blamed, not only the one that is sure
         for (sequence *s = g->running.first; s; s = s->next) s->kills += s->suspected;
+}
+
+bool __real_group_is_elsewhere(const group *g, const sequence *s);
+bool __wrap_group_is_elsewhere(const group *g, const sequence *s);
+bool __wrap_group_is_elsewhere(const group *g, const sequence *s) {
+    return !strikes("crossed", 1) && __real_group_is_elsewhere(g, s);
+}
+
+void __real_group_level(group *g);
+void __wrap_group_level(group *g);
+void __wrap_group_level(group *g) {
+    if (!strikes("lopsided", 1)) __real_group_level(g);
 }

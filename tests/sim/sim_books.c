@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "coordinator/core/failover.h"
+#include "coordinator/core/group.h"
 #include "coordinator/core/lane.h"
 #include "coordinator/core/request.h"
 #include "coordinator/core/state.h"
@@ -43,6 +44,35 @@ static void check_slots(const group *g) {
               taken, listed);
     SIM_CHECK(taken + g->free_count + g->closing_count == g->limits.max_seqs,
               "%s: slots do not add up", g->id);
+}
+
+static void check_apart(const group *g, const plan_record *a, const plan_record *b) {
+    for (int i = 0; i < a->count; i++)
+        for (int k = 0; k < b->count; k++)
+            SIM_CHECK(a->entries[i].opened != b->entries[k].opened,
+                      "%s: slot %d has rows in steps %llu and %llu, of two waves", g->id,
+                      a->entries[i].slot, (unsigned long long)a->step, (unsigned long long)b->step);
+}
+
+// Waves have as many sequences as others, or one more, and no sequence is under way in two.
+static void check_waves(const group *g) {
+    int load[CORE_WAVES_MAX] = {0}, least = g->running.count, most = 0;
+    for (const sequence *s = g->running.first; s; s = s->next) load[s->wave]++;
+    for (int i = 0; i < g->waves; i++) {
+        SIM_CHECK(load[i] == g->wave_load[i], "%s: wave %d has %d sequences, not %d", g->id, i,
+                  load[i], g->wave_load[i]);
+        if (load[i] < least) least = load[i];
+        if (load[i] > most) most = load[i];
+        SIM_CHECK(group_under_way(g, i) <= CORE_PIPELINE, "%s: %d plans of wave %d are under way",
+                  g->id, group_under_way(g, i), i);
+    }
+    SIM_CHECK(most - least <= 1, "%s: waves of %d to %d sequences", g->id, least, most);
+    SIM_CHECK(g->under_way_count <= g->waves + 1, "%s: %d plans are under way", g->id,
+              g->under_way_count);
+    for (int i = 0; i < g->under_way_count; i++)
+        for (int k = 0; k < i; k++)
+            if (g->under_way[i].wave != g->under_way[k].wave)
+                check_apart(g, &g->under_way[i], &g->under_way[k]);
 }
 
 static void check_requests(const core *c) {
@@ -151,6 +181,7 @@ void sim_books_check(const core *c, const sim_scope *scope) {
     for (int i = 0; i < c->group_count; i++) {
         const group *g = c->groups[i];
         check_slots(g);
+        check_waves(g);
         if (g->blocks && within(scope, g)) check_blocks(g);
     }
 }

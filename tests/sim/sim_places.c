@@ -32,6 +32,7 @@ void sim_places_open(world *w, int model, uint64_t seed) {
     *p = (place){.random = rng_make(seed), .model = model, .silent_rank = -1};
     p->spare = sim_below(&p->random, 4) == 0;
     p->ranks = 1 + sim_below(&p->random, SIM_RANKS_MAX);
+    p->stages = 1 + (int)(seed >> 33) % p->ranks;
     p->kv_blocks = (SIM_CONTEXT - 40 + sim_below(&p->random, 400)) / w->options.block_tokens + 1;
     for (int i = 0; i < SIM_RANKS_MAX; i++) p->hosts[i] = hosts[w->places.count];
     w->places.count++;
@@ -101,7 +102,7 @@ void sim_places_plan(world *w, uint64_t epoch, step_plan *plan) {
         arena_destroy(plan->memory);
         return;
     }
-    SIM_CHECK(p->ready && p->plan_count < CORE_PIPELINE, "a plan that nobody can take");
+    SIM_CHECK(p->ready && p->plan_count <= p->stages, "a plan that nobody can take");
     p->plans[p->plan_count++] = *plan;
     if (p->plan_count == 1) begin_step(w, p);
 }
@@ -184,7 +185,7 @@ static void do_register(world *w, place *p) {
                                          .backend = "sim",
                                          .spare = p->spare,
                                          .ranks = p->ranks,
-                                         .stages = 1,
+                                         .stages = p->stages,
                                          .hosts = p->hosts,
                                          .pids = pids};
     core_event e = {.kind = CORE_REGISTER,
@@ -283,8 +284,8 @@ static void do_step(world *w, place *p) {
     sim_group_step(p->group, &p->plans[0], &e.result);
     spoil(w, p, &e.result);
     arena_destroy(p->plans[0].memory);
-    p->plans[0] = p->plans[1];
     p->plan_count--;
+    memmove(&p->plans[0], &p->plans[1], (size_t)p->plan_count * sizeof p->plans[0]);
     say(w, p, &e);
     if (p->plan_count) begin_step(w, p);
 }

@@ -19,10 +19,10 @@ typedef struct place {
     int model;      // of the site
     int version;    // of its files here
     uint64_t epoch; // 0: nothing registered
-    int ranks, kv_blocks;
+    int ranks, stages, kv_blocks;
     cluster_limits limits;
     sim_group *group;
-    step_plan plans[CORE_PIPELINE];
+    step_plan plans[CORE_PLANS_MAX];
     int plan_count;
     bool spare;                      // to take over when the others are gone
     bool ready, hangs, dead;         // dead: and the coordinator will hear of it

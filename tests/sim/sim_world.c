@@ -204,7 +204,7 @@ static void build(world *w, uint64_t seed) {
         sim_upstreams_create(seed ^ UINT64_C(1) << 50, w->mood == SIM_TIMID, &w->site.upstreams);
     w->options = draw_options(w);
     w->core = core_create(&w->options);
-    w->places.config = (model_config){.layers = 2,
+    w->places.config = (model_config){.layers = SIM_RANKS_MAX,
                                       .width = 64,
                                       .ffn_width = 128,
                                       .heads = 4,

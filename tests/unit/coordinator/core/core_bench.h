@@ -160,7 +160,7 @@ static inline void pass(bench *b, int64_t ns) {
     b->now = until;
 }
 
-static const model_config config = {.layers = 1,
+static const model_config config = {.layers = 4,
                                     .width = 64,
                                     .ffn_width = 128,
                                     .heads = 4,
