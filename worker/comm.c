@@ -70,7 +70,7 @@ status comm_allreduce_sum(comm *c, double *x, size_t count, int64_t deadline_ns)
     if (c->size == 1 || count == 0) return status_ok();
     int64_t start = clock_now_ns();
     status s = c->ops->allreduce_sum(c->state, x, count, deadline_ns);
-    if (c->whole && c->whole->ops->progress) c->whole->ops->progress(c->whole->state);
+    if (c->whole) comm_progress(c);
     add_time(c, start);
     return note(c, s);
 }
@@ -92,18 +92,30 @@ status comm_gather(comm *c, const void *mine, size_t count, void *all, int64_t d
     return note(c, s);
 }
 
-status comm_send(comm *c, int to, const void *bytes, size_t count, int64_t deadline_ns) {
+status comm_send(comm *c, comm_line line, int to, const void *bytes, size_t count,
+                 int64_t deadline_ns) {
     int64_t start = clock_now_ns();
-    status s = c->ops->send(c->state, to, bytes, count, deadline_ns);
+    status s = c->ops->send(c->state, line, to, bytes, count, deadline_ns);
     add_time(c, start);
     return note(c, s);
 }
 
-status comm_receive(comm *c, int from, void *bytes, size_t count, int64_t deadline_ns) {
+status comm_receive(comm *c, comm_line line, int from, void *bytes, size_t count,
+                    int64_t deadline_ns) {
     int64_t start = clock_now_ns();
-    status s = c->ops->receive(c->state, from, bytes, count, deadline_ns);
-    add_time(c, start);
+    status s = c->ops->receive(c->state, line, from, bytes, count, deadline_ns);
+    // Waiting for words is waiting for work.
+    if (line != COMM_WORDS) add_time(c, start);
     return note(c, s);
+}
+
+bool comm_has_come(comm *c, comm_line line, int from) {
+    return c->ops->has_come(c->state, line, from);
+}
+
+void comm_progress(comm *c) {
+    comm *whole = c->whole ? c->whole : c;
+    if (whole->ops->progress) whole->ops->progress(whole->state);
 }
 
 status comm_open_lines(comm *c, int64_t deadline_ns) {

@@ -12,7 +12,7 @@
 // and comm_abort.
 //
 // Neighbouring ranks can have a communicator of their own beside the whole group's (the stages of
-// pipeline parallelism); and where that was asked for, one rank can send to another, by a verb of
+// pipeline parallelism); and where that was asked for, one rank can send to another, by verbs of
 // these two alone.
 #ifndef OCTANT_WORKER_COMM_H
 #define OCTANT_WORKER_COMM_H
@@ -82,12 +82,29 @@ status comm_gather(comm *c, const void *mine, size_t count, void *all, int64_t d
 
 status comm_barrier(comm *c, int64_t deadline_ns);
 
-// From rank to rank. All ranks open the lines once, together. A rank may receive from one other
-// only, always the same, and send to any number. comm_send returns when `bytes` may be used again,
-// most often before they have arrived. DEADLINE_EXCEEDED names the other rank.
+// From rank to rank, in order on each line. All ranks open the lines once, together. comm_send
+// returns when `bytes` may be used again, most often before they have arrived; on the last two
+// lines always so, while fewer than COMM_MESSAGES messages of at most COMM_WORDS_BYTES lie there
+// unread. DEADLINE_EXCEEDED names the other rank.
+typedef enum comm_line {
+    COMM_ROWS,    // a rank receives from one other, always the same, and sends to any number
+    COMM_WORDS,   // from rank 0 to every other
+    COMM_REPORTS, // from every other to rank 0
+    COMM_LINES,
+} comm_line;
+enum { COMM_MESSAGES = 8, COMM_WORDS_BYTES = 64 << 10 };
 status comm_open_lines(comm *c, int64_t deadline_ns);
-status comm_send(comm *c, int to, const void *bytes, size_t count, int64_t deadline_ns);
-status comm_receive(comm *c, int from, void *bytes, size_t count, int64_t deadline_ns);
+status comm_send(comm *c, comm_line line, int to, const void *bytes, size_t count,
+                 int64_t deadline_ns);
+status comm_receive(comm *c, comm_line line, int from, void *bytes, size_t count,
+                    int64_t deadline_ns);
+
+// Whether something lies there that comm_receive would take, or begin to.
+bool comm_has_come(comm *c, comm_line line, int from);
+
+// Moves on what was sent, in the whole group; costs next to nothing. For those who compute long
+// between two calls of the others.
+void comm_progress(comm *c);
 
 // Whether any rank has an error, agreed by all: OK on all, or an error on all, the first failed
 // rank's named.

@@ -26,8 +26,8 @@ enum {
     YIELD_NS = 1000 * 1000, // from here on sleeps
     SLEEP_MIN_NS = 50 * 1000,
     SLEEP_MAX_NS = 500 * 1000,
-    PARCELS = 4, // messages that may be under way from one rank
-    LINE_TAG = 1,
+    ROWS_PARCELS = 4, // messages that may be under way from one rank
+    LINE_TAG = 1,     // of the first line
 };
 
 // A message on its way: a copy, so that the sender can go on.
@@ -37,12 +37,18 @@ typedef struct parcel {
     size_t room;
 } parcel;
 
+// Messages that were sent and may not have arrived, each in its turn.
+typedef struct outbox {
+    parcel parcels[COMM_MESSAGES];
+    int count, next;
+} outbox;
+
 typedef struct mpi {
     MPI_Comm group;
     int rank, size, first; // first: rank 0's number in the whole group
     int missing;           // the rank that a message was waited for from, or by, in vain; -1
-    parcel parcels[PARCELS];
-    int next; // parcel
+    outbox rows, reports;
+    outbox *words; // (size) rank 0's; NULL: the lines are not open
     bool spin;
     double *parts;   // (size, ONE_PHASE_DOUBLES), or (size, slice) in two phases
     double *slices;  // (size, slice)
@@ -148,8 +154,19 @@ static status mpi_gather(void *state, const void *mine, size_t count, void *all,
     return complete(c, &request, "gather", deadline_ns);
 }
 
+static outbox empty_outbox(int count) {
+    outbox o = {.count = count};
+    for (int i = 0; i < count; i++) o.parcels[i].request = MPI_REQUEST_NULL;
+    return o;
+}
+
 static status mpi_open_lines(void *state, const char *name, bool create) {
-    (void)state, (void)name, (void)create;
+    (void)name, (void)create;
+    mpi *c = state;
+    if (c->words) return status_ok();
+    c->words = calloc((size_t)c->size, sizeof *c->words);
+    if (!c->words) return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for lines");
+    for (int i = 0; i < c->size; i++) c->words[i] = empty_outbox(COMM_MESSAGES);
     return status_ok();
 }
 
@@ -169,42 +186,65 @@ static status between(mpi *c, int other, status s) {
     return status_context(s, "with rank %d", c->first + other);
 }
 
-static status mpi_send(void *state, int to, const void *bytes, size_t count, int64_t deadline_ns) {
+static outbox *outbox_of(mpi *c, comm_line line, int to) {
+    return line == COMM_ROWS ? &c->rows : line == COMM_REPORTS ? &c->reports : &c->words[to];
+}
+
+static status mpi_send(void *state, comm_line line, int to, const void *bytes, size_t count,
+                       int64_t deadline_ns) {
     mpi *c = state;
+    outbox *box = outbox_of(c, line, to);
     for (size_t at = 0; at < count; at += MESSAGE_BYTES) {
         size_t n = count - at < MESSAGE_BYTES ? count - at : MESSAGE_BYTES;
-        parcel *p = &c->parcels[c->next];
-        c->next = (c->next + 1) % PARCELS;
+        parcel *p = &box->parcels[box->next];
+        box->next = (box->next + 1) % box->count;
         TRY(between(c, to, complete(c, &p->request, "message", deadline_ns)));
         TRY(take_room(p, n));
         memcpy(p->bytes, (const char *)bytes + at, n);
-        TRY(check(MPI_Isend(p->bytes, (int)n, MPI_BYTE, to, LINE_TAG, c->group, &p->request),
-                  "send"));
+        TRY(check(
+            MPI_Isend(p->bytes, (int)n, MPI_BYTE, to, LINE_TAG + (int)line, c->group, &p->request),
+            "send"));
     }
     return status_ok();
 }
 
-static status mpi_receive(void *state, int from, void *bytes, size_t count, int64_t deadline_ns) {
+static status mpi_receive(void *state, comm_line line, int from, void *bytes, size_t count,
+                          int64_t deadline_ns) {
     mpi *c = state;
     for (size_t at = 0; at < count; at += MESSAGE_BYTES) {
         int n = (int)(count - at < MESSAGE_BYTES ? count - at : MESSAGE_BYTES);
         MPI_Request request;
-        TRY(check(MPI_Irecv((char *)bytes + at, n, MPI_BYTE, from, LINE_TAG, c->group, &request),
+        TRY(check(MPI_Irecv((char *)bytes + at, n, MPI_BYTE, from, LINE_TAG + (int)line, c->group,
+                            &request),
                   "receive"));
         TRY(between(c, from, complete(c, &request, "receive", deadline_ns)));
     }
     return status_ok();
 }
 
+// What went wrong is told by the receive that follows.
+static bool mpi_has_come(void *state, comm_line line, int from) {
+    mpi *c = state;
+    int come = 0;
+    int code = MPI_Iprobe(from, LINE_TAG + (int)line, c->group, &come, MPI_STATUS_IGNORE);
+    return code != MPI_SUCCESS || come;
+}
+
+static void move_on(outbox *box) {
+    for (int i = 0; i < box->count; i++) {
+        int done;
+        if (box->parcels[i].request != MPI_REQUEST_NULL)
+            MPI_Test(&box->parcels[i].request, &done, MPI_STATUS_IGNORE);
+    }
+}
+
 // A long message moves only while its sender is inside of MPI: the stage that sent it may compute
 // meanwhile, and add up through shared memory.
 static void mpi_progress(void *state) {
     mpi *c = state;
-    for (int i = 0; i < PARCELS; i++) {
-        int done;
-        if (c->parcels[i].request != MPI_REQUEST_NULL)
-            MPI_Test(&c->parcels[i].request, &done, MPI_STATUS_IGNORE);
-    }
+    move_on(&c->rows);
+    move_on(&c->reports);
+    for (int i = 0; c->words && c->rank == 0 && i < c->size; i++) move_on(&c->words[i]);
 }
 
 static int mpi_missing(const void *state) {
@@ -215,11 +255,19 @@ static void mpi_set_spin(void *state, bool spin) {
     ((mpi *)state)->spin = spin;
 }
 
+// What is still under way keeps its bytes.
+static void empty(outbox *box) {
+    for (int i = 0; i < box->count; i++)
+        if (box->parcels[i].request == MPI_REQUEST_NULL) free(box->parcels[i].bytes);
+}
+
 static void mpi_close(void *state) {
     mpi *c = state;
     mpi_progress(c);
-    for (int i = 0; i < PARCELS; i++) // what is still under way keeps its bytes
-        if (c->parcels[i].request == MPI_REQUEST_NULL) free(c->parcels[i].bytes);
+    empty(&c->rows);
+    empty(&c->reports);
+    for (int i = 0; c->words && i < c->size; i++) empty(&c->words[i]);
+    free(c->words);
     free(c->parts);
     free(c->slices);
     free(c->reduced);
@@ -234,6 +282,7 @@ const comm_ops comm_mpi_ops = {
     .open_lines = mpi_open_lines,
     .send = mpi_send,
     .receive = mpi_receive,
+    .has_come = mpi_has_come,
     .progress = mpi_progress,
     .missing = mpi_missing,
     .set_spin = mpi_set_spin,
@@ -247,7 +296,8 @@ static status mpi_state(const comm *of, MPI_Comm group, void **out) {
     size_t slice = slice_doubles(size),
            parts = slice > ONE_PHASE_DOUBLES ? slice : ONE_PHASE_DOUBLES;
     *c = (mpi){.group = group, .rank = of->rank, .size = size, .first = of->first, .missing = -1};
-    for (int i = 0; i < PARCELS; i++) c->parcels[i].request = MPI_REQUEST_NULL;
+    c->rows = empty_outbox(ROWS_PARCELS);
+    c->reports = empty_outbox(COMM_MESSAGES);
     c->parts = calloc((size_t)size * parts, sizeof(double));
     c->slices = calloc((size_t)size * slice, sizeof(double));
     c->reduced = calloc(slice, sizeof(double));

@@ -157,18 +157,24 @@ static status shm_gather(void *state, const void *mine, size_t count, void *all,
     return status_ok();
 }
 
-static status shm_send(void *state, int to, const void *bytes, size_t count, int64_t deadline_ns) {
+static status shm_send(void *state, comm_line line, int to, const void *bytes, size_t count,
+                       int64_t deadline_ns) {
     shm *c = state;
-    status s = comm_lines_send(c->lines, to, bytes, count, c->spin, deadline_ns);
+    status s = comm_lines_send(c->lines, line, to, bytes, count, c->spin, deadline_ns);
     if (s.code == STATUS_DEADLINE_EXCEEDED) c->missing = to;
     return s;
 }
 
-static status shm_receive(void *state, int from, void *bytes, size_t count, int64_t deadline_ns) {
+static status shm_receive(void *state, comm_line line, int from, void *bytes, size_t count,
+                          int64_t deadline_ns) {
     shm *c = state;
-    status s = comm_lines_receive(c->lines, from, bytes, count, c->spin, deadline_ns);
+    status s = comm_lines_receive(c->lines, line, from, bytes, count, c->spin, deadline_ns);
     if (s.code == STATUS_DEADLINE_EXCEEDED) c->missing = from;
     return s;
+}
+
+static bool shm_has_come(void *state, comm_line line, int from) {
+    return comm_lines_has_come(((shm *)state)->lines, line, from);
 }
 
 static status shm_open_lines(void *state, const char *name, bool create) {
@@ -200,6 +206,7 @@ const comm_ops comm_shm_ops = {
     .open_lines = shm_open_lines,
     .send = shm_send,
     .receive = shm_receive,
+    .has_come = shm_has_come,
     .set_spin = shm_set_spin,
     .missing = shm_missing,
     .close = shm_close,

@@ -12,8 +12,11 @@ typedef struct comm_ops {
     // Before the first send, on all ranks; `name` is of shared memory that rank 0 creates, before
     // the others come, and removes. Again: nothing happens.
     status (*open_lines)(void *state, const char *name, bool create);
-    status (*send)(void *state, int to, const void *bytes, size_t count, int64_t deadline_ns);
-    status (*receive)(void *state, int from, void *bytes, size_t count, int64_t deadline_ns);
+    status (*send)(void *state, comm_line line, int to, const void *bytes, size_t count,
+                   int64_t deadline_ns);
+    status (*receive)(void *state, comm_line line, int from, void *bytes, size_t count,
+                      int64_t deadline_ns);
+    bool (*has_come)(void *state, comm_line line, int from);
     void (*progress)(void *state); // NULL, or: moves on what was sent; costs next to nothing
     void (*set_spin)(void *state, bool spin);
     int (*missing)(const void *state); // NULL: it does not know
@@ -48,13 +51,14 @@ void comm_shm_unlink(const char *name);
 enum { COMM_SEGMENT_NAME_MAX = 64 };
 void comm_segment_name(char name[COMM_SEGMENT_NAME_MAX]); // one that nobody else has
 
-// Inboxes in shared memory, one for each rank: comm_shm_lines.c.
+// Lines in shared memory: comm_shm_lines.c.
 typedef struct comm_lines comm_lines;
 status comm_lines_attach(const char *name, bool create, int rank, int size, comm_lines **out);
 void comm_lines_close(comm_lines *l); // NULL is allowed
-status comm_lines_send(comm_lines *l, int to, const void *bytes, size_t count, bool spin,
-                       int64_t deadline_ns);
-status comm_lines_receive(comm_lines *l, int from, void *bytes, size_t count, bool spin,
-                          int64_t deadline_ns);
+status comm_lines_send(comm_lines *l, comm_line line, int to, const void *bytes, size_t count,
+                       bool spin, int64_t deadline_ns);
+status comm_lines_receive(comm_lines *l, comm_line line, int from, void *bytes, size_t count,
+                          bool spin, int64_t deadline_ns);
+bool comm_lines_has_come(const comm_lines *l, comm_line line, int from);
 
 #endif

@@ -118,7 +118,7 @@ status relay_receive(relay *r, float *x, size_t count, int64_t deadline_ns) {
     if (r->ops) return r->ops->receive(r->state, r->from, x, count, deadline_ns);
     float *host = r->staging ? r->staging : x;
     progress_collective(r->o.progress);
-    TRY(comm_receive(r->o.comm, r->from, host, count * sizeof *x, deadline_ns));
+    TRY(comm_receive(r->o.comm, COMM_ROWS, r->from, host, count * sizeof *x, deadline_ns));
     progress_enter(r->o.progress, CLUSTER_STEP);
     return r->staging ? kernels_upload(r->o.kernels, x, host, count * sizeof *x) : status_ok();
 }
@@ -133,7 +133,7 @@ status relay_send(relay *r, const float *x, size_t count, int64_t deadline_ns) {
     }
     progress_collective(r->o.progress);
     for (int i = 0; i < r->to_count; i++)
-        TRY(comm_send(r->o.comm, r->to[i], host, count * sizeof *x, deadline_ns));
+        TRY(comm_send(r->o.comm, COMM_ROWS, r->to[i], host, count * sizeof *x, deadline_ns));
     progress_enter(r->o.progress, CLUSTER_STEP);
     return status_ok();
 }

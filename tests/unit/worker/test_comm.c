@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -167,16 +168,62 @@ static void lines_keep_order_and_every_byte(void **state) {
         size_t count = counts[k % COUNTS];
         if (k % MESSAGES == 0) ok(comm_barrier(group, soon()));
         if (rank > 0 && k % 5 == 0) clock_sleep_until(clock_now_ns() + CLOCK_MS);
-        if (rank > 0) ok(comm_receive(group, rank - 1, m, count * sizeof *m, soon()));
+        if (rank > 0) ok(comm_receive(group, COMM_ROWS, rank - 1, m, count * sizeof *m, soon()));
         for (size_t i = 0; i < count; i++) {
             uint32_t value = (uint32_t)(i * 31 + (size_t)k * 7 + (size_t)rank);
             if (rank > 0 && m[i] + 1 != value) fail_msg("message %d, word %zu", k, i);
             m[i] = value;
         }
-        if (rank < n - 1) ok(comm_send(group, rank + 1, m, count * sizeof *m, soon()));
+        if (rank < n - 1) ok(comm_send(group, COMM_ROWS, rank + 1, m, count * sizeof *m, soon()));
     }
     ok(comm_barrier(group, soon()));
     free(m);
+}
+
+// Rank 0 is as far ahead as the lines bear, and hears of each message from everybody; nobody waits
+// for anybody else.
+static void words_and_reports_wait_for_nobody(void **state) {
+    (void)state;
+    int n = comm_size(group), rank = comm_rank(group);
+    if (n == 1) return;
+    ok(comm_open_lines(group, soon()));
+    enum { ROUNDS = 5 };
+    static uint8_t words[COMM_WORDS_BYTES];
+    uint64_t report;
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int k = 0; rank == 0 && k < COMM_MESSAGES; k++) {
+            size_t count = k % 2 ? 100 : sizeof words;
+            memset(words, round * COMM_MESSAGES + k, count);
+            for (int to = 1; to < n; to++)
+                ok(comm_send(group, COMM_WORDS, to, words, count, soon()));
+        }
+        if (round == 0) ok(comm_barrier(group, soon())); // so nothing was read before all was sent
+        for (int k = 0; k < COMM_MESSAGES; k++) {
+            uint8_t value = (uint8_t)(round * COMM_MESSAGES + k);
+            if (rank > 0) {
+                size_t count = k % 2 ? 100 : sizeof words;
+                ok(comm_receive(group, COMM_WORDS, 0, words, count, soon()));
+                for (size_t i = 0; i < count; i++) assert_int_equal(words[i], value);
+                report = (uint64_t)rank * 1000 + value;
+                ok(comm_send(group, COMM_REPORTS, 0, &report, sizeof report, soon()));
+            }
+            for (int from = 1; rank == 0 && from < n; from++) {
+                ok(comm_receive(group, COMM_REPORTS, from, &report, sizeof report, soon()));
+                assert_int_equal(report, (uint64_t)from * 1000 + value);
+            }
+        }
+    }
+    for (int from = 1; rank == 0 && from < n; from++)
+        assert_false(comm_has_come(group, COMM_REPORTS, from));
+    ok(comm_barrier(group, soon()));
+    if (rank > 0) ok(comm_send(group, COMM_REPORTS, 0, &report, sizeof report, soon()));
+    for (int from = 1; rank == 0 && from < n; from++) {
+        int64_t until = soon();
+        while (!comm_has_come(group, COMM_REPORTS, from) && clock_now_ns() < until) sched_yield();
+        assert_true(comm_has_come(group, COMM_REPORTS, from));
+        ok(comm_receive(group, COMM_REPORTS, from, &report, sizeof report, soon()));
+    }
+    ok(comm_barrier(group, soon()));
 }
 
 static void a_barrier_waits_for_the_last(void **state) {
@@ -227,13 +274,14 @@ static void a_rank_that_does_not_come_is_named(void **state) {
     if (comm_rank(group) == 0) { // who does not receive is named when its inbox is full
         static char message[4 << 20];
         int64_t until = clock_now_ns() + 100 * CLOCK_MS;
-        status s = comm_send(group, 1, message, sizeof message, until);
+        status s = comm_send(group, COMM_ROWS, 1, message, sizeof message, until);
         assert_int_equal(s.code, STATUS_DEADLINE_EXCEEDED);
         assert_non_null(strstr(s.message, "rank 1 has not taken"));
         assert_int_equal(comm_missing(group), 1);
     }
     if (comm_rank(group) == last && last > 1) { // and who does not send
-        status s = comm_receive(group, last - 1, &x, sizeof x, clock_now_ns() + 100 * CLOCK_MS);
+        status s =
+            comm_receive(group, COMM_ROWS, last - 1, &x, sizeof x, clock_now_ns() + 100 * CLOCK_MS);
         assert_int_equal(s.code, STATUS_DEADLINE_EXCEEDED);
         assert_int_equal(comm_missing(group), last - 1);
     }
@@ -260,6 +308,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_random_sequence_with_uneven_ranks_keeps_its_data),
         cmocka_unit_test(parts_and_the_whole_do_not_meet),
         cmocka_unit_test(lines_keep_order_and_every_byte),
+        cmocka_unit_test(words_and_reports_wait_for_nobody),
         cmocka_unit_test(a_barrier_waits_for_the_last),
         cmocka_unit_test(waiting_costs_next_to_nothing),
         cmocka_unit_test(latency_of_a_decode_allreduce),
