@@ -13,14 +13,22 @@
 enum { HEAD = 8, ROW_HEAD = 7, NO_TOKEN = -1 };
 enum { AT_TOTAL, AT_KIND, AT_STEP_LOW, AT_STEP_HIGH, AT_OPENS, AT_ROWS, AT_CLOSES };
 
+// Of the words that were applied; and on the leader, where plans are checked before those ahead of
+// them are applied, of all that were written.
+typedef struct slot_extent {
+    int length; // positions that have run or lie in shared blocks
+    int blocks; // entries of the slot's block table
+} slot_extent;
+
 typedef struct slot_state {
+    slot_extent applied;
+    // Leader only.
     bool open;
-    bool prompt_logprobs;                   // leader only
-    int32_t prompt_tokens;                  // leader only
-    int32_t last_token;                     // leader only; NO_TOKEN: none sampled yet; BATCH_FED
-    int length;                             // positions that have run or lie in shared blocks
-    int blocks;                             // entries of the slot's block table
-    uint64_t opened_by, rows_by, closed_by; // leader only: the plan check that saw the slot so
+    slot_extent written;
+    bool prompt_logprobs;
+    int32_t prompt_tokens;
+    int32_t last_token;                     // NO_TOKEN: none sampled yet; BATCH_FED
+    uint64_t opened_by, rows_by, closed_by; // the plan check that saw the slot so
 } slot_state;
 
 struct batch {
@@ -28,7 +36,10 @@ struct batch {
     int table_room; // blocks of the longest sequence
     slot_state *slots;
     int32_t *tables; // (max_seqs, table_room)
-    int32_t *words;
+    int32_t *words[BATCH_AHEAD_MAX];
+    int ahead;                // of these, in use, each in its turn
+    uint64_t written, read;   // runs of words so far
+    int32_t *fresh, *current; // written last, or to be received; applied last
     size_t word_count, word_room;
     uint64_t check; // counts plan checks: marks slots without clearing them
     // The step being run.
@@ -37,11 +48,19 @@ struct batch {
     kernels_seq *seqs;
     batch_rows *entries;
     int token_count, entry_count;
-    const int32_t *closes;
-    int close_count;
 };
 
-status batch_create(const cluster_limits *limits, batch **out) {
+static bool alloc_words(batch *b, int ahead) {
+    for (; b->ahead < ahead; b->ahead++) {
+        b->words[b->ahead] = calloc(b->word_room, sizeof **b->words);
+        if (!b->words[b->ahead]) return false;
+    }
+    b->fresh = b->current = b->words[0];
+    return true;
+}
+
+status batch_create(const cluster_limits *limits, int ahead, batch **out) {
+    assert(ahead >= 1 && ahead <= BATCH_AHEAD_MAX);
     size_t seqs = (size_t)limits->max_seqs, steps = (size_t)limits->max_step_tokens;
     size_t table = ((size_t)limits->max_context + (size_t)limits->block_tokens - 1) /
                    (size_t)limits->block_tokens;
@@ -54,11 +73,11 @@ status batch_create(const cluster_limits *limits, batch **out) {
     b->word_room = HEAD + 2 * seqs + ROW_HEAD * seqs + steps + seqs * table + BATCH_HEAD_WORDS;
     b->slots = calloc(seqs, sizeof *b->slots);
     b->tables = calloc(seqs * table, sizeof *b->tables);
-    b->words = calloc(b->word_room, sizeof *b->words);
     b->tokens = calloc(steps, sizeof *b->tokens);
     b->seqs = calloc(seqs, sizeof *b->seqs);
     b->entries = calloc(seqs, sizeof *b->entries);
-    if (b->slots && b->tables && b->words && b->tokens && b->seqs && b->entries) {
+    bool complete = b->slots && b->tables && b->tokens && b->seqs && b->entries;
+    if (complete && alloc_words(b, ahead)) {
         *out = b;
         return status_ok();
     }
@@ -72,7 +91,7 @@ void batch_destroy(batch *b) {
     if (!b) return;
     free(b->slots);
     free(b->tables);
-    free(b->words);
+    for (int i = 0; i < BATCH_AHEAD_MAX; i++) free(b->words[i]);
     free(b->tokens);
     free(b->seqs);
     free(b->entries);
@@ -116,9 +135,9 @@ static status check_rows(const batch *b, const step_plan *p, const seq_rows *r) 
     if (r->position < 0 || r->position + count > b->limits.max_context)
         return refuse(p, r->slot, "its rows lie outside the longest sequence");
     // A first chunk may start behind blocks that it shares; after that rows follow one another.
-    if (s.length > 0 && r->position != s.length)
+    if (s.written.length > 0 && r->position != s.written.length)
         return refuse(p, r->slot, "its rows do not follow those before");
-    int64_t blocks = (int64_t)s.blocks + r->new_block_count;
+    int64_t blocks = (int64_t)s.written.blocks + r->new_block_count;
     if (blocks > b->table_room || blocks * b->limits.block_tokens < r->position + count)
         return refuse(p, r->slot, "its block table does not fit its rows");
     for (int i = 0; i < r->new_block_count; i++)
@@ -155,16 +174,18 @@ static status check_plan(batch *b, const step_plan *p) {
 
 static void put(batch *b, int32_t word) {
     assert(b->word_count < b->word_room);
-    b->words[b->word_count++] = word;
+    b->fresh[b->word_count++] = word;
 }
 
 static void put_all(batch *b, const int32_t *words, int count) {
     assert(b->word_count + (size_t)count <= b->word_room);
-    if (count > 0) memcpy(b->words + b->word_count, words, (size_t)count * sizeof *words);
+    if (count > 0) memcpy(b->fresh + b->word_count, words, (size_t)count * sizeof *words);
     b->word_count += (size_t)count;
 }
 
 static void put_head(batch *b, batch_kind kind, uint64_t step, int opens, int rows, int closes) {
+    assert(b->written - b->read < (uint64_t)b->ahead);
+    b->fresh = b->words[b->written++ % (uint64_t)b->ahead];
     b->word_count = 0;
     put(b, HEAD);
     put(b, (int32_t)kind);
@@ -193,20 +214,33 @@ static void put_rows(batch *b, const seq_rows *r, batch_sampling sampling) {
     put_all(b, r->new_blocks, r->new_block_count);
 }
 
+// The leader's view of a slot behind the rows.
+static void note_rows(batch *b, const seq_rows *r) {
+    slot_extent *e = &b->slots[r->slot].written;
+    e->length = r->position + (r->token_count > 0 ? r->token_count : 1);
+    e->blocks += r->new_block_count;
+}
+
 status batch_write(batch *b, const step_plan *plan, const batch_sampling *sampling_of) {
     TRY(check_plan(b, plan));
     put_head(b, BATCH_STEP, plan->step, plan->open_count, plan->rows_count, plan->close_count);
     for (int i = 0; i < plan->open_count; i++) {
         const open_seq *o = &plan->open[i];
         slot_state *s = &b->slots[o->slot];
+        s->open = true;
+        s->written = (slot_extent){0};
         s->prompt_logprobs = o->prompt_logprobs;
         s->prompt_tokens = o->prompt_tokens;
         s->last_token = NO_TOKEN;
         put(b, o->slot);
     }
-    for (int i = 0; i < plan->rows_count; i++) put_rows(b, &plan->rows[i], sampling_of[i]);
+    for (int i = 0; i < plan->rows_count; i++) {
+        put_rows(b, &plan->rows[i], sampling_of[i]);
+        note_rows(b, &plan->rows[i]);
+    }
+    for (int i = 0; i < plan->close_count; i++) b->slots[plan->close[i]].open = false;
     put_all(b, plan->close, plan->close_count);
-    b->words[AT_TOTAL] = (int32_t)b->word_count;
+    b->fresh[AT_TOTAL] = (int32_t)b->word_count;
     return status_ok();
 }
 
@@ -214,24 +248,39 @@ void batch_write_mark(batch *b, batch_kind kind) {
     put_head(b, kind, b->step, 0, 0, 0);
 }
 
+size_t batch_words_of(const step_plan *p) {
+    size_t words = HEAD + (size_t)p->open_count + (size_t)p->close_count;
+    for (int i = 0; i < p->rows_count; i++) {
+        const seq_rows *r = &p->rows[i];
+        int tokens = r->token_count > 0 ? r->token_count : 1;
+        words += ROW_HEAD + (size_t)tokens + (size_t)r->new_block_count;
+    }
+    return words;
+}
+
 void batch_set_last_token(batch *b, int32_t slot, int32_t token) {
     b->slots[slot].last_token = token;
 }
 
 int32_t *batch_words(batch *b) {
-    return b->words;
+    return b->fresh;
 }
 
 size_t batch_word_count(const batch *b) {
-    return (size_t)b->words[AT_TOTAL];
+    return (size_t)b->fresh[AT_TOTAL];
+}
+
+const int32_t *batch_applied_words(const batch *b, size_t *count) {
+    *count = (size_t)b->current[AT_TOTAL];
+    return b->current;
 }
 
 static const int32_t *apply_rows(batch *b, const int32_t *w) {
-    slot_state *s = &b->slots[w[0]];
+    slot_extent *e = &b->slots[w[0]].applied;
     int count = w[2], blocks = w[3];
     int32_t *table = b->tables + (size_t)w[0] * (size_t)b->table_room;
     assert(b->token_count + count <= b->limits.max_step_tokens &&
-           s->blocks + blocks <= b->table_room);
+           e->blocks + blocks <= b->table_room);
     b->entries[b->entry_count] = (batch_rows){
         .slot = w[0],
         .row = b->token_count,
@@ -239,7 +288,7 @@ static const int32_t *apply_rows(batch *b, const int32_t *w) {
         .position = w[1],
         .sampling = (batch_sampling)w[4],
         .prompt_rows = w[5],
-        .continues = s->length > 0,
+        .continues = e->length > 0,
         .keep_last = w[6] != 0,
     };
     b->seqs[b->entry_count] =
@@ -247,33 +296,23 @@ static const int32_t *apply_rows(batch *b, const int32_t *w) {
     b->entry_count++;
     memcpy(b->tokens + b->token_count, w + ROW_HEAD, (size_t)count * sizeof *w);
     b->token_count += count;
-    memcpy(table + s->blocks, w + ROW_HEAD + count, (size_t)blocks * sizeof *w);
-    s->blocks += blocks;
-    s->length = w[1] + count;
+    memcpy(table + e->blocks, w + ROW_HEAD + count, (size_t)blocks * sizeof *w);
+    e->blocks += blocks;
+    e->length = w[1] + count;
     return w + ROW_HEAD + count + blocks;
 }
 
 batch_kind batch_apply(batch *b) {
-    const int32_t *w = b->words;
+    const int32_t *w = b->current = b->words[b->read++ % (uint64_t)b->ahead];
     batch_kind kind = (batch_kind)w[AT_KIND];
     int opens = w[AT_OPENS], rows = w[AT_ROWS];
-    b->close_count = w[AT_CLOSES];
     b->token_count = b->entry_count = 0;
     b->step = (uint64_t)(uint32_t)w[AT_STEP_LOW] | (uint64_t)(uint32_t)w[AT_STEP_HIGH] << 32;
     w += HEAD;
-    for (int i = 0; i < opens; i++, w++) {
-        b->slots[*w].open = true;
-        b->slots[*w].length = b->slots[*w].blocks = 0;
-    }
+    for (int i = 0; i < opens; i++, w++) b->slots[*w].applied = (slot_extent){0};
     for (int i = 0; i < rows; i++) w = apply_rows(b, w);
-    b->closes = w;
-    assert(w + b->close_count == b->words + b->words[AT_TOTAL]);
+    assert(w + b->current[AT_CLOSES] == b->current + b->current[AT_TOTAL]);
     return kind;
-}
-
-void batch_finish(batch *b) {
-    for (int i = 0; i < b->close_count; i++) b->slots[b->closes[i]].open = false;
-    b->close_count = 0;
 }
 
 void batch_clear(batch *b) {

@@ -266,36 +266,15 @@ status choose_open(choose *c, const open_seq *o) {
     return kernels_sampler_open(c->sampler, o->slot, &to);
 }
 
-bool choose_waits(const choose *c, const step_plan *plan) {
-    for (int i = 0; i < plan->open_count; i++)
-        if (plan->open[i].grammar.kind != GRAMMAR_NONE) return true;
-    for (int i = 0; i < plan->rows_count; i++) {
-        int32_t slot = plan->rows[i].slot;
-        bool known = slot >= 0 && slot < c->p.limits.max_seqs; // else batch_write refuses it
-        if (known && plan->rows[i].sample && constraints_has(c->constraints, slot)) return true;
-    }
-    return false;
+bool choose_is_masked(const choose *c, int slot) {
+    return constraints_has(c->constraints, slot);
 }
 
-static batch_sampling sampling_kind(const sampling *p) {
-    bool plain =
-        p->temperature == 0 && p->logprobs < 0 && p->bias_count == 0 && !sampling_needs_history(p);
+batch_sampling choose_kind(const open_seq *o) {
+    const sampling *p = &o->sampling;
+    bool plain = p->temperature == 0 && p->logprobs < 0 && p->bias_count == 0 &&
+                 !sampling_needs_history(p) && o->grammar.kind == GRAMMAR_NONE;
     return plain ? BATCH_ARGMAX : BATCH_FULL;
-}
-
-static const open_seq *opened_here(const step_plan *plan, int32_t slot) {
-    for (int i = 0; i < plan->open_count; i++)
-        if (plan->open[i].slot == slot) return &plan->open[i];
-    return NULL;
-}
-
-batch_sampling choose_kind(const choose *c, const step_plan *plan, const seq_rows *row) {
-    const open_seq *o = opened_here(plan, row->slot);
-    bool known = row->slot >= 0 && row->slot < c->p.limits.max_seqs; // else batch_write refuses it
-    const sampling *p = o ? &o->sampling : known ? &c->slots[row->slot].params : NULL;
-    if (!p || !row->sample) return BATCH_NO_SAMPLE;
-    bool masked = o ? o->grammar.kind != GRAMMAR_NONE : constraints_has(c->constraints, row->slot);
-    return masked ? BATCH_FULL : sampling_kind(p);
 }
 
 // ---- what is wanted

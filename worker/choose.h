@@ -12,7 +12,8 @@
 // chosen, by slot (choose_fed).
 //
 // With stages of pipeline parallelism the logits are made in the leader's, which is the last, and
-// the host hands tokens on; the ranks of other stages have nothing to do here.
+// the host hands tokens on, among the words of a step that follows; the ranks of other stages have
+// nothing to do here.
 #ifndef OCTANT_WORKER_CHOOSE_H
 #define OCTANT_WORKER_CHOOSE_H
 
@@ -57,12 +58,12 @@ const int32_t *choose_fed(const choose *c);
 // Leader. Puts a sequence in its slot.
 status choose_open(choose *c, const open_seq *o);
 
-// Leader. Whether a step of this plan needs to know what steps under way choose: sequences under a
-// grammar are sampled with a mask that the token before decides.
-bool choose_waits(const choose *c, const step_plan *plan);
+// Leader. Whether the slot's sequence is under a grammar: it is sampled with a mask that the token
+// before decides, which choose_take must have told.
+bool choose_is_masked(const choose *c, int slot);
 
-// Leader. How a row of the plan is sampled.
-batch_sampling choose_kind(const choose *c, const step_plan *plan, const seq_rows *row);
+// How the rows of a sequence that are sampled are.
+batch_sampling choose_kind(const open_seq *o);
 
 // What is wanted of a step, valid until the next choose_begin.
 typedef struct choose_wanted {

@@ -170,6 +170,7 @@ static status open_relay(engine *e) {
     if (p.stages > 1) {
         TRY(comm_open_part(o->comm, p.first, p.ranks, load_deadline(), &e->part));
         e->stage = e->part;
+        TRY(comm_open_lines(o->comm, load_deadline())); // words and reports go there
         if (comm_rank(e->part) == 0 && comm_local_size(e->part) < comm_size(e->part))
             log_warn("engine",
                      "the ranks of stage %d are on several hosts, so its sums cross the network; "
@@ -208,6 +209,7 @@ static status open_decoder(engine *e) {
                                      .stage = e->stage,
                                      .decoder = e->decoder,
                                      .reduce = e->reduce,
+                                     .relay = e->relay,
                                      .max_vocab = largest_vocab(e),
                                      .kernels = e->kernels,
                                      .progress = o->progress,

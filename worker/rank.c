@@ -24,7 +24,8 @@ enum {
     WATCHDOG_EXTRA_S = 5, // collectives' own deadlines, which say more, come first
     SPIN_MS = 2,          // steps are short: so long no nap between two looks at the device
     NAP_US = 20,
-    BUSY_MS = 1000,      // longest that a plan is looked for beside a step
+    BUSY_MS = 1000,      // longest that a plan is looked for beside a step on a device
+    ROWS_MS = 20,        // and while rows of the stage before are to come
     LOOK_MS = 100,       // between two looks at what the heartbeat has heard
     SERVED_MS = 10000,   // an epoch that lasted so long was a good one
     PAUSE_FIRST_MS = 50, // between an epoch's end and the next registration
@@ -40,6 +41,10 @@ typedef struct rank {
     join *join;
     // Of the epoch; leave_epoch ends them.
     leader_link *link; // rank 0
+    // Rank 0: plans of the steps under way, oldest first, and one that came and may not begin yet.
+    coordinator_message plans[STEP_AHEAD_MAX], next;
+    int plan_count;
+    bool has_next;
     register_response group;
     heartbeat_sender *heartbeat;
     int64_t pause_ms;
@@ -135,7 +140,20 @@ static status enter_epoch(rank *r, int64_t patience_ns, bool again) {
     return agree(r, start_heartbeat(r), in_seconds(MEET_TIMEOUT_S));
 }
 
+static void drop_oldest_plan(rank *r) {
+    coordinator_message_free(&r->plans[0]);
+    r->plan_count--;
+    memmove(&r->plans[0], &r->plans[1], (size_t)r->plan_count * sizeof r->plans[0]);
+}
+
+static void drop_plans(rank *r) {
+    while (r->plan_count > 0) drop_oldest_plan(r);
+    if (r->has_next) coordinator_message_free(&r->next);
+    r->has_next = false;
+}
+
 static void leave_epoch(rank *r) {
+    drop_plans(r);
     heartbeat_stop(r->heartbeat);
     leader_link_close(r->link);
     arena_destroy(r->group.memory);
@@ -203,39 +221,44 @@ static leader_event next_event(rank *r, int64_t idle_at_ns, coordinator_message 
     }
 }
 
-// While a step is under way: the next plan, for as long as the device works on what it has. A plan
-// that comes in time is queued behind the step; one that does not is not waited for.
+// While a step is under way: the next plan, for as long as the device works on what it has, or the
+// rows of the stage before are to come. A plan that comes in time is begun behind the step, so that
+// the device, or the first stage, goes on with it; one that does not is not waited for. What is
+// there is taken in any case: with stages the oldest step's rows mostly are there, too.
 static leader_event next_while_busy(rank *r, coordinator_message *m, status *why) {
     step *s = engine_step(r->engine);
     const int64_t start = clock_now_ns();
+    const int64_t most = (r->o->stages > 1 ? ROWS_MS : BUSY_MS) * CLOCK_MS;
     int64_t now = start;
     // A device that stands still is step_finish's to tell, which also asks the communicator.
-    while (step_may_begin(s) && !step_is_done(s) && now - start < BUSY_MS * CLOCK_MS) {
+    while (step_has_room(s) && !r->has_next && now - start < most) {
         int64_t until = now - start < SPIN_MS * CLOCK_MS ? now : now + NAP_US * CLOCK_MS / 1000;
         leader_event e = leader_link_next(r->link, engine_limits(r->engine), until, m, why);
-        if (e != LEADER_EVENT_NOTHING) return e;
+        if (e != LEADER_EVENT_NOTHING || step_is_done(s)) return e;
         sched_yield();
         now = clock_now_ns();
     }
     return LEADER_EVENT_NOTHING;
 }
 
+static bool next_may_begin(const rank *r) {
+    return r->has_next && step_may_begin(engine_step(r->engine), &r->next.plan);
+}
+
+static status begin_next(rank *r) {
+    coordinator_message *m = &r->plans[r->plan_count++];
+    *m = r->next;
+    r->has_next = false;
+    return note_failure(r, step_begin(engine_step(r->engine), &m->plan));
+}
+
 // *cut: the coordinator takes no results of this epoch any more.
 static status finish_step(rank *r, bool *cut) {
     step_result result;
     TRY(note_failure(r, step_finish(engine_step(r->engine), &result)));
+    drop_oldest_plan(r);
     status sent = leader_link_send_result(r->link, &result);
     return status_is_ok(&sent) ? sent : cut_off(r, "its results find no taker", cut);
-}
-
-// What the plan has to wait for is finished first; a group that is cut off does not begin it.
-static status begin_step(rank *r, coordinator_message *m, bool *cut) {
-    step *steps = engine_step(r->engine);
-    status s = status_ok();
-    while (status_is_ok(&s) && !*cut && step_waits(steps, &m->plan)) s = finish_step(r, cut);
-    if (status_is_ok(&s) && !*cut) s = note_failure(r, step_begin(steps, &m->plan));
-    coordinator_message_free(m);
-    return s;
 }
 
 static status take_bye(rank *r, coordinator_message *m, bool *cut) {
@@ -256,6 +279,7 @@ static status lead(rank *r, bool *cut) {
     log_info("worker", "group %s is ready", ready.group_id);
     int64_t idle_ns = r->o->step_timeout_ns / 4, idle_at = clock_now_ns() + idle_ns;
     while (!*cut) {
+        if (next_may_begin(r)) TRY(begin_next(r));
         coordinator_message m;
         bool busy = step_under_way(engine_step(r->engine)) > 0;
         switch (busy ? next_while_busy(r, &m, &why) : next_event(r, idle_at, &m, &why)) {
@@ -269,7 +293,8 @@ static status lead(rank *r, bool *cut) {
         case LEADER_EVENT_BYE:
             return take_bye(r, &m, cut);
         case LEADER_EVENT_PLAN:
-            TRY(begin_step(r, &m, cut));
+            r->next = m;
+            r->has_next = true;
             break;
         }
         idle_at = clock_now_ns() + idle_ns;

@@ -113,6 +113,10 @@ void relay_abort(relay *r) {
     if (r && r->ops) r->ops->abort(r->state);
 }
 
+bool relay_has_come(relay *r) {
+    return r->from < 0 || r->ops || comm_has_come(r->o.comm, COMM_ROWS, r->from);
+}
+
 status relay_receive(relay *r, float *x, size_t count, int64_t deadline_ns) {
     if (r->from < 0) return status_ok();
     if (r->ops) return r->ops->receive(r->state, r->from, x, count, deadline_ns);

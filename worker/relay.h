@@ -41,6 +41,10 @@ shard_place relay_place(const relay *r);
 // Whether the two below only queue work, so that they may be recorded by kernels_run.
 bool relay_queues(const relay *r);
 
+// Whether the rows that relay_receive would wait for have begun to come, as far as the host can
+// tell: always so where they go from device to device.
+bool relay_has_come(relay *r);
+
 // x[count], device memory: of the stage before, to the stage behind, in order with the kernels' own
 // calls. Both do nothing at the ends. An error means that the group cannot go on.
 status relay_receive(relay *r, float *x, size_t count, int64_t deadline_ns);

@@ -1,8 +1,23 @@
-// step: see step.h. A step's life: words to all ranks, begin_flight (queues the forward pass and
-// the choice of tokens), land_flight (waits, takes the tokens, looks whether they may be believed).
-// All ranks land a step at the same place among their words: behind the words of the step that
-// follows it, or at BATCH_LAND. Where the host hands tokens on, a step lands before its begin
-// returns.
+// step: see step.h. A step's life: words to all ranks, run_flight (computes, or queues, the forward
+// pass and the choice of tokens), land_flight (waits, takes the tokens, looks whether they may be
+// believed). There are three ways:
+//
+// - One stage whose host hands tokens on: a step lands before its begin returns.
+// - One stage whose devices do: two steps are under way. All ranks land a step at the same place
+//   among their words: behind the words of the step that follows it, or at BATCH_LAND.
+// - Stages: the leader is in the last one. Its begin only tells the words, and its finish computes,
+//   when the rows have come or nothing else is to be done; all other ranks compute a step as soon
+//   as they have its words, report on it, and go on to the next.
+//
+// With stages no rank waits in a circle. Each rank takes steps in their order, so a wait for
+// something of step k is for a rank that has k or an earlier step before it. Of what it waits for:
+// words come from the leader, which tells those of k before it computes k, and never waits for
+// whoever is to read them: no more lie unread than the line bears (at most STEP_AHEAD_MAX steps of
+// two messages; longer words are told when nothing else is under way, and then everybody reads).
+// Rows of k come from the stage before, which needs nothing of a later stage but room for what it
+// sends: that is made by taking the rows of k or an earlier step. Sums and gatherings are within a
+// stage, whose ranks all do the same in the same order. Reports are few and wait for nobody. So the
+// rank with the earliest step, and among those the one in the earliest stage, can always go on.
 #include "worker/step.h"
 
 #include <assert.h>
@@ -16,6 +31,7 @@ enum { DESTROY_TIMEOUT_S = 10 };
 
 // A step that is under way.
 typedef struct flight {
+    const step_plan *plan; // leader
     uint64_t step;
     int tokens;
     int64_t began_ns;
@@ -32,20 +48,25 @@ struct step {
     int rank, ranks;
     batch *batch;
     choose *choose;
-    flight flight[CHOOSE_FLIGHTS];
-    uint64_t begun, landed, finished; // steps so far
-    int64_t finished_ns;              // when the last one was
-    numbers_report *reports;          // (ranks) on the leader
-    cluster_failure failure;          // what the last error was, and whose
+    bool staged;                           // with stages
+    int flights;                           // steps that may be under way
+    flight flight[STEP_AHEAD_MAX];         // each in its turn
+    uint64_t begun, run, landed, finished; // steps so far
+    int64_t finished_ns;                   // when the last one was
+    numbers_report *reports;               // (ranks) on the leader
+    cluster_failure failure;               // what the last error was, and whose
     int failed_rank;
-    batch_sampling *sampling_of; // (max_seqs) leader
+    // Leader only.
+    batch_sampling *sampling_of; // (max_seqs) of the plan's rows
+    batch_sampling *kinds;       // (max_seqs) by slot
+    uint64_t *chosen_in;         // (max_seqs) by slot: the number of the step that samples it last
 };
 
 static bool on_device(const step *s) {
     return kernels_stream(s->p.kernels) != NULL;
 }
 
-// Whether a step may begin before the one before it has landed.
+// Whether a step may begin before the one before it has landed, on every rank.
 static bool runs_ahead(const step *s) {
     return choose_fed(s->choose) != NULL;
 }
@@ -63,26 +84,39 @@ static status alloc_flight(step *s, flight *f) {
     return status_ok();
 }
 
+// Steps that may be under way.
+static int count_flights(const step *s) {
+    int stages = shard_find_place(s->p.shards, s->ranks, 0).stages;
+    if (stages == 1) return runs_ahead(s) ? CHOOSE_FLIGHTS : 1;
+    return stages < STEP_AHEAD_MAX ? stages : STEP_AHEAD_MAX;
+}
+
 static status alloc_all(step *s) {
     const step_parts *p = &s->p;
-    s->sampling_of = calloc((size_t)p->limits.max_seqs, sizeof *s->sampling_of);
+    size_t seqs = (size_t)p->limits.max_seqs;
+    s->sampling_of = calloc(seqs, sizeof *s->sampling_of);
+    s->kinds = calloc(seqs, sizeof *s->kinds);
+    s->chosen_in = calloc(seqs, sizeof *s->chosen_in);
     s->reports = calloc((size_t)s->ranks, sizeof *s->reports);
-    if (!s->sampling_of || !s->reports)
+    if (!s->sampling_of || !s->kinds || !s->chosen_in || !s->reports)
         return status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for steps of %d sequences",
                             p->limits.max_seqs);
-    TRY(batch_create(&p->limits, &s->batch));
-    choose_parts parts = {.limits = p->limits,
-                          .shards = p->shards,
-                          .ranks = s->ranks,
-                          .comm = p->stage,
-                          .decoder = p->decoder,
-                          .reduce = p->reduce,
-                          .kernels = p->kernels,
-                          .progress = p->progress,
-                          .tokenizer = p->tokenizer,
-                          .max_vocab = p->max_vocab};
+    choose_parts parts = {
+        .limits = p->limits,
+        .shards = p->shards,
+        .ranks = s->ranks,
+        .comm = p->stage,
+        .decoder = p->decoder,
+        .reduce = p->reduce,
+        .kernels = p->kernels,
+        .progress = p->progress,
+        .tokenizer = p->tokenizer,
+        .max_vocab = p->max_vocab,
+    };
     TRY(choose_create(&parts, &s->choose));
-    for (int i = 0; i < CHOOSE_FLIGHTS && on_device(s); i++) TRY(alloc_flight(s, &s->flight[i]));
+    s->flights = count_flights(s);
+    TRY(batch_create(&p->limits, s->rank == 0 && s->staged ? s->flights : 1, &s->batch));
+    for (int i = 0; i < s->flights && on_device(s); i++) TRY(alloc_flight(s, &s->flight[i]));
     return status_ok();
 }
 
@@ -92,6 +126,7 @@ status step_create(const step_parts *parts, step **out) {
     s->p = *parts;
     s->rank = comm_rank(parts->comm);
     s->ranks = comm_size(parts->comm);
+    s->staged = shard_find_place(parts->shards, s->ranks, 0).stages > 1;
     status st = alloc_all(s);
     if (status_is_ok(&st))
         *out = s;
@@ -107,11 +142,13 @@ void step_destroy(step *s) {
     if (idle.code == STATUS_DEADLINE_EXCEEDED) return;
     batch_destroy(s->batch);
     choose_destroy(s->choose);
-    for (int i = 0; i < CHOOSE_FLIGHTS; i++) {
+    for (int i = 0; i < STEP_AHEAD_MAX; i++) {
         kernels_host_free(s->p.kernels, s->flight[i].seen);
         kernels_host_free(s->p.kernels, s->flight[i].fed);
     }
     free(s->sampling_of);
+    free(s->kinds);
+    free(s->chosen_in);
     free(s->reports);
     free(s);
 }
@@ -120,14 +157,29 @@ static int64_t deadline(const step *s) {
     return clock_now_ns() + s->p.timeout_ns;
 }
 
+enum { HEAD_BYTES = BATCH_HEAD_WORDS * sizeof(int32_t) };
+static_assert(2 * (int)STEP_AHEAD_MAX <= (int)COMM_MESSAGES, "telling a step's words never waits");
+
+// With stages: from rank 0 to each other, to the first stage, which begins, first.
+static status tell(step *s, const void *bytes, size_t count) {
+    for (int to = s->ranks - 1; to > 0; to--)
+        TRY(comm_send(s->p.comm, COMM_WORDS, to, bytes, count, deadline(s)));
+    return status_ok();
+}
+
+static status share(step *s, void *bytes, size_t count) {
+    if (!s->staged) return comm_broadcast(s->p.comm, bytes, count, deadline(s));
+    return s->rank == 0 ? tell(s, bytes, count)
+                        : comm_receive(s->p.comm, COMM_WORDS, 0, bytes, count, deadline(s));
+}
+
 // Rank 0's words reach everybody: a head of fixed size, then, rarely, the rest.
 static status share_words(step *s) {
     int32_t *words = batch_words(s->batch);
-    TRY(comm_broadcast(s->p.comm, words, BATCH_HEAD_WORDS * sizeof *words, deadline(s)));
+    TRY(share(s, words, HEAD_BYTES));
     size_t count = batch_word_count(s->batch);
     if (count <= BATCH_HEAD_WORDS) return status_ok();
-    return comm_broadcast(s->p.comm, words + BATCH_HEAD_WORDS,
-                          (count - BATCH_HEAD_WORDS) * sizeof *words, deadline(s));
+    return share(s, words + BATCH_HEAD_WORDS, (count - BATCH_HEAD_WORDS) * sizeof *words);
 }
 
 static status send_mark(step *s, batch_kind kind) {
@@ -182,13 +234,23 @@ static bool bad_logits(const flight *f) {
     return false;
 }
 
-// The reports go to the leader behind what was gathered before: nobody waits for an answer.
+// All ranks' reports on the leader; the others do not wait for it.
+static status gather_reports(step *s, const numbers_report *mine) {
+    if (!s->staged) return comm_gather(s->p.comm, mine, sizeof *mine, s->reports, deadline(s));
+    if (s->rank > 0) return comm_send(s->p.comm, COMM_REPORTS, 0, mine, sizeof *mine, deadline(s));
+    s->reports[0] = *mine;
+    for (int from = 1; from < s->ranks; from++)
+        TRY(comm_receive(s->p.comm, COMM_REPORTS, from, &s->reports[from], sizeof *mine,
+                         deadline(s)));
+    return status_ok();
+}
+
 static status check_numbers(step *s, const flight *f) {
     s->reports[0] = (numbers_report){.first_bad = REDUCE_ALL_FINITE};
     if (f->checked) {
         numbers_report mine = own_report(s, f);
         progress_collective(s->p.progress);
-        TRY(comm_gather(s->p.comm, &mine, sizeof mine, s->reports, deadline(s)));
+        TRY(gather_reports(s, &mine));
         progress_enter(s->p.progress, CLUSTER_STEP);
     }
     if (s->rank != 0) return status_ok();
@@ -204,17 +266,13 @@ static status check_numbers(step *s, const flight *f) {
 
 // ---- every rank
 
-static int flight_of(uint64_t number) {
-    return (int)(number % CHOOSE_FLIGHTS);
+static flight *flight_of(step *s, uint64_t number) {
+    return &s->flight[number % (uint64_t)s->flights];
 }
 
-// Where the host hands tokens on there is one flight.
-static int newest(const step *s) {
-    return runs_ahead(s) ? flight_of(s->begun) : 0;
-}
-
-static int oldest(const step *s) {
-    return runs_ahead(s) ? flight_of(s->landed) : 0;
+// Of the kernels' marks and the choice's flights: one is enough where a step lands at once.
+static int index_of(const step *s, uint64_t number) {
+    return runs_ahead(s) ? (int)(number % (uint64_t)s->flights) : 0;
 }
 
 static status compute(step *s, flight *f, int index) {
@@ -248,8 +306,8 @@ static status compute(step *s, flight *f, int index) {
 
 // Waits until the oldest step is done, and takes its outcome.
 static status land_flight(step *s) {
-    int index = oldest(s);
-    flight *f = &s->flight[index];
+    int index = index_of(s, s->landed);
+    flight *f = flight_of(s, s->landed);
     progress_enter(s->p.progress, CLUSTER_STEP);
     if (f->tokens > 0) {
         TRY(reduce_wait_mark(s->p.reduce, index, deadline(s)));
@@ -263,27 +321,23 @@ static status land_flight(step *s) {
     return status_ok();
 }
 
-// What every rank does once the words are there. Slots that the step closes are closed for the
-// words that follow: the device comes to those later.
-static status begin_flight(step *s, int64_t began_ns) {
-    int index = newest(s), tokens;
-    flight *f = &s->flight[index];
+// What every rank does once the step's words are applied.
+static status run_flight(step *s) {
+    int index = index_of(s, s->run), tokens;
+    flight *f = flight_of(s, s->run);
+    size_t words;
+    const int32_t *told = batch_applied_words(s->batch, &words);
     batch_tokens(s->batch, &tokens);
     f->step = batch_step(s->batch);
     f->tokens = tokens;
-    f->began_ns = began_ns;
     f->result_count = 0;
     f->checked = checks_numbers(s, f);
-    f->words = f->checked ? numbers_hash(batch_words(s->batch),
-                                         batch_word_count(s->batch) * sizeof(int32_t))
-                          : 0;
+    f->words = f->checked ? numbers_hash(told, words * sizeof *told) : 0;
     progress_step(s->p.progress, f->step);
     if (tokens > 0) TRY(compute(s, f, index));
     kernels_mark(s->p.kernels, index);
-    s->begun++;
-    status st = runs_ahead(s) ? status_ok() : land_flight(s);
-    batch_finish(s->batch);
-    return st;
+    s->run++;
+    return runs_ahead(s) ? status_ok() : land_flight(s);
 }
 
 // ---- the leader
@@ -328,46 +382,98 @@ int step_under_way(const step *s) {
     return (int)(s->begun - s->finished);
 }
 
-bool step_may_begin(const step *s) {
-    return step_under_way(s) < (runs_ahead(s) ? CHOOSE_FLIGHTS : 1);
+bool step_has_room(const step *s) {
+    return step_under_way(s) < s->flights;
 }
 
-bool step_waits(const step *s, const step_plan *plan) {
-    return step_under_way(s) > 0 && choose_waits(s->choose, plan);
+// A step under way has yet to choose the token before the row.
+static bool follows_step_under_way(const step *s, const seq_rows *r) {
+    return s->chosen_in[r->slot] > s->finished;
+}
+
+// That token must be known here, and is not yet: as the row itself, or for the row's mask.
+static bool row_waits(const step *s, const seq_rows *r) {
+    if (r->slot < 0 || r->slot >= s->p.limits.max_seqs) return false; // the plan will be refused
+    bool by_token = s->staged && r->token_count == 0;
+    bool by_mask = runs_ahead(s) && r->sample && choose_is_masked(s->choose, r->slot);
+    return (by_token || by_mask) && follows_step_under_way(s, r);
+}
+
+// Where a step is queued, what is under way in its slot would be taken for the new sequence's.
+static bool open_waits(const step *s, const open_seq *o) {
+    return runs_ahead(s) && o->grammar.kind != GRAMMAR_NONE;
+}
+
+bool step_may_begin(const step *s, const step_plan *plan) {
+    if (!step_has_room(s)) return false;
+    if (step_under_way(s) == 0) return true;
+    size_t bytes = batch_words_of(plan) * sizeof(int32_t);
+    if (s->staged && bytes > HEAD_BYTES + COMM_WORDS_BYTES) return false;
+    for (int i = 0; i < plan->open_count; i++)
+        if (open_waits(s, &plan->open[i])) return false;
+    for (int i = 0; i < plan->rows_count; i++)
+        if (row_waits(s, &plan->rows[i])) return false;
+    return true;
+}
+
+// How the plan's rows are sampled; and where, for the plans that follow.
+static void note_kinds(step *s, const step_plan *plan) {
+    for (int i = 0; i < plan->open_count; i++) {
+        const open_seq *o = &plan->open[i];
+        if (o->slot >= 0 && o->slot < s->p.limits.max_seqs) s->kinds[o->slot] = choose_kind(o);
+    }
+    for (int i = 0; i < plan->rows_count; i++) {
+        const seq_rows *r = &plan->rows[i];
+        bool known = r->slot >= 0 && r->slot < s->p.limits.max_seqs;
+        s->sampling_of[i] = known && r->sample ? s->kinds[r->slot] : BATCH_NO_SAMPLE;
+        if (known && r->sample) s->chosen_in[r->slot] = s->begun + 1;
+    }
+}
+
+// The next step whose words were told and not applied.
+static status apply_and_run(step *s) {
+    const step_plan *plan = flight_of(s, s->run)->plan;
+    for (int i = 0; i < plan->open_count; i++) TRY(choose_open(s->choose, &plan->open[i]));
+    batch_apply(s->batch);
+    return run_flight(s);
 }
 
 status step_begin(step *s, const step_plan *plan) {
     int64_t began_ns = clock_now_ns();
-    assert(s->rank == 0 && step_may_begin(s) && !step_waits(s, plan));
+    assert(s->rank == 0 && step_may_begin(s, plan));
     s->failure = CLUSTER_FAILED;
     TRY(check_counts(s, plan));
-    for (int i = 0; i < plan->rows_count; i++)
-        s->sampling_of[i] = choose_kind(s->choose, plan, &plan->rows[i]);
+    note_kinds(s, plan);
     TRY(batch_write(s->batch, plan, s->sampling_of));
-    for (int i = 0; i < plan->open_count; i++) TRY(choose_open(s->choose, &plan->open[i]));
     if (step_under_way(s) == 0) comm_take_time(s->p.comm);
+    flight *f = flight_of(s, s->begun);
+    f->plan = plan;
+    f->began_ns = began_ns;
     TRY(share_words(s));
-    batch_apply(s->batch);
-    status begun = begin_flight(s, began_ns);
+    s->begun++;
+    status begun = s->staged ? status_ok() : apply_and_run(s);
     return status_is_ok(&begun) ? begun : note_failure(s, begun);
 }
 
 bool step_is_done(const step *s) {
+    if (s->run == s->finished) return relay_has_come(s->p.relay);
     bool done = true;
-    status st = kernels_mark_poll(s->p.kernels, oldest(s), &done);
+    status st = kernels_mark_poll(s->p.kernels, index_of(s, s->finished), &done);
     return done || !status_is_ok(&st); // an error is told by step_finish
 }
 
-// The oldest step lands, if it has not; the others are told, unless they heard of the next.
+// The oldest step lands, if it has not; the others are told, unless they landed it when they heard
+// of the step that took the last room.
 static status land(step *s) {
     if (s->landed > s->finished) return status_ok();
-    if (s->ranks > 1 && step_under_way(s) == 1) TRY(send_mark(s, BATCH_LAND));
+    if (s->run == s->finished) return apply_and_run(s);
+    if (s->ranks > 1 && step_has_room(s)) TRY(send_mark(s, BATCH_LAND));
     return land_flight(s);
 }
 
 status step_finish(step *s, step_result *result) {
     assert(s->rank == 0 && step_under_way(s) > 0);
-    const flight *f = &s->flight[runs_ahead(s) ? flight_of(s->finished) : 0];
+    const flight *f = flight_of(s, s->finished);
     status landed = land(s);
     if (!status_is_ok(&landed)) return note_failure(s, landed);
     s->finished++;
@@ -416,8 +522,10 @@ status step_cut(step *s) {
 // ---- the others
 
 static status follow_step(step *s) {
-    TRY(begin_flight(s, clock_now_ns()));
-    return s->begun - s->landed == CHOOSE_FLIGHTS ? land_flight(s) : status_ok();
+    s->begun++;
+    TRY(run_flight(s));
+    bool full = s->begun - s->landed == (uint64_t)s->flights;
+    return runs_ahead(s) && full ? land_flight(s) : status_ok();
 }
 
 status step_follow(step *s, step_turn *turn) {

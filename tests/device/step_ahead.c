@@ -175,7 +175,7 @@ static void run_ahead(run_state *r, script *s, outcomes *out, bool counts) {
         uint64_t done = work_done(&before_next);
         must(r, step_begin(r->step, plan));
         waits_in_begin += i > 0 && work_done(&queued) != done;
-        if (step_may_begin(r->step)) continue;
+        if (step_has_room(r->step)) continue;
         take(r, out, first);
         wrong_waits += work_done(&queued) > before_next;
     }
@@ -207,7 +207,7 @@ static void compare(run_state *r, const outcomes *got, const outcomes *want, con
 // An epoch ends with steps under way; the next finds all slots closed.
 static void cut(run_state *r, script *s) {
     must(r, step_begin(r->step, next_plan(s, 0)));
-    if (step_may_begin(r->step)) must(r, step_begin(r->step, next_plan(s, 1)));
+    if (step_has_room(r->step)) must(r, step_begin(r->step, next_plan(s, 1)));
     must(r, step_cut(r->step));
     check(r, step_under_way(r->step) == 0, "nothing is under way after a cut");
 }
@@ -295,7 +295,7 @@ static void print_calls(const char *what, const calls *c, int steps) {
 
 static void take_ahead(run_state *r) {
     step_result result;
-    while (!step_may_begin(r->step)) must(r, step_finish(r->step, &result));
+    while (!step_has_room(r->step)) must(r, step_finish(r->step, &result));
 }
 
 static void take_rest(run_state *r) {

@@ -145,8 +145,8 @@ class Check:
             ("sums by way of the host", 2, ["--reduce", "host"]),
             ("sums by NCCL's stand-in, chunks", 2, ["--reduce", "nccl", "--chunk", 3]),
             ("sums over peer memory in 2 stages, rows by NCCL's stand-in, chunks", 3, ["--reduce", "peer", "--stages", 2, "--chunk", 3]),
-            ("2 stages, 4 prompts at once, all by the host", 2, ["--reduce", "host", "--stages", 2, "--batch", 4]),
-            ("3 stages, all by NCCL's stand-in", 3, ["--reduce", "nccl", "--stages", 3]),
+            ("2 waves in 2 stages, 4 prompts at once, all by the host", 2, ["--reduce", "host", "--stages", 2, "--batch", 4, "--waves", 2]),
+            ("3 waves in 3 stages, all by NCCL's stand-in", 3, ["--reduce", "nccl", "--stages", 3, "--batch", 4, "--waves", 3]),
         ]:
             lines = generate(emulated, model, prompts, ranks, [*greedy, "--device", "cuda", "--sums", "exact", *extra])
             self.that(lines == base, f"{what}: {'the same bits' if lines == base else 'other bits'}")
@@ -175,6 +175,8 @@ class Check:
         alone = generate(self.args.emulated, model, prompts, 1, [*sampled, "--ahead=false"])
         ahead = generate(self.args.emulated, model, prompts, 2, sampled)
         self.that(ahead == alone and alone != lines, "sampled tokens on 2 ranks, a step ahead")
+        waves = generate(self.args.emulated, model, prompts, 3, [*sampled, "--stages", 2, "--waves", 2])
+        self.that(waves == alone, "sampled tokens of 2 waves in 2 stages")
         masked = ["--max-tokens", self.args.max_tokens, "--schema", SCHEMA]
         alone = generate(self.args.emulated, model, prompts, 1, [*sampled, *masked, "--ahead=false"])
         ahead = generate(self.args.emulated, model, prompts, 2, [*sampled, *masked])

@@ -22,9 +22,11 @@ VARIANTS = [
     ("16 prompts at once", 1, ["--batch", "16"]),
     ("16 prompts at once on 3 ranks", 3, ["--batch", "16"]),
     ("prompts in chunks of 3 tokens", 1, ["--chunk", "3"]),
-    ("the leader sees whole rows, 2 stages", 2, ["--full", "--stages", "2"]),
+    ("the leader sees whole rows, 2 waves in 2 stages", 2, ["--full", "--stages", "2", "--batch", "8", "--waves", "2"]),
     ("2 threads", 1, ["--threads", "2"]),
     ("2 stages of 2 ranks joined by MPI", 4, ["--transport", "mpi", "--stages", "2"]),
+    ("3 waves in 3 stages of 5 ranks joined by MPI", 5, ["--transport", "mpi", "--stages", "3", "--batch", "16", "--waves", "3"]),
+    ("4 waves in 4 stages of 9 ranks, chunks of 7 tokens", 9, ["--stages", "4", "--batch", "16", "--waves", "4", "--chunk", "7"]),
 ]
 
 

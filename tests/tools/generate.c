@@ -24,13 +24,14 @@ enum { PROMPTS_MAX = 4096, LINE_MAX_BYTES = 1 << 20, BLOCK_TOKENS = 16, SEQS_MAX
 static struct {
     const char *prompts, *token_file, *tokens, *prompt, *logits_out, *transport, *isa, *kv_type,
         *device, *sums, *reduce, *warm_shards, *graphs, *schema;
-    int64_t max_tokens, stages, threads, batch, chunk, context, kv_memory, step_tokens, seed;
+    int64_t max_tokens, stages, threads, batch, chunk, context, kv_memory, step_tokens, seed, waves;
     double temperature;
     bool gaps, full, pin, prompt_logprobs, text, ahead, fast;
 } o = {.max_tokens = 32,
        .stages = 1,
        .threads = 1,
        .batch = 1,
+       .waves = 1,
        .chunk = 512,
        .context = 2048,
        .kv_memory = 256 << 20,
@@ -52,6 +53,7 @@ static const config_option options[] = {
     {"tokens", CONFIG_STRING, &o.tokens, 0, 0, NULL, "IDS", "one prompt as token ids"},
     {"logits-out", CONFIG_STRING, &o.logits_out, 0, 0, NULL, "FILE",
      "write the prompts' logits, generate nothing"},
+    {"waves", CONFIG_INT, &o.waves, 1, 16, NULL, "N", "waves of prompts, in turn"},
     {"transport", CONFIG_CHOICE, &o.transport, 0, 0, "auto|shm|mpi", NULL, "how ranks talk"},
     {"device", CONFIG_CHOICE, &o.device, 0, 0, "auto|cpu|cuda", NULL, "where to compute"},
     {"sums", CONFIG_CHOICE, &o.sums, 0, 0, "exact|bf16", NULL, "partial sums between ranks"},
@@ -215,7 +217,6 @@ typedef struct plan_buffers {
     seq_rows rows[SEQS_MAX];
     int32_t close[SEQS_MAX];
     int32_t fresh[SEQS_MAX][1 << 12];
-    int next_block; // of the whole pool
     step_plan plan;
 } plan_buffers;
 
@@ -225,7 +226,7 @@ static grammar_source grammar_asked(void) {
 }
 
 // Adds slot's next rows: a chunk of its prompt, or the token last sampled.
-static void add_rows(plan_buffers *b, sequence *q, int slot) {
+static void add_rows(plan_buffers *b, int *next_block, sequence *q, int slot) {
     if (!q->opened) {
         sampling s = sampling_default();
         s.temperature = (float)o.temperature;
@@ -249,8 +250,8 @@ static void add_rows(plan_buffers *b, sequence *q, int slot) {
     int need = (position + (left > 0 ? count : 1) + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
     w->new_blocks = b->fresh[slot];
     while (q->block_count < need) {
-        q->blocks[q->block_count++] = b->next_block;
-        b->fresh[slot][w->new_block_count++] = b->next_block++;
+        q->blocks[q->block_count++] = *next_block;
+        b->fresh[slot][w->new_block_count++] = (*next_block)++;
     }
     q->done += left > 0 ? count : 0;
     q->planned += w->sample;
@@ -291,37 +292,46 @@ static void finish_oldest(run_state *r, int first, const begun *of, times *t) {
     t->comm_s += result.comm_us * 1e-6;
 }
 
+// The rows of one wave: true when some are of prompts.
+static bool add_wave(run_state *r, plan_buffers *b, int *next_block, int first, int count,
+                     int wave) {
+    bool prompts = false;
+    for (int i = wave; i < count && !prompts; i += (int)o.waves) {
+        sequence *q = &r->seqs[first + i];
+        if (q->planned >= o.max_tokens) continue;
+        prompts = q->done < q->prompt_count;
+        // While prompts run, one at a time: the step's rows are bounded.
+        if (!prompts || b->plan.rows_count == 0) add_rows(b, next_block, q, i);
+    }
+    return prompts;
+}
+
 // Runs prompts [first, first + count) to their end.
 static void run_group(run_state *r, int first, int count, times *t) {
-    static plan_buffers b;
+    static plan_buffers ring[STEP_AHEAD_MAX + 1];
     static uint64_t step;
-    step_plan *plan = &b.plan;
-    begun under_way[2] = {0}; // oldest first
-    b.next_block = 0;
-    for (;;) {
-        *plan = (step_plan){.step = ++step, .open = b.open, .rows = b.rows, .close = b.close};
-        bool prompts = false;
-        for (int i = 0; i < count; i++) {
-            sequence *q = &r->seqs[first + i];
-            if (q->planned >= o.max_tokens) continue;
-            prompts |= q->done < q->prompt_count;
-            // While prompts run, one at a time: the step's rows are bounded.
-            if (prompts && plan->rows_count > 0) break;
-            add_rows(&b, q, i);
-            if (prompts) break;
-        }
-        bool last = plan->rows_count == 0;
-        for (int i = 0; last && i < count; i++) b.close[plan->close_count++] = i;
-        while (step_waits(engine_step(r->engine), plan)) {
+    struct step *s = engine_step(r->engine);
+    begun under_way[STEP_AHEAD_MAX + 1] = {0}; // oldest first
+    int next_block = 0, idle_waves = 0;
+    for (int turn = 0;; turn++) {
+        plan_buffers *b = &ring[step % (STEP_AHEAD_MAX + 1)];
+        step_plan *plan = &b->plan;
+        *plan = (step_plan){.step = step + 1, .open = b->open, .rows = b->rows, .close = b->close};
+        bool prompts = add_wave(r, b, &next_block, first, count, turn % (int)o.waves);
+        idle_waves = plan->rows_count == 0 ? idle_waves + 1 : 0;
+        bool last = idle_waves == o.waves;
+        if (plan->rows_count == 0 && !last) continue;
+        for (int i = 0; last && i < count; i++) b->close[plan->close_count++] = i;
+        while (step_under_way(s) > 0 && (!o.ahead || !step_may_begin(s, plan))) {
             finish_oldest(r, first, &under_way[0], t);
-            under_way[0] = under_way[1];
+            memmove(&under_way[0], &under_way[1], STEP_AHEAD_MAX * sizeof under_way[0]);
         }
-        die(r, step_begin(engine_step(r->engine), plan));
-        under_way[step_under_way(engine_step(r->engine)) - 1] = (begun){prompts, plan->rows_count};
-        while (step_under_way(engine_step(r->engine)) > 0 &&
-               (last || !o.ahead || !step_may_begin(engine_step(r->engine)))) {
+        die(r, step_begin(s, plan));
+        under_way[step_under_way(s) - 1] = (begun){prompts, plan->rows_count};
+        step++;
+        while (last && step_under_way(s) > 0) {
             finish_oldest(r, first, &under_way[0], t);
-            under_way[0] = under_way[1];
+            memmove(&under_way[0], &under_way[1], STEP_AHEAD_MAX * sizeof under_way[0]);
         }
         if (last) return;
     }

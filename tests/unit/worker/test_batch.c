@@ -20,7 +20,7 @@ static const cluster_limits limits = {.max_step_tokens = 16,
 
 static batch *make(void) {
     batch *b = NULL;
-    status s = batch_create(&limits, &b);
+    status s = batch_create(&limits, 1, &b);
     assert_true(status_is_ok(&s));
     return b;
 }
@@ -68,7 +68,6 @@ static void a_sequence_lives_from_open_to_close(void **state) {
     assert_int_equal(seq->tokens, 5);
     assert_int_equal(seq->blocks[1], 31);
     assert_false(batch_entries(b, &count)->continues);
-    batch_finish(b);
 
     // A row without a token takes the one last sampled; the block table grows.
     batch_set_last_token(b, 2, 55);
@@ -77,11 +76,9 @@ static void a_sequence_lives_from_open_to_close(void **state) {
     assert_int_equal(batch_tokens(b, &count)[0], 55);
     assert_int_equal(batch_seqs(b, &count)->position, 5);
     assert_true(batch_entries(b, &count)->continues);
-    batch_finish(b);
 
     const int32_t slot = 2;
     run(b, NULL, NULL, 0, &slot);
-    batch_finish(b);
     next.position = 6;
     status s = write_rows(b, NULL, &next, 1, NULL);
     assert_non_null(strstr(s.message, "not open"));
@@ -100,16 +97,13 @@ static void a_row_takes_the_token_that_the_devices_have(void **state) {
         .slot = 2, .tokens = tokens, .token_count = 1, .new_blocks = blocks, .new_block_count = 1};
     seq_rows next = {.slot = 2, .position = 1, .sample = true};
     run(b, &open2, &rows, 1, NULL);
-    batch_finish(b);
     status s = write_rows(b, NULL, &next, 1, NULL);
     assert_non_null(strstr(s.message, "no token was sampled"));
     batch_set_last_token(b, 2, BATCH_FED);
     const int32_t slot = 2;
     run(b, NULL, &next, 1, &slot);
     assert_int_equal(batch_tokens(b, &count)[0], kernels_fed(2));
-    batch_finish(b);
     run(b, &open2, &rows, 1, NULL);
-    batch_finish(b);
     s = write_rows(b, NULL, &next, 1, NULL);
     assert_non_null(strstr(s.message, "no token was sampled"));
     batch_destroy(b);
@@ -142,6 +136,50 @@ static void words_survive_the_way_to_another_rank(void **state) {
     batch_destroy(other);
 }
 
+// Three plans are checked, each against those before it, before the first is applied; what is read
+// is what each of them was.
+static void plans_are_written_ahead(void **state) {
+    (void)state;
+    static const int32_t close = 2;
+    batch *b = NULL;
+    status s = batch_create(&limits, 3, &b);
+    assert_true(status_is_ok(&s));
+    seq_rows first = {
+        .slot = 2, .tokens = tokens, .token_count = 3, .new_blocks = blocks, .new_block_count = 1};
+    seq_rows second = {
+        .slot = 2, .position = 3, .tokens = tokens, .token_count = 1, .new_block_count = 0};
+    seq_rows third = {.slot = 2,
+                      .tokens = tokens + 4,
+                      .token_count = 1,
+                      .new_blocks = blocks + 2,
+                      .new_block_count = 1}; // of another sequence
+    s = write_rows(b, &open2, &first, 1, NULL);
+    assert_true(status_is_ok(&s));
+    s = write_rows(b, NULL, &first, 1, NULL);
+    assert_non_null(strstr(s.message, "do not follow"));
+    s = write_rows(b, NULL, &second, 1, &close);
+    assert_true(status_is_ok(&s));
+    s = write_rows(b, NULL, &second, 1, NULL);
+    assert_non_null(strstr(s.message, "not open"));
+    s = write_rows(b, &open2, &third, 1, NULL);
+    assert_true(status_is_ok(&s));
+    int count;
+    size_t words;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(batch_apply(b), BATCH_STEP);
+        const batch_rows *e = batch_entries(b, &count);
+        assert_int_equal(e->position, i == 1 ? 3 : 0);
+        assert_int_equal(e->continues, i == 1);
+        assert_int_equal(batch_seqs(b, &count)->blocks[0], i < 2 ? 30 : 32);
+        assert_int_equal(batch_tokens(b, &count)[0], i < 2 ? 7 : 11);
+        assert_int_equal(count, i == 0 ? 3 : 1);
+        batch_applied_words(b, &words);
+        // head 8, open 1, entry 7, tokens, blocks, close
+        assert_int_equal(words, i == 0 ? 8 + 1 + 7 + 3 + 1 : i == 1 ? 8 + 7 + 1 + 1 : 18);
+    }
+    batch_destroy(b);
+}
+
 static void prompt_rows_end_with_the_prompt(void **state) {
     (void)state;
     batch *b = make();
@@ -152,7 +190,6 @@ static void prompt_rows_end_with_the_prompt(void **state) {
     run(b, &open, &rows, 1, NULL);
     assert_int_equal(batch_entries(b, &count)->prompt_rows, 3);
     assert_true(batch_entries(b, &count)->keep_last);
-    batch_finish(b);
     rows = (seq_rows){.slot = 1, .position = 3, .tokens = tokens, .token_count = 2};
     run(b, NULL, &rows, 1, NULL);
     assert_int_equal(batch_entries(b, &count)->prompt_rows, 1); // position 4 is the answer's
@@ -192,7 +229,6 @@ static void wrong_plans_are_refused_and_change_nothing(void **state) {
     seq_rows first = {
         .slot = 2, .tokens = tokens, .token_count = 1, .new_blocks = blocks, .new_block_count = 1};
     run(b, &open2, &first, 1, NULL);
-    batch_finish(b);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         status s = write_rows(b, NULL, &cases[i].rows, 1, NULL);
         assert_int_equal(s.code, STATUS_INVALID_ARGUMENT);
@@ -216,6 +252,7 @@ int main(void) {
         cmocka_unit_test(a_sequence_lives_from_open_to_close),
         cmocka_unit_test(a_row_takes_the_token_that_the_devices_have),
         cmocka_unit_test(words_survive_the_way_to_another_rank),
+        cmocka_unit_test(plans_are_written_ahead),
         cmocka_unit_test(prompt_rows_end_with_the_prompt),
         cmocka_unit_test(wrong_plans_are_refused_and_change_nothing),
     };
