@@ -151,7 +151,8 @@ typedef struct attention {
 
 static void run_attention(gpu *g, void *context, int set) {
     attention *a = context;
-    kernels_attention(g->k, &a->map, 0.088f, a->q, &a->kv[set], a->out);
+    kernels_attention(g->k, &a->map, &(kernels_attention_options){.scale = 0.088f}, a->q,
+                      &a->kv[set], a->out);
 }
 
 static void run_rope(gpu *g, void *context, int set) {

@@ -205,7 +205,8 @@ typedef struct attention_case {
 
 static void run_attention(bench *b, void *argument) {
     attention_case *a = argument;
-    kernels_attention(b->k, &a->map, 0.125f, b->x, &a->kv, act(b->out));
+    kernels_attention(b->k, &a->map, &(kernels_attention_options){.scale = 0.125f}, b->x, &a->kv,
+                      act(b->out));
 }
 
 static void run_rope(bench *b, void *argument) {
@@ -383,7 +384,8 @@ static void run_layer(bench *b, step_case *s, uint8_t **at, int rows) {
     kernels_matmul(b->k, 3, (const kernels_weight *[]){&wq, &wk, &wv}, NULL, act(s->mixed), rows,
                    (float *[]){s->q, s->key, s->value});
     kernels_rope_kv_write(b->k, &rope, m->heads, s->q, s->key, s->value, &s->a.kv);
-    kernels_attention(b->k, &s->a.map, 0.125f, s->q, &s->a.kv, act(s->mixed));
+    kernels_attention(b->k, &s->a.map, &(kernels_attention_options){.scale = 0.125f}, s->q,
+                      &s->a.kv, act(s->mixed));
     kernels_matmul_sums(b->k, &wo, m->head_dim, act(s->mixed), rows, b->sums);
     kernels_add_rmsnorm(b->k, s->x, b->sums, norm, 1e-5f, rows, dim, act(s->mixed));
     kernels_gate_up(b->k, &wg, &wu, act(s->mixed), rows, act(s->gated));

@@ -69,7 +69,8 @@ typedef struct kernels_ops {
     void (*add)(kernels *k, float *x, const void *sums, int tokens, int width);
     void (*rope_kv_write)(kernels *k, const kernels_rope *rope, int heads, float *q, float *key,
                           const float *value, kernels_kv *kv);
-    void (*attention)(kernels *k, const kernels_head_map *map, float scale, const float *q,
+    void (*attention)(kernels *k, const kernels_head_map *map,
+                      const kernels_attention_options *options, const float *q,
                       const kernels_kv *kv, kernels_act *out);
     void (*gather)(kernels *k, const float *x, int first, int count, int width, float *out);
     void (*reorder)(kernels *k, const kernels_act *x, const int32_t *order, int tokens, int width,

@@ -326,12 +326,14 @@ void kernels_rope_kv_write(kernels *k, const kernels_rope *rope, int heads, floa
     k->ops->rope_kv_write(k, rope, heads, q, key, value, kv);
 }
 
-void kernels_attention(kernels *k, const kernels_head_map *map, float scale, const float *q,
+void kernels_attention(kernels *k, const kernels_head_map *map,
+                       const kernels_attention_options *options, const float *q,
                        const kernels_kv *kv, kernels_act *out) {
     if (k->rows == 0 || map->heads == 0) return;
     check_kv(k, kv);
+    assert(options->scale > 0 && options->soft_cap >= 0 && options->window >= 0);
     assert(map->heads <= k->limits.heads && map->kv_heads == kv->heads);
-    k->ops->attention(k, map, scale, q, kv, out);
+    k->ops->attention(k, map, options, q, kv, out);
 }
 
 void kernels_gather(kernels *k, const float *x, int first, int count, int width, float *out) {

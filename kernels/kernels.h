@@ -358,8 +358,15 @@ void kernels_rope_kv_write(kernels *k, const kernels_rope *rope, int heads, floa
                            const float *value, kernels_kv *kv);
 
 // Causal attention of every row over its own sequence's cache, positions 0 to its own: out (T, H,
-// C). scale multiplies q.k, usually 1/sqrt(C).
-void kernels_attention(kernels *k, const kernels_head_map *map, float scale, const float *q,
+// C). With a window a row sees its own position and the window - 1 before it (Beltagy et al. 2020):
+// what lies before is not read, but for what shares a tile of the backend's with it.
+typedef struct kernels_attention_options {
+    float scale;    // of q.k, > 0, usually 1/sqrt(C)
+    float soft_cap; // > 0: scores become soft_cap * tanh(score / soft_cap) (Gemma 2); 0: off
+    int window;     // 0: all positions
+} kernels_attention_options;
+void kernels_attention(kernels *k, const kernels_head_map *map,
+                       const kernels_attention_options *options, const float *q,
                        const kernels_kv *kv, kernels_act *out);
 
 // out (count, D) = rows first to first + count - 1 of the step's wanted rows of x.

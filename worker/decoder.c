@@ -236,7 +236,9 @@ static void project(decoder *d, const layer_weights *w, kernels_kv *kv) {
 }
 
 static void attend(decoder *d, const kernels_kv *kv) {
-    kernels_attention(d->p.kernels, &d->map, d->attention_scale, d->q, kv, d->mixed);
+    kernels_attention(d->p.kernels, &d->map,
+                      &(kernels_attention_options){.scale = d->attention_scale}, d->q, kv,
+                      d->mixed);
 }
 
 // The same of the experts that each row chooses. Every rank comes to the same choices, since the

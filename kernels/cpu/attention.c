@@ -3,8 +3,9 @@
 //
 // A task is one sequence, one KV head (or one query head, when there are few tasks) and a run of
 // the sequence's rows. All query rows of the task go through a KV tile while it lies in L1. Tiles
-// begin at multiples of a fixed length from position 0 and a row ends at its own position, so each
-// row takes the same float steps whatever goes with it.
+// begin at multiples of a fixed length from position 0, and a row takes those from the one in which
+// its window begins to the one of its own position, so each row takes the same float steps whatever
+// goes with it.
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -19,7 +20,7 @@ typedef struct attention_job {
     bool by_query_head;
     const kernels_seq *seq;
     const kernels_head_map *map;
-    float scale;
+    kernels_attention_options options;
     const float *q;
     const kernels_kv *kv;
     float *out;
@@ -32,7 +33,7 @@ typedef struct query_rows {
     const float *q[CPU_ATTENTION_ROWS];
     float *out[CPU_ATTENTION_ROWS];
     float *sums[CPU_ATTENTION_ROWS], *scores[CPU_ATTENTION_ROWS];
-    int positions[CPU_ATTENTION_ROWS]; // that the row sees
+    int begin[CPU_ATTENTION_ROWS], end[CPU_ATTENTION_ROWS]; // positions that the row sees
     float maximum[CPU_ATTENTION_ROWS], total[CPU_ATTENTION_ROWS];
 } query_rows;
 
@@ -40,9 +41,9 @@ static int least(int a, int b) {
     return a < b ? a : b;
 }
 
-// Scores of all rows with the blocks of one tile.
+// Scores of rows from .. to - 1 with the blocks of one tile.
 static void score_tile(const attention_job *job, const kernels_seq *seq, int kv_head,
-                       int first_block, int blocks, query_rows *rows, int from) {
+                       int first_block, int blocks, query_rows *rows, int from, int to) {
     const kernels_kv *kv = job->kv;
     size_t element = dtype_block_bytes(kv->type), stride = (size_t)job->lanes * element;
     const uint8_t *keys[ISA_KEYS_MAX];
@@ -54,28 +55,34 @@ static void score_tile(const attention_job *job, const kernels_seq *seq, int kv_
             keys[i] = (const uint8_t *)kv->k + cpu_kv_offset(kv, block, kv_head) +
                       (size_t)((v + i) % per_block) * ISA_KEY_LANES * element;
         }
-        for (int r = from; r < rows->count; r += ISA_QUERY_ROWS) {
-            int n = least(ISA_QUERY_ROWS, rows->count - r);
+        for (int r = from; r < to; r += ISA_QUERY_ROWS) {
+            int n = least(ISA_QUERY_ROWS, to - r);
             float *scores[ISA_QUERY_ROWS];
             for (int i = 0; i < n; i++) scores[i] = rows->scores[r + i] + v * ISA_KEY_LANES;
-            job->k->isa->qk(kv->type, keys, count, stride, kv->head_dim, rows->q + r, n, job->scale,
-                            scores);
+            job->k->isa->qk(kv->type, keys, count, stride, kv->head_dim, rows->q + r, n,
+                            job->options.scale, scores);
         }
     }
 }
 
-// Hides what row r does not see: positions after its own, and the padding inside blocks.
-static void mask(const attention_job *job, float *scores, int seen, int blocks) {
+// A position, counted from a block's first, as a place in that block or at its ends.
+static int within(int position, int block_tokens) {
+    return position < 0 ? 0 : least(position, block_tokens);
+}
+
+// Hides what a row does not see of a tile: positions before `begin` and from `end` on, and the
+// padding inside blocks.
+static void mask(const attention_job *job, float *scores, int begin, int end, int blocks) {
     int B = job->kv->block_tokens;
-    for (int b = 0; b < blocks; b++) {
-        int visible = seen - b * B;
-        visible = visible < 0 ? 0 : least(visible, B);
-        for (int i = visible; i < job->lanes; i++) scores[b * job->lanes + i] = -INFINITY;
+    for (int b = 0; b < blocks; b++, scores += job->lanes) {
+        int first = within(begin - b * B, B), last = within(end - b * B, B);
+        for (int i = 0; i < first; i++) scores[i] = -INFINITY;
+        for (int i = last; i < job->lanes; i++) scores[i] = -INFINITY;
     }
 }
 
 // Adds block b of the tile to rows r .. r + n - 1: jointly as far as all of them see, the rest row
-// by row.
+// by row. What lies before a row's window has the weight 0 and changes no bit.
 static void weigh_block(const attention_job *job, const uint8_t *values, query_rows *rows, int r,
                         int n, int b, int tile_start) {
     const kernels_kv *kv = job->kv;
@@ -84,8 +91,7 @@ static void weigh_block(const attention_job *job, const uint8_t *values, query_r
     const float *p[ISA_QUERY_ROWS];
     int seen[ISA_QUERY_ROWS];
     for (int i = 0; i < n; i++) {
-        seen[i] = rows->positions[r + i] - tile_start - b * B;
-        seen[i] = seen[i] < 0 ? 0 : least(seen[i], B);
+        seen[i] = within(rows->end[r + i] - tile_start - b * B, B);
         common = least(common, seen[i]);
         p[i] = rows->scores[r + i] + b * job->lanes;
     }
@@ -99,16 +105,27 @@ static void weigh_block(const attention_job *job, const uint8_t *values, query_r
 }
 
 static void weigh_tile(const attention_job *job, const kernels_seq *seq, int kv_head,
-                       int first_block, int blocks, query_rows *rows, int from) {
+                       int first_block, int blocks, query_rows *rows, int from, int to) {
     const kernels_kv *kv = job->kv;
     int tile_start = first_block * kv->block_tokens;
     for (int b = 0; b < blocks; b++) {
         const uint8_t *values =
             (const uint8_t *)kv->v + cpu_kv_offset(kv, seq->blocks[first_block + b], kv_head);
-        for (int r = from; r < rows->count; r += ISA_QUERY_ROWS)
-            weigh_block(job, values, rows, r, least(ISA_QUERY_ROWS, rows->count - r), b,
-                        tile_start);
+        for (int r = from; r < to; r += ISA_QUERY_ROWS)
+            weigh_block(job, values, rows, r, least(ISA_QUERY_ROWS, to - r), b, tile_start);
     }
+}
+
+// Takes row r through the scores of a tile that it sees some of.
+static void soften(const attention_job *job, query_rows *rows, int r, int start, int blocks) {
+    int own =
+        least(blocks, (rows->end[r] - start + job->kv->block_tokens - 1) / job->kv->block_tokens);
+    const isa *isa = job->k->isa;
+    if (job->options.soft_cap > 0)
+        isa->soft_cap(rows->scores[r], own * job->lanes, job->options.soft_cap);
+    mask(job, rows->scores[r], rows->begin[r] - start, rows->end[r] - start, own);
+    isa->softmax(rows->scores[r], own * job->lanes, &rows->maximum[r], &rows->total[r],
+                 rows->sums[r], cpu_pad8(job->kv->head_dim));
 }
 
 static void attend(const attention_job *job, const kernels_seq *seq, int kv_head,
@@ -119,18 +136,16 @@ static void attend(const attention_job *job, const kernels_seq *seq, int kv_head
         rows->total[r] = 0;
         memset(rows->sums[r], 0, (size_t)width * sizeof(float));
     }
-    int end = rows->positions[rows->count - 1]; // rows are in the order of their positions
-    for (int start = 0, from = 0; start < end; start += job->tile_blocks * B) {
-        while (rows->positions[from] <= start) from++; // rows that end before this tile
+    // Rows are in the order of their positions, and so are their windows. From and to: those that
+    // see some of the tile.
+    int end = rows->end[rows->count - 1], tile = job->tile_blocks * B, from = 0, to = 0;
+    for (int start = rows->begin[0] / tile * tile; start < end; start += tile) {
+        while (rows->end[from] <= start) from++;
+        while (to < rows->count && rows->begin[to] < start + tile) to++;
         int blocks = least(job->tile_blocks, (end - start + B - 1) / B), first = start / B;
-        score_tile(job, seq, kv_head, first, blocks, rows, from);
-        for (int r = from; r < rows->count; r++) {
-            int own = least(blocks, (rows->positions[r] - start + B - 1) / B);
-            mask(job, rows->scores[r], rows->positions[r] - start, own);
-            job->k->isa->softmax(rows->scores[r], own * job->lanes, &rows->maximum[r],
-                                 &rows->total[r], rows->sums[r], width);
-        }
-        weigh_tile(job, seq, kv_head, first, blocks, rows, from);
+        score_tile(job, seq, kv_head, first, blocks, rows, from, to);
+        for (int r = from; r < to; r++) soften(job, rows, r, start, blocks);
+        weigh_tile(job, seq, kv_head, first, blocks, rows, from, to);
     }
     for (int r = 0; r < rows->count; r++) {
         float inverse = 1.0f / rows->total[r];
@@ -144,7 +159,9 @@ static void add_row(const attention_job *job, const kernels_seq *seq, int token,
     size_t at = ((size_t)(seq->row + token) * (size_t)job->heads + (size_t)head) * (size_t)C;
     rows->q[r] = job->q + at;
     rows->out[r] = job->out + at;
-    rows->positions[r] = seq->position + token + 1;
+    rows->end[r] = seq->position + token + 1;
+    rows->begin[r] = job->options.window > 0 ? rows->end[r] - job->options.window : 0;
+    if (rows->begin[r] < 0) rows->begin[r] = 0;
     rows->sums[r] = scratch->heads + (size_t)r * (size_t)cpu_pad8(C);
     rows->scores[r] = scratch->scores + (size_t)r * (size_t)(job->tile_blocks * job->lanes);
 }
@@ -186,8 +203,9 @@ static int count_tasks(attention_job *job) {
     return tasks;
 }
 
-void cpu_attention(kernels *base, const kernels_head_map *map, float scale, const float *q,
-                   const kernels_kv *kv, kernels_act *out) {
+void cpu_attention(kernels *base, const kernels_head_map *map,
+                   const kernels_attention_options *options, const float *q, const kernels_kv *kv,
+                   kernels_act *out) {
     cpu *k = (cpu *)base;
     attention_job job = {.k = k,
                          .seqs = base->step.seqs,
@@ -195,7 +213,7 @@ void cpu_attention(kernels *base, const kernels_head_map *map, float scale, cons
                          .units = kv->heads,
                          .seq = base->step.seq,
                          .map = map,
-                         .scale = scale,
+                         .options = *options,
                          .q = q,
                          .kv = kv,
                          .out = (float *)out};

@@ -133,6 +133,20 @@ void avx2_pv(dtype type, const uint8_t *values, size_t value_stride, int count, 
         pv(DTYPE_BF16, values, value_stride, count, width, p, rows, out);
 }
 
+void avx2_soft_cap(float *x, int count, float cap) {
+    const __m256 by = _mm256_set1_ps(cap);
+    int i = 0;
+    for (; i + 8 <= count; i += 8) {
+        __m256 ratio = _mm256_div_ps(_mm256_loadu_ps(x + i), by);
+        _mm256_storeu_ps(x + i, _mm256_mul_ps(by, avx2_tanh(ratio)));
+    }
+    if (i == count) return;
+    float tail[8];
+    __m256 rest = avx2_load_tail(DTYPE_F32, (const uint8_t *)(x + i), count - i);
+    _mm256_storeu_ps(tail, _mm256_mul_ps(by, avx2_tanh(_mm256_div_ps(rest, by))));
+    memcpy(x + i, tail, (size_t)(count - i) * sizeof *x);
+}
+
 void avx2_softmax(float *scores, int count, float *maximum, float *sum, float *out, int width) {
     __m256 top = _mm256_set1_ps(*maximum), total = _mm256_setzero_ps();
     for (int i = 0; i < count; i += 8) top = _mm256_max_ps(top, _mm256_loadu_ps(scores + i));

@@ -100,6 +100,7 @@ void avx2_qk(dtype type, const uint8_t *const *keys, int vectors, size_t key_str
 void avx2_pv(dtype type, const uint8_t *values, size_t value_stride, int count, int width,
              const float *const *p, int rows, float *const *out);
 void avx2_softmax(float *scores, int count, float *maximum, float *sum, float *out, int width);
+void avx2_soft_cap(float *x, int count, float cap);
 
 // isa_avx2.c
 void avx2_rmsnorm(float *x, const float *delta, const float *weight, float epsilon, int width,
@@ -142,6 +143,22 @@ AVX2_INLINE __m256 avx2_exp(__m256 x) {
     __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
     y = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(y), power));
     return _mm256_andnot_ps(tiny, y);
+}
+
+// tanh to about 2 ulp: Cephes' tanhf, an odd polynomial to 0.625 and 1 - 2 / (e^2x + 1) beyond.
+AVX2_INLINE __m256 avx2_tanh(__m256 x) {
+    const __m256 one = _mm256_set1_ps(1.0f), sign = _mm256_set1_ps(-0.0f);
+    __m256 size = _mm256_andnot_ps(sign, x), z = _mm256_mul_ps(x, x);
+    __m256 y = _mm256_set1_ps(-5.70498872745e-3f);
+    y = _mm256_fmadd_ps(y, z, _mm256_set1_ps(2.06390887954e-2f));
+    y = _mm256_fmadd_ps(y, z, _mm256_set1_ps(-5.37397155531e-2f));
+    y = _mm256_fmadd_ps(y, z, _mm256_set1_ps(1.33314422036e-1f));
+    y = _mm256_fmadd_ps(y, z, _mm256_set1_ps(-3.33332819422e-1f));
+    __m256 near = _mm256_fmadd_ps(_mm256_mul_ps(y, z), x, x);
+    __m256 e = avx2_exp(_mm256_add_ps(size, size));
+    __m256 far = _mm256_sub_ps(one, _mm256_div_ps(_mm256_set1_ps(2.0f), _mm256_add_ps(e, one)));
+    far = _mm256_or_ps(far, _mm256_and_ps(sign, x));
+    return _mm256_blendv_ps(far, near, _mm256_cmp_ps(size, _mm256_set1_ps(0.625f), _CMP_LT_OQ));
 }
 
 #endif

@@ -53,8 +53,9 @@ void cpu_route(kernels *k, const float *logits, int tokens, int experts, int top
                float *weight);
 void cpu_mix(kernels *k, const kernels_experts *e, int top, const int32_t *choice,
              const float *weight, const kernels_act *x, int tokens, int segment, void *sums);
-void cpu_attention(kernels *k, const kernels_head_map *map, float scale, const float *q,
-                   const kernels_kv *kv, kernels_act *out);
+void cpu_attention(kernels *k, const kernels_head_map *map,
+                   const kernels_attention_options *options, const float *q, const kernels_kv *kv,
+                   kernels_act *out);
 void cpu_rope_kv_write(kernels *k, const kernels_rope *rope, int heads, float *q, float *key,
                        const float *value, kernels_kv *kv);
 void cpu_embed(kernels *k, const kernels_weight *table, int first_row, void *sums);

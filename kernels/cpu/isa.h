@@ -110,6 +110,8 @@ typedef struct isa {
     // of 8, aligned to 32: updates the row's maximum and sum, turns scores into weights, scales the
     // row's `width` outputs to match. A score of -infinity becomes a weight of exactly 0.
     void (*softmax)(float *scores, int count, float *maximum, float *sum, float *out, int width);
+    // x[i] = cap * tanh(x[i] / cap).
+    void (*soft_cap)(float *x, int count, float cap);
 
     void (*rmsnorm)(float *x, const float *delta, const float *weight, float epsilon, int width,
                     float *out);

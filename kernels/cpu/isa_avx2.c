@@ -113,6 +113,7 @@ static const isa table = {
     .qk = avx2_qk,
     .pv = avx2_pv,
     .softmax = avx2_softmax,
+    .soft_cap = avx2_soft_cap,
     .rmsnorm = avx2_rmsnorm,
     .add = avx2_add,
     .swiglu = avx2_swiglu,

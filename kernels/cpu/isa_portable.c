@@ -359,6 +359,10 @@ static void softmax(float *scores, int count, float *maximum, float *sum, float 
     *maximum = highest;
 }
 
+static void soft_cap(float *x, int count, float cap) {
+    for (int i = 0; i < count; i++) x[i] = cap * tanhf(x[i] / cap);
+}
+
 static void rmsnorm(float *x, const float *delta, const float *weight, float epsilon, int width,
                     float *out) {
     double sum = 0;
@@ -418,6 +422,7 @@ static const isa table = {
     .qk = qk,
     .pv = pv,
     .softmax = softmax,
+    .soft_cap = soft_cap,
     .rmsnorm = rmsnorm,
     .add = add,
     .swiglu = swiglu,

@@ -206,42 +206,45 @@ static void rope_kv_write(kernels *k, const kernels_rope *rope, int heads, float
         }
 }
 
-static void attend(reference *k, const kernels_seq *seq, int positions, int head, float scale,
-                   const float *q, const kernels_kv *kv, float *out) {
-    double highest = -INFINITY, total = 0;
-    for (int p = 0; p < positions; p++) {
+static void attend(reference *k, const kernels_seq *seq, int positions, int head,
+                   const kernels_attention_options *o, const float *q, const kernels_kv *kv,
+                   float *out) {
+    double highest = -INFINITY, total = 0, cap = (double)o->soft_cap;
+    int from = o->window > 0 && positions > o->window ? positions - o->window : 0;
+    for (int p = from; p < positions; p++) {
         size_t at = kv_at(kv, seq, p, head);
         double dot = 0;
         for (size_t c = 0; c < (size_t)kv->head_dim; c++) dot += q[c] * load(kv, kv->k, at + c);
-        k->scores[p] = dot * (double)scale;
+        dot *= (double)o->scale;
+        k->scores[p] = cap > 0 ? cap * tanh(dot / cap) : dot;
         highest = fmax(highest, k->scores[p]);
     }
-    for (int p = 0; p < positions; p++) total += k->scores[p] = exp(k->scores[p] - highest);
+    for (int p = from; p < positions; p++) total += k->scores[p] = exp(k->scores[p] - highest);
     for (size_t c = 0; c < (size_t)kv->head_dim; c++) {
         double sum = 0;
-        for (int p = 0; p < positions; p++)
+        for (int p = from; p < positions; p++)
             sum += k->scores[p] * load(kv, kv->v, kv_at(kv, seq, p, head) + c);
         out[c] = (float)(sum / total);
     }
 }
 
 static void attend_row(reference *r, const kernels_seq *seq, int row, int positions,
-                       const kernels_head_map *map, float scale, const float *q,
-                       const kernels_kv *kv, float *out) {
+                       const kernels_head_map *map, const kernels_attention_options *o,
+                       const float *q, const kernels_kv *kv, float *out) {
     for (int g = 0; g < map->kv_heads; g++)
         for (int h = map->first_head[g]; h < map->first_head[g + 1]; h++) {
             size_t at = ((size_t)row * (size_t)map->heads + (size_t)h) * (size_t)kv->head_dim;
-            attend(r, seq, positions, g, scale, q + at, kv, out + at);
+            attend(r, seq, positions, g, o, q + at, kv, out + at);
         }
 }
 
-static void attention(kernels *k, const kernels_head_map *map, float scale, const float *q,
-                      const kernels_kv *kv, kernels_act *out) {
+static void attention(kernels *k, const kernels_head_map *map, const kernels_attention_options *o,
+                      const float *q, const kernels_kv *kv, kernels_act *out) {
     const kernels_seq *seq = k->step.seq;
     for (int s = 0; s < k->step.seqs; s++)
         for (int t = 0; t < seq[s].tokens; t++)
-            attend_row((reference *)k, &seq[s], seq[s].row + t, seq[s].position + t + 1, map, scale,
-                       q, kv, (float *)out);
+            attend_row((reference *)k, &seq[s], seq[s].row + t, seq[s].position + t + 1, map, o, q,
+                       kv, (float *)out);
 }
 
 static void argmax(kernels *k, const float *logits, int count, int width, int32_t *best,

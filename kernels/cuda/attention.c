@@ -75,7 +75,7 @@ static int log2_of(int power) {
 }
 
 static attention_args describe(const cuda_step *step, const kernels_head_map *map,
-                               const cuda_attention_options *o, const float *q,
+                               const kernels_attention_options *o, const float *q,
                                const kernels_kv *kv, void *out) {
     const float log2_e = 1.44269504f;
     attention_args a = {.seq = step->seq,
@@ -108,7 +108,7 @@ static attention_args describe(const cuda_step *step, const kernels_head_map *ma
 }
 
 cudaError_t cuda_attention(cudaStream_t stream, const cuda_step *step, const kernels_head_map *map,
-                           const cuda_attention_options *options, const float *q,
+                           const kernels_attention_options *options, const float *q,
                            const kernels_kv *kv, void *scratch, size_t scratch_bytes, void *out) {
     assert(options->scale > 0 && options->soft_cap >= 0 && options->window >= 0);
     assert(kv->heads == map->kv_heads && kv->head_dim <= KERNELS_HEAD_DIM_MAX);

@@ -43,12 +43,6 @@ cudaError_t cuda_rope_kv_write(cudaStream_t stream, const cuda_step *step, const
                                int heads, float *q, const float *key, const float *value,
                                const kernels_kv *kv);
 
-typedef struct cuda_attention_options {
-    float scale;    // of q.k
-    float soft_cap; // > 0: scores become soft_cap * tanh(score / soft_cap) (Gemma 2); 0: off
-    int window;     // > 0: a row sees its own position and the window - 1 before it; 0: all
-} cuda_attention_options;
-
 // Scratch that cuda_attention may use in steps up to these limits, for the partial results of
 // sequences whose chunks are shared out over blocks. At most CUDA_ATTENTION_SCRATCH_MAX: beyond
 // that a sequence's chunks stay with one block.
@@ -60,7 +54,7 @@ size_t cuda_attention_scratch_bytes(int tokens, int heads, int head_dim, int con
 // F8_E4M3 and I8 with head_dim 64, 80, 96, 128 or 256 and blocks of 16, 32, 64, 128 or 256 tokens
 // go to the tensor cores; all others to a plain kernel that multiplies in float and is slow.
 cudaError_t cuda_attention(cudaStream_t stream, const cuda_step *step, const kernels_head_map *map,
-                           const cuda_attention_options *options, const float *q,
+                           const kernels_attention_options *options, const float *q,
                            const kernels_kv *kv, void *scratch, size_t scratch_bytes, void *out);
 
 #ifdef __cplusplus

@@ -228,15 +228,15 @@ static void rope_kv_write(kernels *base, const kernels_rope *rope, int heads, fl
               "rope_kv_write");
 }
 
-static void attention(kernels *base, const kernels_head_map *map, float scale, const float *q,
+static void attention(kernels *base, const kernels_head_map *map,
+                      const kernels_attention_options *options, const float *q,
                       const kernels_kv *kv, kernels_act *out) {
     cuda *k = (cuda *)base;
     cuda_enter(k);
-    cuda_attention_options options = {.scale = scale};
     cuda_step step = k->step;
     if (!cuda_plan_is_decode(k)) step.tokens = base->step.tokens; // those that pad have no sequence
     cuda_note(k,
-              cuda_attention(k->stream, &step, map, &options, q, kv, k->attention_scratch,
+              cuda_attention(k->stream, &step, map, options, q, kv, k->attention_scratch,
                              k->attention_scratch_bytes, out),
               "attention");
 }

@@ -28,7 +28,7 @@ typedef struct world {
     device_memory memory;
     kernels_kv kv;
     kernels_head_map map;
-    cuda_attention_options options;
+    kernels_attention_options options;
 } world;
 
 static float rounded(dtype type, float x) {
@@ -116,7 +116,7 @@ static void make_world(check *c, world *w, const shape *s, int seqs, const int *
                          s->head_dim};
     w->map = (kernels_head_map){w->heads, s->kv_heads, w->most,
                                 device_put(&w->memory, w->first_head, sizeof w->first_head)};
-    w->options = (cuda_attention_options){1 / sqrtf((float)s->head_dim), s->soft_cap, s->window};
+    w->options = (kernels_attention_options){1 / sqrtf((float)s->head_dim), s->soft_cap, s->window};
     fill_cache(c, w);
 }
 
@@ -297,7 +297,7 @@ static void check_formula(check *c) {
                                                 .blocks = kv.blocks,
                                                 .block_tokens = s.block_tokens});
     kernels_rope_kv_write(c->reference, &rope, w.heads, w.q[0], w.k[0], w.v[0], &kv);
-    kernels_attention(c->reference, &map, w.options.scale, w.q[0], &kv, (kernels_act *)out);
+    kernels_attention(c->reference, &map, &w.options, w.q[0], &kv, (kernels_act *)out);
     double scores[70];
     for (int p = 0; p < length; p++)
         for (int h = 0; h < w.heads; h++)

@@ -145,14 +145,16 @@ static status tail(void *context) {
 static status enqueue(void *context) {
     layer *l = context;
     TRY(kernels_piece(l->k, 0, before_attention, l));
-    kernels_attention(l->k, &l->map, 0.125f, l->qx, &l->kv, l->mixed);
+    kernels_attention(l->k, &l->map, &(kernels_attention_options){.scale = 0.125f}, l->qx, &l->kv,
+                      l->mixed);
     TRY(kernels_piece(l->k, 1, behind_attention, l));
     return kernels_tail(l->k, tail, l, 0);
 }
 
 static status enqueue_eagerly(layer *l) {
     TRY(before_attention(l));
-    kernels_attention(l->k, &l->map, 0.125f, l->qx, &l->kv, l->mixed);
+    kernels_attention(l->k, &l->map, &(kernels_attention_options){.scale = 0.125f}, l->qx, &l->kv,
+                      l->mixed);
     TRY(behind_attention(l));
     return tail(l);
 }

@@ -1,5 +1,5 @@
-// rope, cache writes and paged attention against the reference, over block sizes, head shapes and
-// cache types; and invariance to batching, chunks of the prompt and threads.
+// rope, cache writes and paged attention against the reference, over block sizes, head shapes,
+// cache types, soft caps and windows; and invariance to batching, chunks of the prompt and threads.
 #include "fixture.h"
 
 enum { T_MAX = 96, CONTEXT = 200 };
@@ -8,6 +8,8 @@ typedef struct shape {
     int heads, kv_heads, head_dim, block_tokens, rope_dims;
     dtype type;
     kernels_rope_style style;
+    float soft_cap;
+    int window;
 } shape;
 
 // One sequence of `length` positions in shuffled blocks, its q, k and v.
@@ -95,7 +97,9 @@ static void step(kernels *k, const shape *s, kernels_kv *kv, int count, sequence
                                      .blocks = kv->blocks,
                                      .block_tokens = s->block_tokens});
     kernels_rope_kv_write(k, &rope, s->heads, q, key, value, kv);
-    kernels_attention(k, &map, 0.3f, q, kv, act(out.data));
+    kernels_attention_options options = {
+        .scale = 0.3f, .soft_cap = s->soft_cap, .window = s->window};
+    kernels_attention(k, &map, &options, q, kv, act(out.data));
     for (int i = 0; i < count; i++) {
         memcpy(outs[i] + positions[i] * qw, out.data + seq[i].row * qw,
                (size_t)(tokens[i] * qw) * sizeof(float));
@@ -120,13 +124,19 @@ static float *run_alone(kernels *k, const shape *s, sequence *sequence, int chun
 }
 
 static const shape shapes[] = {
-    {9, 3, 64, 16, 64, DTYPE_F16, KERNELS_ROPE_INTERLEAVED},
-    {4, 4, 32, 16, 32, DTYPE_F32, KERNELS_ROPE_HALF},
-    {5, 2, 80, 32, 40, DTYPE_BF16, KERNELS_ROPE_HALF},
-    {3, 1, 20, 5, 12, DTYPE_F16, KERNELS_ROPE_INTERLEAVED},
-    {7, 2, 6, 1, 6, DTYPE_F32, KERNELS_ROPE_HALF},
-    {2, 1, 128, 100, 128, DTYPE_F16, KERNELS_ROPE_HALF},
-    {1, 1, 2, 3, 2, DTYPE_F32, KERNELS_ROPE_INTERLEAVED},
+    {9, 3, 64, 16, 64, DTYPE_F16, KERNELS_ROPE_INTERLEAVED, 0, 0},
+    {4, 4, 32, 16, 32, DTYPE_F32, KERNELS_ROPE_HALF, 0, 0},
+    {5, 2, 80, 32, 40, DTYPE_BF16, KERNELS_ROPE_HALF, 0, 0},
+    {3, 1, 20, 5, 12, DTYPE_F16, KERNELS_ROPE_INTERLEAVED, 0, 0},
+    {7, 2, 6, 1, 6, DTYPE_F32, KERNELS_ROPE_HALF, 0, 0},
+    {2, 1, 128, 100, 128, DTYPE_F16, KERNELS_ROPE_HALF, 0, 0},
+    {1, 1, 2, 3, 2, DTYPE_F32, KERNELS_ROPE_INTERLEAVED, 0, 0},
+    {9, 3, 32, 16, 32, DTYPE_F32, KERNELS_ROPE_HALF, 1.5f, 0},
+    {4, 2, 32, 16, 32, DTYPE_F32, KERNELS_ROPE_HALF, 0, 1},
+    {4, 2, 32, 16, 32, DTYPE_F32, KERNELS_ROPE_HALF, 0, 64},
+    {6, 2, 24, 5, 24, DTYPE_F32, KERNELS_ROPE_HALF, 2, 71},
+    {8, 1, 64, 32, 64, DTYPE_F16, KERNELS_ROPE_HALF, 0.5f, 100},
+    {2, 1, 16, 16, 16, DTYPE_F32, KERNELS_ROPE_HALF, 0, 500},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
@@ -238,6 +248,37 @@ static void test_thread_invariance(void **state) {
     }
 }
 
+// What lies before the window's tile is not read: it may be anything, even NaN.
+static void check_window_reads(kernels *fast, kernels *reference) {
+    (void)reference;
+    const shape windowed = {4, 2, 32, 16, 32, DTYPE_F32, KERNELS_ROPE_HALF, 0, 64};
+    enum { LENGTH = 180, LAST = 3, STALE = 48 }; // the last rows see positions from 114 on
+    rng r = rng_make(8);
+    sequence s = make_sequence(&r, &windowed, LENGTH, 0);
+    float *whole = run_alone(fast, &windowed, &s, 60), *out = malloc(LENGTH * 128 * sizeof *out);
+    kernels_kv kv = make_kv(fast, &windowed, LENGTH);
+    int position = 0, parts[] = {90, LENGTH - LAST - 90};
+    for (int i = 0; i < 2; i++) step(fast, &windowed, &kv, 1, &s, &position, &parts[i], &out);
+    size_t block =
+        kernels_kv_bytes(fast, windowed.type, 1, 16, windowed.kv_heads, windowed.head_dim);
+    for (int b = 0; b < STALE / 16; b++) {
+        memset((char *)kv.k + (size_t)s.blocks[b] * block, 0xff, block);
+        memset((char *)kv.v + (size_t)s.blocks[b] * block, 0xff, block);
+    }
+    int last = LAST;
+    step(fast, &windowed, &kv, 1, &s, &position, &last, &out);
+    assert_same_bits(out, whole, LENGTH * 128, "behind a window");
+    free_kv(fast, &kv);
+    free_sequence(&s);
+    free(whole);
+    free(out);
+}
+
+static void test_window_reads(void **state) {
+    (void)state;
+    for_each_backend(limits, check_window_reads);
+}
+
 // Far positions: the angle is rounded to float once, its sine and cosine are exact to the last
 // places.
 static void check_far_rope(kernels *fast, kernels *reference) {
@@ -250,7 +291,7 @@ static void check_far_rope(kernels *fast, kernels *reference) {
         kernels_rope rope = {inv_freq, 64, 1.25f, KERNELS_ROPE_HALF};
         int32_t blocks[131072 / 128] = {0};
         kernels_seq seq = {.row = 0, .tokens = 1, .position = 131071, .blocks = blocks};
-        shape s = {1, 1, 64, 128, 64, DTYPE_F32, KERNELS_ROPE_HALF};
+        shape s = {1, 1, 64, 128, 64, DTYPE_F32, KERNELS_ROPE_HALF, 0, 0};
         kernels_kv kv = make_kv(backends[b], &s, 1);
         kernels_begin(
             backends[b],
@@ -275,7 +316,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_reference), cmocka_unit_test(test_chunk_invariance),
         cmocka_unit_test(test_crowd_invariance),  cmocka_unit_test(test_thread_invariance),
-        cmocka_unit_test(test_far_rope),
+        cmocka_unit_test(test_window_reads),      cmocka_unit_test(test_far_rope),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
