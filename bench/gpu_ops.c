@@ -38,7 +38,7 @@ static void run_product(gpu *g, void *context, int set) {
     kernels_weight *w = p->w[set];
     switch (p->kind) {
     case GATE_UP:
-        kernels_gate_up(g->k, &w[0], &w[1], p->x, p->tokens, p->act);
+        kernels_gate_up(g->k, KERNELS_SILU, &w[0], &w[1], p->x, p->tokens, p->act);
         break;
     case O:
     case DOWN:

@@ -388,7 +388,7 @@ static void run_layer(bench *b, step_case *s, uint8_t **at, int rows) {
                       &s->a.kv, act(s->mixed));
     kernels_matmul_sums(b->k, &wo, m->head_dim, act(s->mixed), rows, b->sums);
     kernels_add_rmsnorm(b->k, s->x, b->sums, norm, 1e-5f, rows, dim, act(s->mixed));
-    kernels_gate_up(b->k, &wg, &wu, act(s->mixed), rows, act(s->gated));
+    kernels_gate_up(b->k, KERNELS_SILU, &wg, &wu, act(s->mixed), rows, act(s->gated));
     kernels_matmul_sums(b->k, &wd, FFN_SEGMENT, act(s->gated), rows, b->sums);
     kernels_add(b->k, s->x, b->sums, rows, dim);
 }

@@ -53,8 +53,8 @@ typedef struct kernels_ops {
     void (*matmul)(kernels *k, int count, const kernels_weight *const weights[],
                    const float *const biases[], const kernels_act *x, int tokens,
                    float *const outs[]);
-    void (*gate_up)(kernels *k, const kernels_weight *gate, const kernels_weight *up,
-                    const kernels_act *x, int tokens, kernels_act *out);
+    void (*gate_up)(kernels *k, kernels_activation activation, const kernels_weight *gate,
+                    const kernels_weight *up, const kernels_act *x, int tokens, kernels_act *out);
     void (*matmul_sums)(kernels *k, const kernels_weight *w, int segment, const kernels_act *x,
                         int tokens, void *sums);
     void (*route)(kernels *k, const float *logits, int tokens, int experts, int top,
@@ -62,11 +62,14 @@ typedef struct kernels_ops {
     void (*mix)(kernels *k, const kernels_experts *e, int top, const int32_t *choice,
                 const float *weight, const kernels_act *x, int tokens, int segment, void *sums);
     void (*zero)(kernels *k, void *device, size_t bytes);
-    void (*narrow)(kernels *k, const void *sums, size_t count, float *out);
+    void (*narrow)(kernels *k, const void *sums, size_t count, float scale, float *out);
     // sums is NULL for the plain norm; x is written only with sums.
     void (*rmsnorm)(kernels *k, float *x, const void *sums, const float *weight, float epsilon,
                     int tokens, int width, kernels_act *out);
     void (*add)(kernels *k, float *x, const void *sums, int tokens, int width);
+    void (*add_normed)(kernels *k, float *x, void *sums, const float *post, const float *weight,
+                       float epsilon, int tokens, int width, kernels_act *out);
+    void (*soft_cap)(kernels *k, float *x, size_t count, float cap);
     void (*rope_kv_write)(kernels *k, const kernels_rope *rope, int heads, float *q, float *key,
                           const float *value, kernels_kv *kv);
     void (*attention)(kernels *k, const kernels_head_map *map,

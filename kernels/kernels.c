@@ -232,14 +232,14 @@ void kernels_matmul(kernels *k, int count, const kernels_weight *const weights[]
     if (tokens > 0) k->ops->matmul(k, count, weights, biases, x, tokens, outs);
 }
 
-void kernels_gate_up(kernels *k, const kernels_weight *gate, const kernels_weight *up,
-                     const kernels_act *x, int tokens, kernels_act *out) {
+void kernels_gate_up(kernels *k, kernels_activation activation, const kernels_weight *gate,
+                     const kernels_weight *up, const kernels_act *x, int tokens, kernels_act *out) {
     check_weight(gate);
     check_weight(up);
     check_tokens(k, tokens);
     assert(gate->cols == up->cols && gate->rows == up->rows);
     assert(gate->cols <= k->limits.cols && gate->rows <= k->limits.cols);
-    if (tokens > 0 && gate->rows > 0) k->ops->gate_up(k, gate, up, x, tokens, out);
+    if (tokens > 0 && gate->rows > 0) k->ops->gate_up(k, activation, gate, up, x, tokens, out);
 }
 
 void kernels_matmul_sums(kernels *k, const kernels_weight *w, int segment, const kernels_act *x,
@@ -284,8 +284,8 @@ void kernels_mix(kernels *k, const kernels_experts *e, int top, const int32_t *c
     if (tokens > 0) k->ops->mix(k, e, top, choice, weight, x, tokens, segment, sums);
 }
 
-void kernels_narrow(kernels *k, const void *sums, size_t count, float *out) {
-    if (count > 0) k->ops->narrow(k, sums, count, out);
+void kernels_narrow(kernels *k, const void *sums, size_t count, float scale, float *out) {
+    if (count > 0) k->ops->narrow(k, sums, count, scale, out);
 }
 
 void kernels_rmsnorm(kernels *k, const float *x, const float *weight, float epsilon, int tokens,
@@ -306,6 +306,18 @@ void kernels_add(kernels *k, float *x, const void *sums, int tokens, int width) 
     check_tokens(k, tokens);
     assert(width >= 1 && width <= k->limits.cols);
     if (tokens > 0) k->ops->add(k, x, sums, tokens, width);
+}
+
+void kernels_add_normed(kernels *k, float *x, void *sums, const float *post, const float *weight,
+                        float epsilon, int tokens, int width, kernels_act *out) {
+    check_tokens(k, tokens);
+    assert(width >= 1 && width <= k->limits.cols && post != NULL);
+    if (tokens > 0) k->ops->add_normed(k, x, sums, post, weight, epsilon, tokens, width, out);
+}
+
+void kernels_soft_cap(kernels *k, float *x, size_t count, float cap) {
+    assert(cap > 0);
+    if (count > 0) k->ops->soft_cap(k, x, count, cap);
 }
 
 static void check_kv(const kernels *k, const kernels_kv *kv) {

@@ -72,6 +72,12 @@ static inline const float *kernels_weight_scales(const kernels_weight *w, int ro
 // Writes the scales of rows [first, first + count) one row after another, none shared.
 void kernels_weight_copy_scales(const kernels_weight *w, int first, int count, float *out);
 
+// What a gate goes through: z / (1 + e^-s) with s = z for SILU, and s = 2 sqrt(2 / pi) (z +
+// 0.044715 z^3) for GELU in its form with tanh (Hendrycks and Gimpel 2016).
+typedef enum kernels_activation { KERNELS_SILU, KERNELS_GELU_TANH } kernels_activation;
+#define KERNELS_GELU_LINEAR 1.5957691216057308f
+#define KERNELS_GELU_CUBIC 0.07135481282553f
+
 typedef enum kernels_rope_style {
     KERNELS_ROPE_HALF,       // pairs (i, i + C/2): Hugging Face layout, GPT-NeoX
     KERNELS_ROPE_INTERLEAVED // pairs (2i, 2i + 1): the paper's layout, GGUF "llama" files
@@ -288,9 +294,9 @@ void kernels_matmul(kernels *k, int count, const kernels_weight *const weights[]
                     const float *const biases[], const kernels_act *x, int tokens,
                     float *const outs[]);
 
-// out (T, F) = silu(x * gate^T) * (x * up^T), x (T, cols). Shazeer 2020.
-void kernels_gate_up(kernels *k, const kernels_weight *gate, const kernels_weight *up,
-                     const kernels_act *x, int tokens, kernels_act *out);
+// out (T, F) = activation(x * gate^T) * (x * up^T), x (T, cols). Shazeer 2020: SwiGLU and GEGLU.
+void kernels_gate_up(kernels *k, kernels_activation activation, const kernels_weight *gate,
+                     const kernels_weight *up, const kernels_act *x, int tokens, kernels_act *out);
 
 // sums (T, rows) = x (T, cols) * w^T, in a form whose parts add up to the same bits however the
 // columns are cut: for tensor-parallel matrices that are summed over ranks. Each run of `segment`
@@ -330,8 +336,8 @@ void kernels_route(kernels *k, const float *logits, int tokens, int experts, int
 void kernels_mix(kernels *k, const kernels_experts *e, int top, const int32_t *choice,
                  const float *weight, const kernels_act *x, int tokens, int segment, void *sums);
 
-// out (count) = sums (count), rounded to float.
-void kernels_narrow(kernels *k, const void *sums, size_t count, float *out);
+// out (count) = sums (count), rounded to float, times `scale`.
+void kernels_narrow(kernels *k, const void *sums, size_t count, float scale, float *out);
 
 // out (T, D) = x / sqrt(mean(x^2) + epsilon) * weight (D). Zhang and Sennrich 2019.
 void kernels_rmsnorm(kernels *k, const float *x, const float *weight, float epsilon, int tokens,
@@ -343,6 +349,15 @@ void kernels_add_rmsnorm(kernels *k, float *x, const void *sums, const float *we
 
 // x (T, D) += sums (T, D).
 void kernels_add(kernels *k, float *x, const void *sums, int tokens, int width);
+
+// x (T, D) += rmsnorm(sums (T, D)) with `post` (D), then, unless `weight` is NULL, out = rmsnorm(x)
+// with `weight`: where the outcome of each half of a layer is normed, too (Gemma 2). What is left
+// in `sums` is of no use.
+void kernels_add_normed(kernels *k, float *x, void *sums, const float *post, const float *weight,
+                        float epsilon, int tokens, int width, kernels_act *out);
+
+// x (count) = cap * tanh(x / cap), cap > 0.
+void kernels_soft_cap(kernels *k, float *x, size_t count, float cap);
 
 // Rotates q (T, H, C) in place, rotates k (T, G, C) and writes it and v (T, G, C) into the cache at
 // each row's place. inv_freq is (rope_dims / 2): the angle of pair i at position p is p *

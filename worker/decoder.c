@@ -215,7 +215,7 @@ static float *row_of(const decoder *d, int row) {
 static status embed(decoder *d) {
     kernels_embed(d->p.kernels, &d->p.weights->embedding, d->p.shard->embedding.begin, d->sums);
     TRY(sum_over_ranks(d));
-    kernels_narrow(d->p.kernels, d->sums, (size_t)d->rows * (size_t)d->width, d->x);
+    kernels_narrow(d->p.kernels, d->sums, (size_t)d->rows * (size_t)d->width, 1, d->x);
     return status_ok();
 }
 
@@ -266,7 +266,7 @@ static void feed_forward(decoder *d, const layer_weights *w) {
         mix(d, w);
         return;
     }
-    kernels_gate_up(k, w->gate, w->up, normed_in(d, w->ffn_order), d->rows, d->gated);
+    kernels_gate_up(k, KERNELS_SILU, w->gate, w->up, normed_in(d, w->ffn_order), d->rows, d->gated);
     kernels_matmul_sums(k, w->down, segment(d->ffn_unit, w->down), d->gated, d->rows, d->sums);
 }
 

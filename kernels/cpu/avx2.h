@@ -107,6 +107,7 @@ void avx2_rmsnorm(float *x, const float *delta, const float *weight, float epsil
                   float *out);
 void avx2_add(float *x, const float *delta, int width);
 void avx2_swiglu(float *gate, const float *up, int width);
+void avx2_geglu(float *gate, const float *up, int width);
 void avx2_gemv_sums_q8_0(const uint8_t *const *rows, int blocks, int segment, size_t ahead,
                          const isa_q8 *x, double *sums);
 void avx2_gemv_sums_q4_0(const uint8_t *const *rows, int blocks, int segment, size_t ahead,

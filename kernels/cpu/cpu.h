@@ -45,8 +45,8 @@ enum { CPU_GEMV_TOKENS = 2 };
 // The operators: see kernels.h. kernels_act is float here.
 void cpu_matmul(kernels *k, int count, const kernels_weight *const weights[],
                 const float *const biases[], const kernels_act *x, int tokens, float *const outs[]);
-void cpu_gate_up(kernels *k, const kernels_weight *gate, const kernels_weight *up,
-                 const kernels_act *x, int tokens, kernels_act *out);
+void cpu_gate_up(kernels *k, kernels_activation activation, const kernels_weight *gate,
+                 const kernels_weight *up, const kernels_act *x, int tokens, kernels_act *out);
 void cpu_matmul_sums(kernels *k, const kernels_weight *w, int segment, const kernels_act *x,
                      int tokens, void *sums);
 void cpu_route(kernels *k, const float *logits, int tokens, int experts, int top, int32_t *choice,
@@ -62,6 +62,9 @@ void cpu_embed(kernels *k, const kernels_weight *table, int first_row, void *sum
 void cpu_rmsnorm(kernels *k, float *x, const void *sums, const float *weight, float epsilon,
                  int tokens, int width, kernels_act *out);
 void cpu_add(kernels *k, float *x, const void *sums, int tokens, int width);
+void cpu_add_normed(kernels *k, float *x, void *sums, const float *post, const float *weight,
+                    float epsilon, int tokens, int width, kernels_act *out);
+void cpu_soft_cap(kernels *k, float *x, size_t count, float cap);
 void cpu_argmax(kernels *k, const float *logits, int count, int width, int32_t *best, float *value);
 
 // The KV cache inside: keys (N, G, C, B) so that a vector load takes 8 positions of one channel,
@@ -93,7 +96,7 @@ status cpu_copy(kernels *k, void *to, const void *from, size_t bytes);
 status cpu_download(kernels *k, void *host, const void *device, size_t bytes);
 void cpu_move(kernels *k, void *to, const void *from, size_t bytes);
 void cpu_zero(kernels *k, void *memory, size_t bytes);
-void cpu_narrow(kernels *k, const void *sums, size_t count, float *out);
+void cpu_narrow(kernels *k, const void *sums, size_t count, float scale, float *out);
 void cpu_gather(kernels *k, const float *x, int first, int count, int width, float *out);
 void cpu_reorder(kernels *k, const kernels_act *x, const int32_t *order, int tokens, int width,
                  kernels_act *out);

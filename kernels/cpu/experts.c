@@ -88,7 +88,7 @@ static void run_expert(const mixing *m, int expert) {
     const kernels_weight *gate = &m->e->gate[expert];
     const kernels_act *x = (const kernels_act *)gather(m, slots, count);
     kernels_act *gated = (kernels_act *)k->expert_gated;
-    cpu_gate_up(&k->base, gate, &m->e->up[expert], x, count, gated);
+    cpu_gate_up(&k->base, KERNELS_SILU, gate, &m->e->up[expert], x, count, gated);
     weigh(m, slots, count, gate->rows);
     cpu_matmul_sums(&k->base, &m->e->down[expert], m->segment, gated, count, k->expert_sums);
     scatter(m, slots, count);

@@ -116,7 +116,9 @@ typedef struct isa {
     void (*rmsnorm)(float *x, const float *delta, const float *weight, float epsilon, int width,
                     float *out);
     void (*add)(float *x, const float *delta, int width);
+    // gate[i] = activation(gate[i]) * up[i] (kernels_gate_up).
     void (*swiglu)(float *gate, const float *up, int width);
+    void (*geglu)(float *gate, const float *up, int width);
     int (*argmax)(const float *x, int width, float *value);
 } isa;
 

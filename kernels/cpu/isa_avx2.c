@@ -31,21 +31,35 @@ void avx2_add(float *x, const float *delta, int width) {
     for (int i = 0; i < width; i++) x[i] += delta[i];
 }
 
-AVX2_INLINE __m256 silu_times(__m256 gate, __m256 up) {
-    __m256 e = avx2_exp(_mm256_sub_ps(_mm256_setzero_ps(), gate));
+AVX2_INLINE __m256 gated(bool gelu, __m256 gate, __m256 up) {
+    __m256 s = gate;
+    if (gelu) {
+        __m256 square = _mm256_mul_ps(gate, gate);
+        s = _mm256_mul_ps(gate, _mm256_fmadd_ps(square, _mm256_set1_ps(KERNELS_GELU_CUBIC),
+                                                _mm256_set1_ps(KERNELS_GELU_LINEAR)));
+    }
+    __m256 e = avx2_exp(_mm256_sub_ps(_mm256_setzero_ps(), s));
     return _mm256_mul_ps(_mm256_div_ps(gate, _mm256_add_ps(_mm256_set1_ps(1.0f), e)), up);
 }
 
-void avx2_swiglu(float *gate, const float *up, int width) {
+AVX2_INLINE void gate_row(bool gelu, float *gate, const float *up, int width) {
     int i = 0;
     for (; i + 8 <= width; i += 8)
-        _mm256_storeu_ps(gate + i, silu_times(_mm256_loadu_ps(gate + i), _mm256_loadu_ps(up + i)));
+        _mm256_storeu_ps(gate + i, gated(gelu, _mm256_loadu_ps(gate + i), _mm256_loadu_ps(up + i)));
     if (i == width) return;
     float tail[8];
     __m256 g = avx2_load_tail(DTYPE_F32, (const uint8_t *)(gate + i), width - i);
     __m256 u = avx2_load_tail(DTYPE_F32, (const uint8_t *)(up + i), width - i);
-    _mm256_storeu_ps(tail, silu_times(g, u));
+    _mm256_storeu_ps(tail, gated(gelu, g, u));
     memcpy(gate + i, tail, (size_t)(width - i) * sizeof *gate);
+}
+
+void avx2_swiglu(float *gate, const float *up, int width) {
+    gate_row(false, gate, up, width);
+}
+
+void avx2_geglu(float *gate, const float *up, int width) {
+    gate_row(true, gate, up, width);
 }
 
 // The largest value first, then the first place that has it.
@@ -117,6 +131,7 @@ static const isa table = {
     .rmsnorm = avx2_rmsnorm,
     .add = avx2_add,
     .swiglu = avx2_swiglu,
+    .geglu = avx2_geglu,
     .add_to_grid = avx2_add_to_grid,
     .argmax = avx2_argmax,
 };

@@ -166,6 +166,7 @@ static const isa table = {
     .rmsnorm = avx2_rmsnorm,
     .add = avx2_add,
     .swiglu = avx2_swiglu,
+    .geglu = avx2_geglu,
     .add_to_grid = avx2_add_to_grid,
     .argmax = avx2_argmax,
 };

@@ -382,6 +382,13 @@ static void swiglu(float *gate, const float *up, int width) {
     for (int i = 0; i < width; i++) gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
+static void geglu(float *gate, const float *up, int width) {
+    for (int i = 0; i < width; i++) {
+        float x = gate[i], s = x * (KERNELS_GELU_CUBIC * x * x + KERNELS_GELU_LINEAR);
+        gate[i] = x / (1.0f + expf(-s)) * up[i];
+    }
+}
+
 static void add_to_grid(const float *products, int count, double *sums) {
     for (int i = 0; i < count; i++) sums[i] += kernels_to_grid(products[i]);
 }
@@ -426,6 +433,7 @@ static const isa table = {
     .rmsnorm = rmsnorm,
     .add = add,
     .swiglu = swiglu,
+    .geglu = geglu,
     .add_to_grid = add_to_grid,
     .argmax = argmax,
 };

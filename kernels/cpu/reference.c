@@ -77,14 +77,20 @@ static void matmul(kernels *k, int count, const kernels_weight *const weights[],
                  outs[i]);
 }
 
-static void gate_up(kernels *k, const kernels_weight *gate, const kernels_weight *up,
-                    const kernels_act *x, int tokens, kernels_act *out) {
+static double activate(kernels_activation activation, double x) {
+    const double pi = 3.14159265358979323846;
+    double s = activation == KERNELS_SILU ? x : 2 * sqrt(2 / pi) * (x + 0.044715 * x * x * x);
+    return x / (1 + exp(-s));
+}
+
+static void gate_up(kernels *k, kernels_activation activation, const kernels_weight *gate,
+                    const kernels_weight *up, const kernels_act *x, int tokens, kernels_act *out) {
     reference *r = (reference *)k;
     float *g = (float *)out;
     multiply(r, gate, NULL, (const float *)x, tokens, g);
     multiply(r, up, NULL, (const float *)x, tokens, r->wide);
     for (size_t i = 0; i < (size_t)tokens * (size_t)gate->rows; i++)
-        g[i] = (float)(g[i] / (1 + exp(-(double)g[i])) * r->wide[i]);
+        g[i] = (float)(activate(activation, (double)g[i]) * r->wide[i]);
 }
 
 static void matmul_sums(kernels *k, const kernels_weight *w, int segment, const kernels_act *act,
@@ -110,7 +116,7 @@ static void matmul_sums(kernels *k, const kernels_weight *w, int segment, const 
 static void mix_one(reference *r, const kernels_weight *gate, const kernels_weight *up,
                     const kernels_weight *down, float weight, const float *x, int segment,
                     double *sums) {
-    gate_up(&r->base, gate, up, (const kernels_act *)x, 1, (kernels_act *)r->gated);
+    gate_up(&r->base, KERNELS_SILU, gate, up, (const kernels_act *)x, 1, (kernels_act *)r->gated);
     for (int f = 0; f < gate->rows; f++) r->gated[f] *= weight;
     matmul_sums(&r->base, down, segment, (const kernels_act *)r->gated, 1, r->part);
     for (int i = 0; i < down->rows; i++) sums[i] += r->part[i];
@@ -143,6 +149,26 @@ static void rmsnorm(kernels *k, float *x, const void *sums, const float *weight,
         double scale = 1 / sqrt(sum / width + (double)epsilon);
         for (int i = 0; i < width; i++) out[i] = (float)(x[i] * scale * weight[i]);
     }
+}
+
+static void add_normed(kernels *k, float *x, void *sums, const float *post, const float *weight,
+                       float epsilon, int tokens, int width, kernels_act *out) {
+    double *y = sums;
+    for (int t = 0; t < tokens; t++, y += width) {
+        double sum = 0;
+        for (int i = 0; i < width; i++) sum += (double)(float)y[i] * (double)(float)y[i];
+        double scale = 1 / sqrt(sum / width + (double)epsilon);
+        for (int i = 0; i < width; i++) y[i] = (double)(float)((float)y[i] * scale * post[i]);
+    }
+    if (weight)
+        rmsnorm(k, x, sums, weight, epsilon, tokens, width, out);
+    else
+        add(k, x, sums, tokens, width);
+}
+
+static void soft_cap(kernels *k, float *x, size_t count, float cap) {
+    (void)k;
+    for (size_t i = 0; i < count; i++) x[i] = (float)((double)cap * tanh((double)x[i] / cap));
 }
 
 static void rotate(const kernels_rope *rope, float *head, int position) {
@@ -284,6 +310,8 @@ static const kernels_ops ops = {
     .narrow = cpu_narrow,
     .rmsnorm = rmsnorm,
     .add = add,
+    .add_normed = add_normed,
+    .soft_cap = soft_cap,
     .rope_kv_write = rope_kv_write,
     .attention = attention,
     .gather = cpu_gather,

@@ -14,8 +14,10 @@ typedef struct row_job {
     const int32_t *ids;
     double *sums;
     float *x, *out;
-    const float *other, *weight;
+    float *other;
+    const float *weight, *post;
     float epsilon;
+    kernels_activation activation;
     int32_t *best;
 } row_job;
 
@@ -30,9 +32,9 @@ static int last_row(const row_job *job, int task) {
     return last < job->rows ? last : job->rows;
 }
 
-void cpu_narrow(kernels *k, const void *sums, size_t count, float *out) {
+void cpu_narrow(kernels *k, const void *sums, size_t count, float scale, float *out) {
     (void)k;
-    for (size_t i = 0; i < count; i++) out[i] = (float)((const double *)sums)[i];
+    for (size_t i = 0; i < count; i++) out[i] = (float)((const double *)sums)[i] * scale;
 }
 
 static void embed_task(void *context, int task, int thread) {
@@ -80,7 +82,7 @@ static void rmsnorm_task(void *context, int task, int thread) {
 void cpu_rmsnorm(kernels *base, float *x, const void *sums, const float *weight, float epsilon,
                  int tokens, int width, kernels_act *out) {
     cpu *k = (cpu *)base;
-    if (sums) cpu_narrow(base, sums, (size_t)tokens * (size_t)width, k->wide);
+    if (sums) cpu_narrow(base, sums, (size_t)tokens * (size_t)width, 1, k->wide);
     row_job job = {.k = k,
                    .rows = tokens,
                    .width = width,
@@ -104,28 +106,88 @@ static void add_task(void *context, int task, int thread) {
 
 void cpu_add(kernels *base, float *x, const void *sums, int tokens, int width) {
     cpu *k = (cpu *)base;
-    cpu_narrow(base, sums, (size_t)tokens * (size_t)width, k->wide);
+    cpu_narrow(base, sums, (size_t)tokens * (size_t)width, 1, k->wide);
     row_job job = {.k = k, .rows = tokens, .width = width, .x = x, .other = k->wide};
     run_rows(&job, add_task);
 }
 
-static void swiglu_task(void *context, int task, int thread) {
+// Each row of `other` normed in its place, then what rmsnorm_task and add_task do.
+static void add_normed_task(void *context, int task, int thread) {
     (void)thread;
     const row_job *job = context;
+    const isa *isa = job->k->isa;
     for (int t = task * job->rows_per_task; t < last_row(job, task); t++) {
         size_t at = (size_t)t * (size_t)job->width;
-        job->k->isa->swiglu(job->x + at, job->other + at, job->width);
+        float *x = job->x + at, *other = job->other + at;
+        isa->rmsnorm(other, NULL, job->post, job->epsilon, job->width, other);
+        if (job->weight)
+            isa->rmsnorm(x, other, job->weight, job->epsilon, job->width, job->out + at);
+        else
+            isa->add(x, other, job->width);
     }
 }
 
-void cpu_gate_up(kernels *base, const kernels_weight *gate, const kernels_weight *up,
-                 const kernels_act *x, int tokens, kernels_act *out) {
+void cpu_add_normed(kernels *base, float *x, void *sums, const float *post, const float *weight,
+                    float epsilon, int tokens, int width, kernels_act *out) {
+    cpu *k = (cpu *)base;
+    cpu_narrow(base, sums, (size_t)tokens * (size_t)width, 1, k->wide);
+    row_job job = {.k = k,
+                   .rows = tokens,
+                   .width = width,
+                   .x = x,
+                   .other = k->wide,
+                   .weight = weight,
+                   .post = post,
+                   .epsilon = epsilon,
+                   .out = (float *)out};
+    run_rows(&job, add_normed_task);
+}
+
+// "Rows" of TASK_FLOATS, the last one shorter.
+typedef struct cap_job {
+    const isa *isa;
+    float *x;
+    size_t count;
+    float cap;
+} cap_job;
+
+static void soft_cap_task(void *context, int task, int thread) {
+    (void)thread;
+    const cap_job *job = context;
+    size_t at = (size_t)task * TASK_FLOATS, left = job->count - at;
+    job->isa->soft_cap(job->x + at, left < TASK_FLOATS ? (int)left : TASK_FLOATS, job->cap);
+}
+
+void cpu_soft_cap(kernels *base, float *x, size_t count, float cap) {
+    cpu *k = (cpu *)base;
+    cap_job job = {.isa = k->isa, .x = x, .count = count, .cap = cap};
+    pool_run(k->pool, (int)((count + TASK_FLOATS - 1) / TASK_FLOATS), soft_cap_task, &job);
+}
+
+static void gate_task(void *context, int task, int thread) {
+    (void)thread;
+    const row_job *job = context;
+    const isa *isa = job->k->isa;
+    for (int t = task * job->rows_per_task; t < last_row(job, task); t++) {
+        size_t at = (size_t)t * (size_t)job->width;
+        (job->activation == KERNELS_SILU ? isa->swiglu : isa->geglu)(job->x + at, job->other + at,
+                                                                     job->width);
+    }
+}
+
+void cpu_gate_up(kernels *base, kernels_activation activation, const kernels_weight *gate,
+                 const kernels_weight *up, const kernels_act *x, int tokens, kernels_act *out) {
     cpu *k = (cpu *)base;
     float *gated = (float *)out;
     cpu_matmul(base, 2, (const kernels_weight *const[]){gate, up}, NULL, x, tokens,
                (float *const[]){gated, k->wide});
-    row_job job = {.k = k, .rows = tokens, .width = gate->rows, .x = gated, .other = k->wide};
-    run_rows(&job, swiglu_task);
+    row_job job = {.k = k,
+                   .rows = tokens,
+                   .width = gate->rows,
+                   .x = gated,
+                   .other = k->wide,
+                   .activation = activation};
+    run_rows(&job, gate_task);
 }
 
 void cpu_gather(kernels *k, const float *x, int first, int count, int width, float *out) {

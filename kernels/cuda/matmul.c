@@ -98,6 +98,7 @@ static matmul_plan make_plan(const matmul_call *c, int first, int count) {
                      .x_stride = matmul_act_stride(c->w[first].cols),
                      .tokens = c->tokens,
                      .output = c->output,
+                     .activation = c->activation,
                      .partials = c->workspace};
     for (int i = 0; i < count; i++) {
         const weight_pack *w = &c->w[first + i];

@@ -20,6 +20,7 @@
 #define OCTANT_KERNELS_CUDA_MATMUL_H
 
 #include "kernels/cuda/weight_pack.h"
+#include "kernels/kernels.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -37,7 +38,7 @@ typedef enum matmul_output {
     MATMUL_FLOAT, // outs[i] (T, rows) float, + bias
     MATMUL_F64,   // outs[0] (T, rows) double on the grid; count is 1, no bias
     MATMUL_BF16,  // outs[0] (T, rows) BF16; count is 1, no bias
-    // outs[0] (T, matmul_act_stride(rows)) BF16 = silu(w[0] x) * (w[1] x); count is 2
+    // outs[0] (T, matmul_act_stride(rows)) BF16 = activation(w[0] x) * (w[1] x); count is 2
     MATMUL_GATE_UP,
 } matmul_output;
 
@@ -57,6 +58,7 @@ typedef struct matmul_call {
     void *outs[MATMUL_COUNT_MAX];
     int count;
     matmul_output output;
+    kernels_activation activation; // MATMUL_GATE_UP
     int segment;   // MATMUL_F64: columns; a multiple of 8 for BF16 weights, else of 16
     const void *x; // (T, matmul_act_stride(cols)) BF16
     int tokens;    // T

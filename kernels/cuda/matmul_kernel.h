@@ -17,6 +17,7 @@
 #define OCTANT_KERNELS_CUDA_MATMUL_KERNEL_H
 
 #include "device.h"
+#include "kernels/cuda/activation.h"
 #include "kernels/cuda/matmul_plan.h"
 #include "kernels/cuda/weight_format.h"
 
@@ -219,10 +220,6 @@ __device__ inline void end_segment(const matmul_plan &p, const slots &s, const r
     }
 }
 
-__device__ inline float silu(float x) {
-    return __fdividef(x, 1.0f + __expf(-x));
-}
-
 // Writes a total of matrix m; with gate_up, `up` is the other's.
 template <class N>
 __device__ inline void store(const matmul_plan &p, const slots &s, int m, int row, int token,
@@ -235,7 +232,7 @@ __device__ inline void store(const matmul_plan &p, const slots &s, int m, int ro
         ((float *)p.outs[m])[at] =
             p.bias[m] ? __fadd_rn((float)total, p.bias[m][row]) : (float)total;
     else if (p.output == MATMUL_GATE_UP) {
-        float x = __fmul_rn(silu((float)total), (float)up);
+        float x = __fmul_rn(activate(p.activation, (float)total), (float)up);
         if (p.experts.scale) x = __fmul_rn(x, p.experts.scale[s.first + token]);
         ((__nv_bfloat16 *)p.outs[m])[at] = __float2bfloat16(x);
     } else

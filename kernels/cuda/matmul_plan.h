@@ -33,6 +33,7 @@ typedef struct matmul_plan {
     matmul_experts experts; // count 0: none
     size_t expert_bytes[MATMUL_COUNT_MAX]; // from an expert's matrix to the next's
     matmul_output output;
+    kernels_activation activation;
     bool sm90;        // the warpgroup kernel, of 8, 16, 32, 64 or 128 tokens; else:
     int block_tokens; // MATMUL_STREAM_TOKENS: the stream kernel; else the tile kernel's
     unsigned grid[3];

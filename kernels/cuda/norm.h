@@ -25,6 +25,11 @@ cudaError_t cuda_rmsnorm(cudaStream_t stream, const float *x, const float *weigh
 cudaError_t cuda_add_rmsnorm(cudaStream_t stream, float *x, const void *sums, kernels_sums type,
                              const float *weight, float epsilon, int tokens, int width, void *out);
 
+// kernels_add_normed: x += rmsnorm(sums) with `post`, then, unless weight is NULL, as above.
+cudaError_t cuda_add_normed(cudaStream_t stream, float *x, const void *sums, kernels_sums type,
+                            const float *post, const float *weight, float epsilon, int tokens,
+                            int width, void *out);
+
 #ifdef __cplusplus
 }
 #endif

@@ -126,8 +126,8 @@ static void matmul_all(kernels *base, int count, const kernels_weight *const wei
 
 // Two products, then their gate: where gate and up are of different types, or the library
 // multiplies.
-static void gate_up_pair(cuda *k, const kernels_weight *gate, const kernels_weight *up,
-                         const uint16_t *x, int tokens, uint16_t *out) {
+static void gate_up_pair(cuda *k, kernels_activation activation, const kernels_weight *gate,
+                         const kernels_weight *up, const uint16_t *x, int tokens, uint16_t *out) {
     size_t x_stride = (size_t)matmul_act_stride(gate->cols);
     size_t out_stride = (size_t)matmul_act_stride(gate->rows);
     float *outs[2] = {k->pair, k->pair + (size_t)k->pair_rows * (size_t)gate->rows};
@@ -136,23 +136,24 @@ static void gate_up_pair(cuda *k, const kernels_weight *gate, const kernels_weig
         matmul_all(&k->base, 2, (const kernels_weight *const[]){gate, up}, NULL,
                    (const kernels_act *)(x + (size_t)t * x_stride), count, outs);
         cuda_note(k,
-                  cuda_swiglu(k->stream, outs[0], outs[1], count, gate->rows,
-                              out + (size_t)t * out_stride),
-                  "swiglu");
+                  cuda_glu(k->stream, activation, outs[0], outs[1], count, gate->rows,
+                           out + (size_t)t * out_stride),
+                  "the gate");
     }
 }
 
-static void gate_up(kernels *base, const kernels_weight *gate, const kernels_weight *up,
-                    const kernels_act *x, int tokens, kernels_act *out) {
+static void gate_up(kernels *base, kernels_activation activation, const kernels_weight *gate,
+                    const kernels_weight *up, const kernels_act *x, int tokens, kernels_act *out) {
     cuda *k = (cuda *)base;
     cuda_enter(k);
     bool tiles = cuda_takes_wgmma(k, gate);
     if (gate->type != up->type || (!tiles && cublas_wants(k->blas, gate, tokens))) {
-        gate_up_pair(k, gate, up, (const uint16_t *)x, tokens, (uint16_t *)out);
+        gate_up_pair(k, activation, gate, up, (const uint16_t *)x, tokens, (uint16_t *)out);
         return;
     }
     if (tiles) {
         wgmma_call call = wgmma_call_of(k, x, tokens, MATMUL_GATE_UP);
+        call.activation = activation;
         call.w[0] = tiles_of(gate);
         call.w[1] = tiles_of(up);
         call.outs[0] = out;
@@ -161,6 +162,7 @@ static void gate_up(kernels *base, const kernels_weight *gate, const kernels_wei
         return;
     }
     matmul_call call = call_of(k, x, tokens, MATMUL_GATE_UP);
+    call.activation = activation;
     call.w[0] = pack_of(gate);
     call.w[1] = pack_of(up);
     call.outs[0] = out;
@@ -196,10 +198,10 @@ static void zero(kernels *base, void *device, size_t bytes) {
     cuda_note(k, cudaMemsetAsync(device, 0, bytes, k->stream), "zero_sums");
 }
 
-static void narrow(kernels *base, const void *sums, size_t count, float *out) {
+static void narrow(kernels *base, const void *sums, size_t count, float scale, float *out) {
     cuda *k = (cuda *)base;
     cuda_enter(k);
-    cuda_note(k, cuda_narrow(k->stream, sums, base->sums_type, count, out), "narrow");
+    cuda_note(k, cuda_narrow(k->stream, sums, base->sums_type, count, scale, out), "narrow");
 }
 
 static void rmsnorm(kernels *base, float *x, const void *sums, const float *weight, float epsilon,
@@ -218,6 +220,22 @@ static void add(kernels *base, float *x, const void *sums, int tokens, int width
     cuda_enter(k);
     cuda_note(k, cuda_add(k->stream, x, sums, base->sums_type, (size_t)tokens * (size_t)width),
               "add");
+}
+
+static void add_normed(kernels *base, float *x, void *sums, const float *post, const float *weight,
+                       float epsilon, int tokens, int width, kernels_act *out) {
+    cuda *k = (cuda *)base;
+    cuda_enter(k);
+    cuda_note(k,
+              cuda_add_normed(k->stream, x, sums, base->sums_type, post, weight, epsilon, tokens,
+                              width, out),
+              "add_normed");
+}
+
+static void soft_cap(kernels *base, float *x, size_t count, float cap) {
+    cuda *k = (cuda *)base;
+    cuda_enter(k);
+    cuda_note(k, cuda_soft_cap(k->stream, x, count, cap), "soft_cap");
 }
 
 static void rope_kv_write(kernels *base, const kernels_rope *rope, int heads, float *q, float *key,
@@ -349,6 +367,8 @@ const kernels_ops cuda_ops = {
     .narrow = narrow,
     .rmsnorm = rmsnorm,
     .add = add,
+    .add_normed = add_normed,
+    .soft_cap = soft_cap,
     .rope_kv_write = rope_kv_write,
     .attention = attention,
     .gather = gather,

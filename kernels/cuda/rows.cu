@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "device.h"
+#include "kernels/cuda/activation.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/vector.h"
 
@@ -19,11 +20,15 @@ template <int N> __device__ inline size_t place() {
 
 template <class Sums, int N>
 __global__ void __launch_bounds__(THREADS)
-    narrow_kernel(const Sums *sums, size_t count, float *out) {
+    narrow_kernel(const Sums *sums, size_t count, float scale, float *out) {
     grid_wait();
     grid_launch_dependents();
-    size_t i = place<N>();
-    if (i < count) store_floats<N>(out + i, load_floats<N>(sums + i));
+    size_t at = place<N>();
+    if (at >= count) return;
+    floats<N> value = load_floats<N>(sums + at);
+#pragma unroll
+    for (int i = 0; i < N; i++) value.v[i] *= scale;
+    store_floats<N>(out + at, value);
 }
 
 template <class Sums, int N>
@@ -40,8 +45,8 @@ __global__ void __launch_bounds__(THREADS) add_kernel(float *x, const Sums *sums
 
 template <int N>
 __global__ void __launch_bounds__(THREADS)
-    swiglu_kernel(const float *gate, const float *up, int width, int out_stride,
-                  __nv_bfloat16 *out) {
+    glu_kernel(kernels_activation activation, const float *gate, const float *up, int width,
+               int out_stride, __nv_bfloat16 *out) {
     grid_wait();
     grid_launch_dependents();
     int column = (int)(blockIdx.x * blockDim.x + threadIdx.x) * N;
@@ -51,9 +56,21 @@ __global__ void __launch_bounds__(THREADS)
     if (column < width) {
         floats<N> g = load_floats<N>(gate + at), u = load_floats<N>(up + at);
 #pragma unroll
-        for (int i = 0; i < N; i++) value.v[i] = g.v[i] / (1.0f + __expf(-g.v[i])) * u.v[i];
+        for (int i = 0; i < N; i++) value.v[i] = activate(activation, g.v[i]) * u.v[i];
     }
     store_floats<N>(out + (size_t)blockIdx.y * out_stride + column, value);
+}
+
+template <int N>
+__global__ void __launch_bounds__(THREADS) soft_cap_kernel(float *x, size_t count, float cap) {
+    grid_wait();
+    grid_launch_dependents();
+    size_t at = place<N>();
+    if (at >= count) return;
+    floats<N> value = load_floats<N>(x + at);
+#pragma unroll
+    for (int i = 0; i < N; i++) value.v[i] = cap * tanhf(value.v[i] / cap);
+    store_floats<N>(x + at, value);
 }
 
 template <int N>
@@ -95,11 +112,11 @@ template <class T> unsigned blocks_for(T count, int per_thread) {
 }
 
 template <class Sums>
-cudaError_t narrow(cudaStream_t stream, const Sums *sums, size_t count, float *out) {
+cudaError_t narrow(cudaStream_t stream, const Sums *sums, size_t count, float scale, float *out) {
     bool vector = vector_rows(count, sums, out);
     auto *kernel = vector ? narrow_kernel<Sums, 4> : narrow_kernel<Sums, 1>;
     return launch_dependent(kernel, dim3(blocks_for(count, vector ? 4 : 1)), dim3(THREADS), 0,
-                            stream, sums, count, out);
+                            stream, sums, count, scale, out);
 }
 
 template <class Sums>
@@ -147,10 +164,10 @@ __global__ void __launch_bounds__(THREADS)
 } // namespace
 
 cudaError_t cuda_narrow(cudaStream_t stream, const void *sums, kernels_sums type, size_t count,
-                        float *out) {
+                        float scale, float *out) {
     if (type == KERNELS_SUMS_EXACT)
-        return narrow(stream, static_cast<const double *>(sums), count, out);
-    return narrow(stream, static_cast<const __nv_bfloat16 *>(sums), count, out);
+        return narrow(stream, static_cast<const double *>(sums), count, scale, out);
+    return narrow(stream, static_cast<const __nv_bfloat16 *>(sums), count, scale, out);
 }
 
 cudaError_t cuda_add(cudaStream_t stream, float *x, const void *sums, kernels_sums type,
@@ -159,14 +176,21 @@ cudaError_t cuda_add(cudaStream_t stream, float *x, const void *sums, kernels_su
     return add(stream, x, static_cast<const __nv_bfloat16 *>(sums), count);
 }
 
-cudaError_t cuda_swiglu(cudaStream_t stream, const float *gate, const float *up, int tokens,
-                        int width, void *out) {
+cudaError_t cuda_glu(cudaStream_t stream, kernels_activation activation, const float *gate,
+                     const float *up, int tokens, int width, void *out) {
     int stride = matmul_act_stride(width);
     bool vector = vector_rows((size_t)width, gate, up, out);
-    auto *kernel = vector ? swiglu_kernel<4> : swiglu_kernel<1>;
+    auto *kernel = vector ? glu_kernel<4> : glu_kernel<1>;
     return launch_dependent(kernel, dim3(blocks_for(stride, vector ? 4 : 1), (unsigned)tokens),
-                            dim3(THREADS), 0, stream, gate, up, width, stride,
+                            dim3(THREADS), 0, stream, activation, gate, up, width, stride,
                             static_cast<__nv_bfloat16 *>(out));
+}
+
+cudaError_t cuda_soft_cap(cudaStream_t stream, float *x, size_t count, float cap) {
+    bool vector = vector_rows(count, x);
+    auto *kernel = vector ? soft_cap_kernel<4> : soft_cap_kernel<1>;
+    return launch_dependent(kernel, dim3(blocks_for(count, vector ? 4 : 1)), dim3(THREADS), 0,
+                            stream, x, count, cap);
 }
 
 cudaError_t cuda_gather(cudaStream_t stream, const float *x, const int32_t *rows, int count,

@@ -14,18 +14,21 @@
 extern "C" {
 #endif
 
-// kernels_narrow: out (count) = sums (count), rounded to float.
+// kernels_narrow: out (count) = sums (count), rounded to float, times `scale`.
 cudaError_t cuda_narrow(cudaStream_t stream, const void *sums, kernels_sums type, size_t count,
-                        float *out);
+                        float scale, float *out);
 
 // kernels_add: x (count) += sums (count).
 cudaError_t cuda_add(cudaStream_t stream, float *x, const void *sums, kernels_sums type,
                      size_t count);
 
-// out (T, matmul_act_stride(F)) in BF16 = silu(gate) * up, both (T, F): the end of kernels_gate_up
-// where the products came as two.
-cudaError_t cuda_swiglu(cudaStream_t stream, const float *gate, const float *up, int tokens,
-                        int width, void *out);
+// out (T, matmul_act_stride(F)) in BF16 = activation(gate) * up, both (T, F): the end of
+// kernels_gate_up where the products came as two.
+cudaError_t cuda_glu(cudaStream_t stream, kernels_activation activation, const float *gate,
+                     const float *up, int tokens, int width, void *out);
+
+// kernels_soft_cap.
+cudaError_t cuda_soft_cap(cudaStream_t stream, float *x, size_t count, float cap);
 
 // kernels_gather: out (count, D) = rows[i] of x (., D). `rows` is device memory; a row number < 0
 // gives zeros.

@@ -92,6 +92,7 @@ static wgmma_plan make_plan(const wgmma_call *c) {
                              .cols = c->w[0].cols,
                              .tokens = c->tokens,
                              .output = c->output,
+                             .activation = c->activation,
                              .partials = c->workspace},
                     .col_tiles = ceil_div(c->w[0].cols, WGMMA_COLS),
                     .x8 = c->x8};

@@ -67,8 +67,9 @@ typedef struct wgmma_call {
     void *outs[MATMUL_COUNT_MAX];
     int count;
     matmul_output output; // not MATMUL_F64; what is said there of count and bias holds here
-    const void *x;        // (T, matmul_act_stride(cols)) BF16
-    int tokens;           // T
+    kernels_activation activation; // MATMUL_GATE_UP
+    const void *x;                 // (T, matmul_act_stride(cols)) BF16
+    int tokens;                    // T
     int multiprocessors;
     void *workspace; // as matmul_call's
     void *x8;        // wgmma_x8_bytes of device memory; of one stream at a time

@@ -131,3 +131,9 @@ bool check_same(check *c, const char *what, const void *got, const void *want, s
 float check_bf16(float x) {
     return dtype_bf16_to_f32(dtype_f32_to_bf16(x));
 }
+
+double check_activate(kernels_activation activation, double x) {
+    const double pi = 3.14159265358979323846;
+    if (activation == KERNELS_SILU) return x / (1 + exp(-x));
+    return 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)));
+}

@@ -78,6 +78,9 @@ bool check_same(check *c, const char *what, const void *got, const void *want, s
 // BF16 to float and back (one rounding), for what a device keeps in BF16.
 float check_bf16(float x);
 
+// What a gate is, by the definitions in the papers.
+double check_activate(kernels_activation activation, double x);
+
 // The device that this program was linked with (target_real.c, target_emulated.c). `order` is fifo,
 // reverse or warp:SEED, `copies` late or early, `streams` immediate, deferred or background; a real
 // card has no such choice and ignores them. False for an unknown word.

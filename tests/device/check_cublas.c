@@ -93,7 +93,7 @@ static void gate_and_sums(check *c, int tokens, dtype type) {
         kernels_act *in = make_act(c, k, x, tokens, COLS);
         gated[s] = check_poisoned(c, k, kernels_act_bytes(k, tokens, ROWS));
         sums[s] = check_poisoned(c, k, kernels_sums_bytes(k, count));
-        kernels_gate_up(k, &g, &u, in, tokens, gated[s]);
+        kernels_gate_up(k, KERNELS_SILU, &g, &u, in, tokens, gated[s]);
         kernels_matmul_sums(k, &g, 32, in, tokens, sums[s]);
     }
     const uint16_t *got = check_get(c, c->device, gated[0], count * sizeof *got);

@@ -216,7 +216,7 @@ static void compare(arena *a, const matmul_call *call, const matrix *m, int inde
         if (pairs) {
             double up_size, up = dot(&m[1], row, x, t, &up_size);
             bound = bound * fabs(up) + (4e-6 * up_size + 1e-6) * fabs(want) + 1e-6;
-            want = want / (1 + exp(-want)) * up;
+            want = check_activate(call->activation, want) * up;
         }
         if (bias) want += bias[row];
         if (narrow) bound += fabs(want) / 256;
@@ -276,6 +276,7 @@ static void check_shape_on(check *c, shape s, bool sm90) {
         .count = s.count, .output = s.output, .segment = s.segment, .tokens = s.tokens};
     call.multiprocessors = MANY_PROCESSORS;
     call.sm90 = sm90;
+    call.activation = s.tokens % 2 ? KERNELS_GELU_TANH : KERNELS_SILU;
     call.x = device(&a, x, (size_t)s.tokens * (size_t)matmul_act_stride(s.cols) * 2);
     for (int i = 0; i < s.count; i++) {
         bool other = i == s.count - 1 && s.last != s.from && s.last != DTYPE_ALL;

@@ -74,7 +74,7 @@ static outcome run(check *c, kernels *k, const sizes *s, const kernels_experts *
     kernels_route(k, router, tokens, s->experts, s->top, choice, weight);
     kernels_mix(k, e, s->top, choice, weight, act(c, k, x, tokens, s->width), tokens, SEGMENT,
                 sums);
-    kernels_narrow(k, sums, count, narrow);
+    kernels_narrow(k, sums, count, 1, narrow);
     return (outcome){check_get(c, k, choice, choices * sizeof *choice),
                      check_get(c, k, weight, choices * sizeof *weight),
                      check_get(c, k, narrow, count * sizeof *narrow)};

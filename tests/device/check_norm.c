@@ -1,5 +1,5 @@
-// check_norm: RMSNorm, alone and with the sums of the product before it, in both forms of sums,
-// over widths that are even, odd, short and past what a thread's registers hold at once.
+// check_norm: RMSNorm, alone, with the sums of the product before it, and of these, in both forms
+// of sums, over widths that are even, odd, short and past what a thread's registers hold at once.
 #include <math.h>
 #include <string.h>
 
@@ -81,6 +81,32 @@ static uint16_t *norm_case(check *c, int tokens, int width, const float *x, bool
     return raw;
 }
 
+// Sums that are normed themselves before they are added, with a norm after that and without.
+static void normed_case(check *c, int tokens, int width, const float *x, bool last) {
+    size_t count = (size_t)tokens * (size_t)width, row = (size_t)width * sizeof *x;
+    float *weight = check_random(c, (size_t)width, 2), *post = check_random(c, (size_t)width, 2);
+    float *wx = check_put(c, c->reference, x, count * sizeof *x);
+    float *gx = check_put(c, c->device, x, count * sizeof *x);
+    float *gw = last ? NULL : check_put(c, c->device, weight, row);
+    float *gp = check_put(c, c->device, post, row);
+    double *exact = check_host(c, count * sizeof *exact);
+    void *sums = make_sums(c, count, exact);
+    size_t bytes = kernels_act_bytes(c->device, tokens, width);
+    kernels_act *got = check_poisoned(c, c->device, bytes);
+    kernels_act *want =
+        check_poisoned(c, c->reference, kernels_act_bytes(c->reference, tokens, width));
+    void *wide = check_put(c, c->reference, exact, count * sizeof *exact);
+    kernels_add_normed(c->device, gx, sums, gp, gw, epsilon, tokens, width, got);
+    kernels_add_normed(c->reference, wx, wide, post, last ? NULL : weight, epsilon, tokens, width,
+                       want);
+    check_near(c, "the residual stream", check_get(c, c->device, gx, count * sizeof *x), wx, count,
+               1e-5, 1e-5);
+    if (last) return;
+    const uint16_t *raw = check_get(c, c->device, got, bytes);
+    check_near(c, "the norm", widen(c, raw, tokens, width), (const float *)want, count, 1e-5,
+               1.0 / 256 + 1e-4);
+}
+
 static void both(check *c, int tokens, int width, float scale) {
     const char *form = kernels_sums_type(c->device) == KERNELS_SUMS_EXACT ? "exact" : "BF16";
     float *x = check_random(c, (size_t)tokens * (size_t)width, scale);
@@ -88,6 +114,9 @@ static void both(check *c, int tokens, int width, float scale) {
     norm_case(c, tokens, width, x, false);
     check_case(c, "add_rmsnorm (%d, %d) scale %g %s sums", tokens, width, (double)scale, form);
     norm_case(c, tokens, width, x, true);
+    check_case(c, "add_normed (%d, %d) scale %g %s sums", tokens, width, (double)scale, form);
+    normed_case(c, tokens, width, x, false);
+    normed_case(c, tokens, width, x, true);
     check_release(c);
 }
 

@@ -17,7 +17,7 @@ static void open_for(check *c, kernels_sums sums) {
 }
 
 // narrow and add: bit for bit, since both only round once and add once.
-static void sums_case(check *c, size_t count, bool offset) {
+static void sums_case(check *c, size_t count, bool offset, float scale) {
     bool doubles = kernels_sums_type(c->device) == KERNELS_SUMS_EXACT;
     size_t skip = offset ? 1 : 0, all = count + skip; // from the second number on: not aligned
     double *wide = check_host(c, all * sizeof *wide);
@@ -39,8 +39,8 @@ static void sums_case(check *c, size_t count, bool offset) {
     float *want = (float *)check_poisoned(c, c->reference, (all + 1) * sizeof *x) + skip;
     check_case(c, "narrow, add of %zu %s sums%s", count, doubles ? "exact" : "BF16",
                offset ? ", not aligned" : "");
-    kernels_narrow(c->device, sums, count, got);
-    kernels_narrow(c->reference, want_sums, count, want);
+    kernels_narrow(c->device, sums, count, scale, got);
+    kernels_narrow(c->reference, want_sums, count, scale, want);
     kernels_add(c->device, gx, sums, 1, (int)count);
     kernels_add(c->reference, wx, want_sums, 1, (int)count);
     // One number more than was asked for: it must still be poisoned.
@@ -48,6 +48,21 @@ static void sums_case(check *c, size_t count, bool offset) {
                check_get(c, c->reference, want, (count + 1) * sizeof *x), (count + 1) * sizeof *x);
     check_same(c, "add", check_get(c, c->device, gx, count * sizeof *x),
                check_get(c, c->reference, wx, count * sizeof *x), count * sizeof *x);
+    check_release(c);
+}
+
+// Small and large logits, and an address that does not allow four at a time.
+static void cap_case(check *c, size_t count, bool offset) {
+    size_t skip = offset ? 1 : 0, all = count + skip;
+    float *x = check_random(c, all, 80);
+    for (size_t i = 0; i < all; i += 3) x[i] *= 1e-3f;
+    float *got = check_put(c, c->device, x, all * sizeof *x);
+    float *want = check_put(c, c->reference, x, all * sizeof *x);
+    check_case(c, "soft_cap of %zu%s", count, offset ? ", not aligned" : "");
+    kernels_soft_cap(c->device, got + skip, count, 30);
+    kernels_soft_cap(c->reference, want + skip, count, 30);
+    check_near(c, "the capped", check_get(c, c->device, got, all * sizeof *x),
+               check_get(c, c->reference, want, all * sizeof *x), all, 1e-9, 1e-6);
     check_release(c);
 }
 
@@ -175,11 +190,13 @@ int check_rows(check *c) {
         open_for(c, forms[f]);
         const size_t counts[] = {1, 3, 4, 255, 1024, 4100};
         for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-            sums_case(c, counts[i], false);
-            sums_case(c, counts[i], true);
+            sums_case(c, counts[i], false, 1);
+            sums_case(c, counts[i], true, 59.75f);
         }
         zero_case(c);
     }
+    cap_case(c, 4100, false);
+    cap_case(c, 515, true);
     gather_case(c, 7, 1, 1);
     gather_case(c, 64, 5, 3);
     gather_case(c, 1030, ROWS, ROWS);

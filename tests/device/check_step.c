@@ -117,7 +117,7 @@ static status before_attention(void *context) {
     kernels *k = l->k;
     size_t count = (size_t)l->rows * D;
     kernels_embed(k, &l->embedding, 0, l->sums);
-    kernels_narrow(k, l->sums, count, l->x);
+    kernels_narrow(k, l->sums, count, 1, l->x);
     kernels_rmsnorm(k, l->x, l->norm, 1e-5f, l->rows, D, l->normed);
     kernels_matmul(k, 3, (const kernels_weight *const[]){&l->q, &l->key, &l->value}, NULL,
                    l->normed, l->rows, (float *const[]){l->qx, l->kx, l->vx});

@@ -137,7 +137,7 @@ static void compare(check *c, const wgmma_call *call, const matrix *m, int index
         if (pairs) {
             double up_size, up = dot(&m[1], i % rows, x, &up_size);
             bound = bound * fabs(up) + (4e-6 * up_size + 1e-6) * fabs(want) + 1e-6;
-            want = want / (1 + exp(-want)) * up;
+            want = check_activate(call->activation, want) * up;
         }
         if (bias) want += bias[i % rows];
         if (call->output != MATMUL_FLOAT) bound += fabs(want) / 256;
@@ -187,6 +187,7 @@ static void check_shape(check *c, dtype type, shape s) {
                        .output = s.output,
                        .tokens = s.tokens,
                        .multiprocessors = MANY_PROCESSORS};
+    call.activation = s.tokens % 8 ? KERNELS_GELU_TANH : KERNELS_SILU;
     call.x = device(&a, x, (size_t)s.tokens * x_stride * sizeof *x);
     for (int i = 0; i < s.count; i++) {
         int rows = s.output == MATMUL_FLOAT ? s.rows + 37 * i : s.rows;

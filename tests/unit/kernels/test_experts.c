@@ -115,8 +115,8 @@ static void check_type(kernels *fast, kernels *reference, dtype type) {
     double *want = mix(reference, &m, choice, weight, x, TOKENS);
     float *a = malloc(TOKENS * D * sizeof *a), *b = malloc(TOKENS * D * sizeof *b);
     assert_true(a && b);
-    kernels_narrow(fast, whole, TOKENS * D, a);
-    kernels_narrow(reference, want, TOKENS * D, b);
+    kernels_narrow(fast, whole, TOKENS * D, 1, a);
+    kernels_narrow(reference, want, TOKENS * D, 1, b);
     assert_close(a, b, TOKENS * D, 0.1, dtype_name(type)); // activations in 8 bits, twice
     for (int t = 0; t < TOKENS; t++) {
         double *alone = mix(fast, &m, choice + t * TOP, weight + t * TOP, x + t * D, 1);

@@ -62,8 +62,8 @@ static void check_cuts(kernels *fast, kernels *reference) {
         }
         double *expected = sums_of(reference, &w.w, segment, x, TOKENS);
         guarded a = guarded_make(TOKENS * ROWS), b = guarded_make(TOKENS * ROWS);
-        kernels_narrow(fast, whole, a.count, a.data);
-        kernels_narrow(reference, expected, b.count, b.data);
+        kernels_narrow(fast, whole, a.count, 3, a.data);
+        kernels_narrow(reference, expected, b.count, 3, b.data);
         assert_close(a.data, b.data, a.count, 2e-2, dtype_name(type)); // activations in 8 bits
         guarded_free(&a);
         guarded_free(&b);

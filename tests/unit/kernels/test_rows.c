@@ -41,8 +41,43 @@ static void check_norm(kernels *fast, kernels *reference, int width, int rows) {
     free(weight);
 }
 
-// Few columns, so that the products are nearly exact and silu shows.
-static void check_gate_up(kernels *fast, kernels *reference, int width, int rows) {
+// Sums that are normed before they are added; with a norm of what that gives, and without.
+static void check_add_normed(kernels *fast, kernels *reference, int width, int rows) {
+    rng r = rng_make((uint64_t)(width * 100 + rows + 7));
+    size_t count = (size_t)(width * rows), row = (size_t)width;
+    float *x = random_floats(&r, count), *delta = random_floats(&r, count);
+    float *weight = random_floats(&r, row), *post = random_floats(&r, row);
+    guarded out = guarded_make(count), expected = guarded_make(count);
+    for (int last = 0; last < 2; last++) {
+        guarded a = copy_of(x, count), b = copy_of(x, count);
+        double *sums[2] = {sums_of_floats(delta, count), sums_of_floats(delta, count)};
+        const float *norm = last ? NULL : weight;
+        kernels_add_normed(fast, a.data, sums[0], post, norm, 1e-5f, rows, width, act(out.data));
+        kernels_add_normed(reference, b.data, sums[1], post, norm, 1e-5f, rows, width,
+                           act(expected.data));
+        assert_close(a.data, b.data, count, 1e-6, "x + rmsnorm(delta)");
+        assert_close(out.data, expected.data, count, 1e-5, "add_normed");
+        for (int t = 0; t < rows && !last; t++) {
+            guarded one = copy_of(x + (size_t)t * row, row), alone = guarded_make(row);
+            double *own = sums_of_floats(delta + (size_t)t * row, row);
+            kernels_add_normed(fast, one.data, own, post, norm, 1e-5f, 1, width, act(alone.data));
+            assert_same_bits(alone.data, out.data + (size_t)t * row, row, "add_normed alone");
+            guarded_free(&one);
+            guarded_free(&alone);
+            free(own);
+        }
+        guarded *both[] = {&a, &b};
+        for (int i = 0; i < 2; i++) guarded_free(both[i]), free(sums[i]);
+    }
+    guarded_free(&out);
+    guarded_free(&expected);
+    float *all[] = {x, delta, weight, post};
+    for (int i = 0; i < 4; i++) free(all[i]);
+}
+
+// Few columns, so that the products are nearly exact and the activation shows.
+static void check_gate_up(kernels *fast, kernels *reference, kernels_activation activation,
+                          int width, int rows) {
     enum { COLS = 8 };
     rng r = rng_make((uint64_t)(width * 10 + rows));
     size_t count = (size_t)(width * rows);
@@ -51,12 +86,12 @@ static void check_gate_up(kernels *fast, kernels *reference, int width, int rows
     test_weight up = random_weight(&r, DTYPE_F32, width, COLS, 0);
     for (int i = 0; i < rows * COLS; i += 5) x[i] *= 6; // far out on both sides
     guarded a = guarded_make(count), b = guarded_make(count);
-    kernels_gate_up(fast, &gate.w, &up.w, act(x), rows, act(a.data));
-    kernels_gate_up(reference, &gate.w, &up.w, act(x), rows, act(b.data));
+    kernels_gate_up(fast, activation, &gate.w, &up.w, act(x), rows, act(a.data));
+    kernels_gate_up(reference, activation, &gate.w, &up.w, act(x), rows, act(b.data));
     assert_close(a.data, b.data, count, 1e-5, "gate_up");
     for (int t = 0; t < rows; t++) {
         guarded alone = guarded_make((size_t)width);
-        kernels_gate_up(fast, &gate.w, &up.w, act(x + t * COLS), 1, act(alone.data));
+        kernels_gate_up(fast, activation, &gate.w, &up.w, act(x + t * COLS), 1, act(alone.data));
         assert_same_bits(alone.data, a.data + t * width, (size_t)width, "gate_up alone");
         guarded_free(&alone);
     }
@@ -71,7 +106,9 @@ static void check_rows(kernels *fast, kernels *reference) {
     for (int i = 0; i < WIDTHS; i++)
         for (int j = 0; j < COUNTS; j++) {
             check_norm(fast, reference, widths[i], tokens[j]);
-            check_gate_up(fast, reference, widths[i], tokens[j]);
+            check_add_normed(fast, reference, widths[i], tokens[j]);
+            check_gate_up(fast, reference, KERNELS_SILU, widths[i], tokens[j]);
+            check_gate_up(fast, reference, KERNELS_GELU_TANH, widths[i], tokens[j]);
         }
 }
 
@@ -145,6 +182,29 @@ static void test_argmax(void **state) {
     for_each_backend(limits, check_argmax);
 }
 
+// From values that the cap leaves as they are to those that it flattens; long enough for threads.
+static void check_soft_cap(kernels *fast, kernels *reference) {
+    static const size_t counts[] = {1, 7, 8, 1000, 40003};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        rng r = rng_make(counts[i]);
+        float *x = random_floats(&r, counts[i]);
+        for (size_t c = 0; c < counts[i]; c++) x[c] *= c % 3 == 0 ? 1e-4f : c % 3 == 1 ? 20 : 500;
+        guarded a = copy_of(x, counts[i]);
+        kernels_soft_cap(fast, a.data, counts[i], 30);
+        kernels_soft_cap(reference, x, counts[i], 30);
+        for (size_t c = 0; c < counts[i]; c++)
+            if (!(fabsf(a.data[c] - x[c]) <= 1e-6f * fabsf(x[c])))
+                fail_msg("soft_cap: %.9g, expected %.9g", (double)a.data[c], (double)x[c]);
+        guarded_free(&a);
+        free(x);
+    }
+}
+
+static void test_soft_cap(void **state) {
+    (void)state;
+    for_each_backend(limits, check_soft_cap);
+}
+
 static void check_gather(kernels *fast, kernels *reference) {
     (void)reference;
     rng r = rng_make(1);
@@ -212,6 +272,7 @@ int main(void) {
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_embed),
         cmocka_unit_test(test_argmax),
+        cmocka_unit_test(test_soft_cap),
         cmocka_unit_test(test_gather),
         cmocka_unit_test(test_reorder),
         cmocka_unit_test(test_names_and_memory),
