@@ -22,6 +22,7 @@ static void describe(const gpu_shape *shape, gpu_model *m) {
                                .norm_epsilon = 1e-5f,
                                .rope_theta = 500000,
                                .rope_dims = s->head_dim};
+    model_config_set_family(&m->config);
     m->shard = (shard){.heads = {0, s->heads},
                        .kv_heads = {0, s->kv_heads},
                        .ffn = {0, s->ffn},

@@ -41,7 +41,7 @@ static void read_format(const model *m, roofline_format *f) {
     int experts = model_get_config(m)->experts > 0 ? model_get_config(m)->experts : 1;
     for (int layer = 0; layer < model_get_config(m)->layers; layer++) {
         for (size_t i = 0; i < sizeof linear / sizeof *linear; i++) {
-            if (!model_tensor(m, linear[i], layer, &t)) continue;
+            if (!model_tensor(m, linear[i], layer, &t) || t.first_row > 0) continue;
             size_t scales = dtype_row_scales(t.type, (size_t)t.cols) * sizeof(float);
             double rows = (double)t.rows * (linear[i] >= TENSOR_GATE ? experts : 1);
             bytes += rows * (double)(dtype_row_bytes(t.type, (size_t)t.cols) + scales);

@@ -106,7 +106,9 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
         {"block-tokens", CONFIG_INT, &o->block_tokens, 1, CLUSTER_BLOCK_TOKENS_MAX, NULL, NULL,
          "tokens of a KV block, the unit of memory and of prefix reuse"},
         {"max-context", CONFIG_INT, &o->max_context, 0, CLUSTER_CONTEXT_MAX, NULL, NULL,
-         "longest sequence; 0: the model's own"},
+         "longest sequence; 0: the model's own. Within a model's original context, long RoPE "
+         "(Phi-3) "
+         "takes its short factors, else the long ones"},
         {"request-timeout", CONFIG_DURATION, &o->request_timeout_ns, ms, day, NULL, NULL,
          "deadline of a request that names none"},
         {"max-request-timeout", CONFIG_DURATION, &o->request_timeout_most_ns, ms, day, NULL, NULL,

@@ -2,7 +2,6 @@
 #include "worker/decoder.h"
 
 #include <assert.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +17,6 @@ struct decoder {
     int width, head_dim;
     int ffn_unit;
     kernels_rope rope;
-    float attention_scale;
     kernels_head_map map;
     int row_room;    // T: rows of the arrays below
     int micro_least; // rows of the smallest micro-batch but the last
@@ -155,11 +153,10 @@ status decoder_create(const decoder_parts *parts, decoder **out) {
     d->width = config->width;
     d->head_dim = config->head_dim;
     d->ffn_unit = shard_ffn_unit(config);
-    d->attention_scale = 1.0f / sqrtf((float)config->head_dim);
     d->rope = (kernels_rope){
         .inv_freq = parts->weights->inv_freq,
         .rope_dims = config->rope_dims,
-        .scale = 1,
+        .scale = config->rope_scale,
         .style = config->rope_interleaved ? KERNELS_ROPE_INTERLEAVED : KERNELS_ROPE_HALF,
     };
     status st = map_heads(d);
@@ -235,10 +232,17 @@ static void project(decoder *d, const layer_weights *w, kernels_kv *kv) {
     kernels_rope_kv_write(k, &d->rope, d->heads, d->q, d->k, d->v, kv);
 }
 
-static void attend(decoder *d, const kernels_kv *kv) {
-    kernels_attention(d->p.kernels, &d->map,
-                      &(kernels_attention_options){.scale = d->attention_scale}, d->q, kv,
-                      d->mixed);
+// What layer `layer` of the stage does with its scores.
+static kernels_attention_options scoring(const decoder *d, int layer) {
+    const model_config *c = d->p.config;
+    return (kernels_attention_options){
+        .scale = c->attention_scale,
+        .window = model_config_window(c, d->p.shard->layers.begin + layer)};
+}
+
+static void attend(decoder *d, int layer) {
+    kernels_attention_options options = scoring(d, layer);
+    kernels_attention(d->p.kernels, &d->map, &options, d->q, &d->kv->layers[layer], d->mixed);
 }
 
 // The same of the experts that each row chooses. Every rank comes to the same choices, since the
@@ -254,8 +258,8 @@ static void mix(decoder *d, const layer_weights *w) {
                 segment(d->ffn_unit, w->down), d->sums);
 }
 
-// sums = this rank's part of down(silu(gate(normed)) * up(normed)); zero on a rank that holds no
-// columns.
+// sums = this rank's part of down(silu(gate(normed)) * up(normed)); zero on a rank that holds
+// no columns.
 static void feed_forward(decoder *d, const layer_weights *w) {
     kernels *k = d->p.kernels;
     if (d->ffn == 0) {
@@ -329,7 +333,7 @@ static status run_layers(void *context) {
     if (d->place.stage > 0) TRY(relay_receive(d->p.relay, d->x, count, d->deadline_ns));
     for (int i = 0; i < d->p.weights->layer_count; i++) {
         TRY(run_piece(d, i));
-        attend(d, &d->kv->layers[i]);
+        attend(d, i);
     }
     TRY(run_piece(d, d->p.weights->layer_count));
     TRY(relay_send(d->p.relay, d->x, count, d->deadline_ns));

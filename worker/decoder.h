@@ -1,6 +1,6 @@
 // decoder: the forward pass of one rank: from the rows of a step to hidden states, and from chosen
-// hidden states to this rank's part of the logits. The Llama family (Mixtral too) and Qwen2 (the
-// same with biases on q, k and v).
+// hidden states to this rank's part of the logits. What the families differ in is in the config and
+// in what the weights have (model_config.h).
 //
 // Every rank runs the same calls with the same arguments. The hidden states (T, D) are whole and
 // equal, bit by bit, on every rank of a stage; heads, FFN columns and vocabulary rows are this

@@ -229,6 +229,7 @@ static status open_all(engine *e) {
                                .shard = mine,
                                .rank = comm_rank(o->comm),
                                .ranks = comm_size(o->comm),
+                               .context = o->limits.max_context,
                                .kernels = e->kernels,
                                .progress = o->progress,
                                .warm_folder = o->warm_shards,

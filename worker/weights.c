@@ -139,6 +139,12 @@ static status load_vector(gathering *g, const tensor *t, int begin, int end, flo
     return s;
 }
 
+static status load_norm(gathering *g, tensor_role role, int layer, const char *what, float **out) {
+    tensor t;
+    TRY(find(g, role, layer, what, &t));
+    return load_vector(g, &t, 0, g->config->width, out);
+}
+
 // ---- first pass
 
 // Device memory of an item; an expert's is a part of what its matrix's first took for all.
@@ -198,7 +204,7 @@ static status add_part(gathering *g, const tensor *t, tensor_part p, kernels_wei
 
 static status add_rows(gathering *g, const tensor *t, shard_range rows, int unit,
                        kernels_weight *out, const char *what, int layer) {
-    tensor_part part = {.first_row = (int64_t)rows.begin * unit,
+    tensor_part part = {.first_row = t->first_row + (int64_t)rows.begin * unit,
                         .rows = (int64_t)length(rows) * unit,
                         .cols = t->cols};
     return add_part(g, t, part, out, what, layer);
@@ -311,9 +317,8 @@ static bool has_matrix(const model_config *c, tensor_role role) {
 }
 
 static status add_layer(gathering *g, int layer, layer_weights *y) {
-    int d = g->config->width;
     layer_order *order = &g->orders[layer - g->o->shard->layers.begin];
-    tensor attn_norm, ffn_norm, t[TENSOR_ROLE_COUNT] = {{0}};
+    tensor t[TENSOR_ROLE_COUNT] = {{0}};
     for (int role = 0; role < TENSOR_ROLE_COUNT; role++)
         if (has_matrix(g->config, (tensor_role)role))
             TRY(find(g, (tensor_role)role, layer, matrix_names[role], &t[role]));
@@ -321,10 +326,8 @@ static status add_layer(gathering *g, int layer, layer_weights *y) {
     TRY(upload_order(g, order->attention, &y->attn_order));
     TRY(upload_order(g, order->ffn, &y->ffn_order));
     TRY(add_matrices(g, layer, t, y));
-    TRY(find(g, TENSOR_ATTN_NORM, layer, "attention norm", &attn_norm));
-    TRY(find(g, TENSOR_FFN_NORM, layer, "feed-forward norm", &ffn_norm));
-    TRY(load_vector(g, &attn_norm, 0, d, &y->attn_norm));
-    TRY(load_vector(g, &ffn_norm, 0, d, &y->ffn_norm));
+    TRY(load_norm(g, TENSOR_ATTN_NORM, layer, "attention norm", &y->attn_norm));
+    TRY(load_norm(g, TENSOR_FFN_NORM, layer, "feed-forward norm", &y->ffn_norm));
     return add_biases(g, layer, y);
 }
 
@@ -336,21 +339,20 @@ static bool shares_ends(const gathering *g) {
 }
 
 static status add_ends(gathering *g) {
-    tensor embedding, output, norm;
+    tensor embedding, output;
     const shard *mine = g->o->shard;
     TRY(find(g, TENSOR_EMBEDDING, 0, "embedding", &embedding));
-    TRY(find(g, TENSOR_OUTPUT_NORM, 0, "output norm", &norm));
     TRY(add_rows(g, &embedding, mine->embedding, 1, &g->w->embedding, "embedding", -1));
     if (!shares_ends(g)) {
         output = embedding;
         if (!g->config->tied_embeddings) TRY(find(g, TENSOR_OUTPUT, 0, "output matrix", &output));
         TRY(add_rows(g, &output, mine->vocab, 1, &g->w->output, "output matrix", -1));
     }
-    TRY(load_vector(g, &norm, 0, g->config->width, &g->w->output_norm));
+    TRY(load_norm(g, TENSOR_OUTPUT_NORM, 0, "output norm", &g->w->output_norm));
     size_t pairs = (size_t)g->config->rope_dims / 2;
     float *host = malloc((pairs + 1) * sizeof *host);
     if (!host) return no_memory("the rotation angles");
-    model_config_inv_freq(g->config, host);
+    model_config_inv_freq(g->config, g->o->context, host);
     return upload(g, host, pairs, &g->w->inv_freq);
 }
 

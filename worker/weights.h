@@ -49,6 +49,7 @@ typedef struct weights_options {
     const model *model; // outlives the weights
     const shard *shard;
     int rank, ranks; // a warm shard is of one rank
+    int context;     // longest sequence that will be run
     kernels *kernels;
     progress *progress;      // load rises from 0 to 1
     const char *warm_folder; // of warm shards; NULL: none are kept

@@ -45,11 +45,13 @@ typedef enum tensor_role {
 // 32-bit words of packed integers, from which tensor_part.h makes rows of its type.
 typedef enum tensor_packing { TENSOR_ROWS, TENSOR_GPTQ, TENSOR_AWQ, TENSOR_PACKED } tensor_packing;
 
-// A tensor inside the mapping: rows x cols. A vector has rows 1.
+// A tensor inside the mapping: rows x cols. A vector has rows 1. Where one matrix holds several
+// roles (Phi-3: q, k and v; gate and up), each of them has the whole matrix, and its own rows begin
+// at first_row.
 typedef struct tensor {
     const void *data;
     dtype type;
-    int64_t rows, cols;
+    int64_t rows, cols, first_row;
     // F8_E4M3, F8_BLOCK, I8, and packed ones: what the stored numbers are multiplied by. NULL for
     // other types. (ceil(rows / scale_rows), ceil(cols / scale_cols)), but for GPTQ and AWQ
     // transposed.
@@ -64,8 +66,9 @@ typedef struct tensor {
     // columns cannot be sorted into whole groups, or meet what nobody can bring into their order;
     // and of 8 bits whose zero points are not in the middle.
     const void *groups;
-    // Of packed ones, how their user wants them: row i is the file's row row_order[i], and so for
-    // columns. NULL: as in the file. (rows) and (cols), the user's memory.
+    // Of packed ones, how their user wants them: row i, counted from first_row, is the file's row
+    // row_order[i], and so for columns. NULL: as in the file. (rows of the role) and (cols), the
+    // user's memory.
     const int32_t *row_order, *col_order;
 } tensor;
 

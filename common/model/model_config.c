@@ -13,10 +13,25 @@ const char *model_family_name(model_family family) {
         return "llama";
     case MODEL_QWEN2:
         return "qwen2";
+    case MODEL_PHI3:
+        return "phi3";
     case MODEL_FAMILY_COUNT:
         break;
     }
     assert(!"unknown family");
+}
+
+void model_config_set_family(model_config *c) {
+    c->qkv_bias = c->family == MODEL_QWEN2;
+    c->fused = c->family == MODEL_PHI3;
+    c->rope_scale = 1;
+    c->attention_scale = c->head_dim > 0 ? 1.0f / sqrtf((float)c->head_dim) : 0;
+    for (int i = 0; i < MODEL_LAYERS_MAX; i++) c->windowed[i] = true;
+}
+
+int model_config_window(const model_config *c, int layer) {
+    assert(layer >= 0 && layer < c->layers);
+    return c->windowed[layer] ? c->window : 0;
 }
 
 // ---- checks
@@ -32,6 +47,11 @@ static status check_real(const char *field, double value, double least, double m
     if (value >= least && value <= most) return status_ok();
     return status_error(STATUS_INVALID_ARGUMENT, "model config: %s is %g; %g to %g is allowed",
                         field, value, least, most);
+}
+
+static status check_factors(const char *field, const float *factors, int count) {
+    for (int i = 0; i < count; i++) TRY(check_real(field, factors[i], 1e-6, 1e9));
+    return status_ok();
 }
 
 static status check_scaling(const model_config *c) {
@@ -52,9 +72,12 @@ static status check_scaling(const model_config *c) {
         return check_int("rope original_max_position_embeddings", c->original_context,
                          MODEL_CONTEXT_MAX);
     case ROPE_SCALING_FACTORS:
-        for (int i = 0; i < c->rope_dims / 2; i++)
-            TRY(check_real("a value of rope_freqs.weight", c->rope_factors[i], 1e-6, 1e9));
-        return status_ok();
+        return check_factors("a value of rope_freqs.weight", c->rope_factors, c->rope_dims / 2);
+    case ROPE_SCALING_LONG:
+        TRY(check_int("rope original_max_position_embeddings", c->original_context,
+                      MODEL_CONTEXT_MAX));
+        TRY(check_factors("a short rope factor", c->rope_factors, c->rope_dims / 2));
+        return check_factors("a long rope factor", c->rope_long_factors, c->rope_dims / 2);
     }
     return status_error(STATUS_INVALID_ARGUMENT, "model config: unknown rope scaling %d",
                         (int)c->scaling);
@@ -99,6 +122,12 @@ status model_config_check(const model_config *c) {
                             DTYPE_BLOCK_MAX);
     TRY(check_real("norm_epsilon", c->norm_epsilon, 0, 1));
     TRY(check_real("rope_theta", c->rope_theta, 1, 1e12));
+    TRY(check_real("rope attention factor", c->rope_scale, 1e-3, 1e3));
+    TRY(check_real("attention scale", c->attention_scale, 1e-6, 1e3));
+    if (c->window < 0 || c->window > MODEL_CONTEXT_MAX)
+        return status_error(STATUS_INVALID_ARGUMENT,
+                            "model config: sliding window is %d; 0 to %d is allowed", c->window,
+                            MODEL_CONTEXT_MAX);
     return check_scaling(c);
 }
 
@@ -114,12 +143,16 @@ static double llama3_frequency(const model_config *c, double frequency) {
     return (1 - keep) * frequency / c->scaling_factor + keep * frequency;
 }
 
-void model_config_inv_freq(const model_config *c, float *inv_freq) {
+void model_config_inv_freq(const model_config *c, int context, float *inv_freq) {
+    const float *factors = c->scaling == ROPE_SCALING_LONG && context > c->original_context
+                               ? c->rope_long_factors
+                               : c->rope_factors;
+    bool divided = c->scaling == ROPE_SCALING_FACTORS || c->scaling == ROPE_SCALING_LONG;
     for (int i = 0; i < c->rope_dims / 2; i++) {
         double frequency = pow(c->rope_theta, -2.0 * i / c->rope_dims);
         if (c->scaling == ROPE_SCALING_LINEAR) frequency /= c->scaling_factor;
         if (c->scaling == ROPE_SCALING_LLAMA3) frequency = llama3_frequency(c, frequency);
-        if (c->scaling == ROPE_SCALING_FACTORS) frequency /= c->rope_factors[i];
+        if (divided) frequency /= factors[i];
         inv_freq[i] = (float)frequency;
     }
 }

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/base/log.h"
 #include "common/model/model_config.h"
 
 typedef struct source {
@@ -49,7 +48,8 @@ static status read_architecture(source *s, model_config *c) {
         }
     }
     return status_error(STATUS_UNIMPLEMENTED,
-                        "GGUF architecture '%.*s' is not supported; Octant runs llama and qwen2",
+                        "GGUF architecture '%.*s' is not supported; Octant runs llama, qwen2 and "
+                        "phi3",
                         (int)(size < 64 ? size : 64), text);
 }
 
@@ -133,9 +133,9 @@ static status read_rope(source *s, model_config *c) {
     TRY(read_optional_int(s, "rope.dimension_count", &c->rope_dims));
     double attention_factor = 1;
     TRY(read_optional_real(s, "rope.scaling.attn_factor", &attention_factor));
-    if (attention_factor != 1)
-        return status_error(STATUS_UNIMPLEMENTED, "model config: %s is %g; Octant supports 1 only",
-                            s->key, attention_factor);
+    c->rope_scale = (float)attention_factor;
+    c->original_context = c->context;
+    TRY(read_optional_int(s, "rope.scaling.original_context_length", &c->original_context));
     c->scaling_factor = 1;
     TRY(read_optional_real(s, "rope.scale_linear", &c->scaling_factor)); // the name before 2023-10
     TRY(read_optional_real(s, "rope.scaling.factor", &c->scaling_factor));
@@ -143,33 +143,48 @@ static status read_rope(source *s, model_config *c) {
     size_t size = strlen(type);
     if (gguf_has(s->file, key_of(s, "rope.scaling.type")))
         TRY(gguf_get_string(s->file, s->key, &type, &size));
-    bool none = size == 4 && memcmp(type, "none", 4) == 0;
+    bool none = (size == 4 && memcmp(type, "none", 4) == 0) ||
+                (size == 8 && memcmp(type, "longrope", 8) == 0); // its factors are tensors
     if (!none && !(size == 6 && memcmp(type, "linear", 6) == 0))
         return status_error(STATUS_UNIMPLEMENTED,
                             "model config: rope scaling '%.*s' is not supported in GGUF; none, "
-                            "linear and rope_freqs.weight are",
+                            "linear, longrope and rope_freqs.weight are",
                             (int)(size < 32 ? size : 32), type);
     if (!none && c->scaling_factor != 1) c->scaling = ROPE_SCALING_LINEAR;
     return status_ok();
 }
 
-// rope_freqs.weight: Llama 3.1's scaling, worked out by the converter.
-static status read_factors(const gguf *g, model_config *c) {
-    const gguf_tensor *t = gguf_find_tensor(g, "rope_freqs.weight");
+// A list of divisors; *found: whether there is one. All 1 where only a header is at hand.
+static status read_list(const gguf *g, const char *name, model_config *c, rope_scaling scaling,
+                        float *out, bool *found) {
+    const gguf_tensor *t = gguf_find_tensor(g, name);
+    *found = t != NULL;
     if (!t) return status_ok();
     if (t->type != DTYPE_F32 || t->dims != 1 || t->shape[0] != (uint64_t)c->rope_dims / 2)
-        return status_error(
-            STATUS_INVALID_ARGUMENT,
-            "GGUF tensor 'rope_freqs.weight' must be F32 with %d values, not %s with %llu",
-            c->rope_dims / 2, dtype_name(t->type), (unsigned long long)t->shape[0]);
-    if (c->scaling != ROPE_SCALING_NONE)
-        return status_error(
-            STATUS_UNIMPLEMENTED,
-            "model config: rope_freqs.weight together with linear rope scaling is not supported");
-    c->scaling = ROPE_SCALING_FACTORS;
-    for (int i = 0; i < c->rope_dims / 2; i++) c->rope_factors[i] = 1;
-    if (t->data) memcpy(c->rope_factors, t->data, (size_t)c->rope_dims / 2 * sizeof(float));
+        return status_error(STATUS_INVALID_ARGUMENT,
+                            "GGUF tensor '%s' must be F32 with %d values, not %s with %llu", name,
+                            c->rope_dims / 2, dtype_name(t->type), (unsigned long long)t->shape[0]);
+    if (c->scaling != ROPE_SCALING_NONE && c->scaling != scaling)
+        return status_error(STATUS_UNIMPLEMENTED,
+                            "model config: %s together with another rope scaling is not supported",
+                            name);
+    c->scaling = scaling;
+    for (int i = 0; i < c->rope_dims / 2; i++) out[i] = 1;
+    if (t->data) memcpy(out, t->data, (size_t)c->rope_dims / 2 * sizeof(float));
     return status_ok();
+}
+
+// rope_freqs.weight: Llama 3.1's scaling, worked out by the converter. The other two: Phi-3's.
+static status read_factors(const gguf *g, model_config *c) {
+    bool one, brief, extended;
+    TRY(read_list(g, "rope_freqs.weight", c, ROPE_SCALING_FACTORS, c->rope_factors, &one));
+    TRY(read_list(g, "rope_factors_short.weight", c, ROPE_SCALING_LONG, c->rope_factors, &brief));
+    TRY(read_list(g, "rope_factors_long.weight", c, ROPE_SCALING_LONG, c->rope_long_factors,
+                  &extended));
+    if (brief == extended) return status_ok();
+    return status_error(STATUS_INVALID_ARGUMENT,
+                        "GGUF tensor 'rope_factors_%s.weight' is missing beside the other one",
+                        brief ? "long" : "short");
 }
 
 static status read_tensor_facts(const gguf *g, model_config *c) {
@@ -186,7 +201,7 @@ static status read_tensor_facts(const gguf *g, model_config *c) {
         if (down && block > 1 && block > c->ffn_block) c->ffn_block = block;
     }
     c->tied_embeddings = !gguf_find_tensor(g, "output.weight");
-    c->qkv_bias = c->family == MODEL_QWEN2 || gguf_find_tensor(g, "blk.0.attn_q.bias");
+    c->qkv_bias = c->qkv_bias || gguf_find_tensor(g, "blk.0.attn_q.bias");
     return status_ok();
 }
 
@@ -194,16 +209,12 @@ status model_config_from_gguf(const gguf *g, model_config *out) {
     *out = (model_config){0};
     source s = {.file = g};
     TRY(read_architecture(&s, out));
-    int window = 0;
     TRY(read_sizes(&s, out));
     TRY(read_experts(&s, out));
+    model_config_set_family(out);
+    TRY(read_optional_int(&s, "attention.sliding_window", &out->window));
+    if (out->window >= out->context) out->window = 0;
     TRY(read_rope(&s, out));
-    TRY(read_optional_int(&s, "attention.sliding_window", &window));
-    if (window > 0 && window < out->context) {
-        log_warn("model", "context shortened from %d to the sliding window of %d tokens",
-                 out->context, window);
-        out->context = window;
-    }
     TRY(read_tensor_facts(g, out));
     TRY(model_config_check(out)); // rope_dims first, then the tensor that has its size
     TRY(read_factors(g, out));

@@ -1,11 +1,11 @@
 // model_config from config.json of a Hugging Face folder. Defaults are those of transformers'
-// LlamaConfig, MistralConfig and Qwen2Config. transformers 5 moved rope_theta and rope_scaling into
-// rope_parameters; both spellings are read. A field that changes the mathematics and that Octant
-// does not know how to follow is refused, never ignored.
+// LlamaConfig, MistralConfig, Qwen2Config and Phi3Config. transformers 5 moved
+// rope_theta and rope_scaling into rope_parameters; both spellings are read. A field that changes
+// the mathematics and that Octant does not know how to follow is refused, never ignored.
 #include <jansson.h>
+#include <math.h>
 #include <string.h>
 
-#include "common/base/log.h"
 #include "common/model/model_config.h"
 
 // null counts as absent, as in transformers.
@@ -51,31 +51,33 @@ static status optional_bool(const json_t *object, const char *name, bool *out) {
     return status_ok();
 }
 
-static status read_architecture(const json_t *config, model_config *c, bool *window_off) {
-    static const struct {
-        const char *name;
-        model_family family;
-    } known[] = {{"LlamaForCausalLM", MODEL_LLAMA},
-                 {"MistralForCausalLM", MODEL_LLAMA},
-                 {"MixtralForCausalLM", MODEL_LLAMA},
-                 {"Qwen2ForCausalLM", MODEL_QWEN2}};
+// What transformers' classes differ in.
+typedef struct architecture {
+    const char *name;
+    model_family family;
+    bool has_window;
+    int window; // where the file does not speak of it; null in the file means none
+    double norm_epsilon;
+    int experts;
+} architecture;
+
+static const architecture architectures[] = {
+    {"LlamaForCausalLM", MODEL_LLAMA, false, 0, 1e-6, 0},
+    {"MistralForCausalLM", MODEL_LLAMA, true, 4096, 1e-6, 0},
+    {"MixtralForCausalLM", MODEL_LLAMA, true, 0, 1e-5, 8},
+    {"Qwen2ForCausalLM", MODEL_QWEN2, true, 4096, 1e-6, 0},
+    {"Phi3ForCausalLM", MODEL_PHI3, true, 0, 1e-5, 0},
+};
+
+static status read_architecture(const json_t *config, const architecture **out) {
     const char *name = json_string_value(json_array_get(field(config, "architectures"), 0));
     if (!name) return wrong("architectures", "a list with one name, such as LlamaForCausalLM");
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (strcmp(name, known[i].name) == 0) {
-            c->family = known[i].family;
-            c->qkv_bias = c->family == MODEL_QWEN2;
-            bool use = c->family != MODEL_QWEN2; // Qwen2 files name a window and switch it off
-            TRY(optional_bool(config, "use_sliding_window", &use));
-            *window_off = !use;
-            c->experts = strcmp(name, "MixtralForCausalLM") == 0 ? 8 : 0;
-            return status_ok();
-        }
-    }
+    for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++)
+        if (strcmp(name, architectures[i].name) == 0) return *out = &architectures[i], status_ok();
     return status_error(STATUS_UNIMPLEMENTED,
                         "config.json: architecture '%.80s' is not supported; Octant runs "
-                        "LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM and "
-                        "Qwen2ForCausalLM",
+                        "LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM, "
+                        "Qwen2ForCausalLM and Phi3ForCausalLM",
                         name);
 }
 
@@ -95,15 +97,10 @@ static status refuse_features(const json_t *config) {
             STATUS_UNIMPLEMENTED,
             "config.json: %s is not supported; only Qwen2's biases on q, k and v are",
             attention_bias ? "attention_bias" : "mlp_bias");
-    double rotary = 1;
-    TRY(optional_real(config, "partial_rotary_factor", &rotary));
-    if (rotary != 1)
-        return status_error(STATUS_UNIMPLEMENTED,
-                            "config.json: partial_rotary_factor %g is not supported; 1 is", rotary);
     return status_ok();
 }
 
-static status read_sizes(const json_t *config, model_config *c) {
+static status read_sizes(const json_t *config, const architecture *a, model_config *c) {
     TRY(need_int(config, "num_hidden_layers", &c->layers));
     TRY(need_int(config, "hidden_size", &c->width));
     TRY(need_int(config, "intermediate_size", &c->ffn_width));
@@ -115,7 +112,7 @@ static status read_sizes(const json_t *config, model_config *c) {
     c->head_dim = c->heads > 0 ? c->width / c->heads : 0;
     TRY(optional_int(config, "head_dim", &c->head_dim));
     c->rope_dims = c->head_dim;
-    double epsilon = 1e-6;
+    double epsilon = a->norm_epsilon;
     TRY(optional_real(config, "rms_norm_eps", &epsilon));
     c->norm_epsilon = (float)epsilon;
     return optional_bool(config, "tie_word_embeddings", &c->tied_embeddings);
@@ -129,6 +126,84 @@ static status read_experts(const json_t *config, model_config *c) {
     TRY(optional_int(config, "num_experts_per_tok", &c->experts_used));
     if (c->experts != 0) return status_ok(); // checked with all else
     return wrong("num_local_experts", "at least 1 in a MixtralForCausalLM");
+}
+
+// Which layers have the window, where a file lists them.
+static status read_layer_types(const json_t *config, model_config *c) {
+    const json_t *types = field(config, "layer_types");
+    if (!types) return status_ok();
+    if ((int)json_array_size(types) != c->layers)
+        return wrong("layer_types", "a list with a name for each layer");
+    for (int i = 0; i < c->layers; i++) {
+        const char *name = json_string_value(json_array_get(types, (size_t)i));
+        bool slides = name && strcmp(name, "sliding_attention") == 0;
+        if (!slides && (!name || strcmp(name, "full_attention") != 0))
+            return wrong("layer_types", "a list of sliding_attention and full_attention");
+        c->windowed[i] = slides;
+    }
+    return status_ok();
+}
+
+static status read_window(const json_t *config, const architecture *a, model_config *c) {
+    bool use = a->has_window;
+    if (c->family == MODEL_QWEN2) { // its files name a window and switch it off
+        use = false;
+        TRY(optional_bool(config, "use_sliding_window", &use));
+    }
+    if (!use) return status_ok();
+    c->window = json_object_get(config, "sliding_window") ? 0 : a->window;
+    TRY(optional_int(config, "sliding_window", &c->window));
+    if (c->family == MODEL_QWEN2) {
+        int first = 28;
+        TRY(optional_int(config, "max_window_layers", &first));
+        for (int i = 0; i < MODEL_LAYERS_MAX; i++) c->windowed[i] = i >= first;
+        TRY(read_layer_types(config, c));
+    }
+    if (c->window >= c->context) c->window = 0;
+    return status_ok();
+}
+
+// Part of a head's channels may rotate.
+static status read_partial(const json_t *object, model_config *c) {
+    double part = 1;
+    TRY(optional_real(object, "partial_rotary_factor", &part));
+    if (part == 1) return status_ok();
+    if (c->family != MODEL_PHI3 || !(part > 0 && part < 1))
+        return status_error(STATUS_UNIMPLEMENTED,
+                            "config.json: partial_rotary_factor %g is not supported; 1 is, and "
+                            "less with Phi-3",
+                            part);
+    c->rope_dims = (int)(c->head_dim * part);
+    return status_ok();
+}
+
+static status read_factors(const json_t *rope, const char *name, const model_config *c,
+                           float *out) {
+    const json_t *list = field(rope, name);
+    if (!json_is_array(list) || json_array_size(list) != (size_t)c->rope_dims / 2 ||
+        json_array_size(list) > MODEL_HEAD_DIM_MAX / 2)
+        return wrong(name, "a list with a number for each pair of channels that rotates");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        if (!json_is_number(json_array_get(list, i))) return wrong(name, "a list of numbers");
+        out[i] = (float)json_number_value(json_array_get(list, i));
+    }
+    return status_ok();
+}
+
+// transformers' _compute_longrope_parameters.
+static status read_longrope(const json_t *config, const json_t *rope, model_config *c) {
+    c->original_context = 4096;
+    TRY(optional_int(config, "original_max_position_embeddings", &c->original_context));
+    TRY(optional_int(rope, "original_max_position_embeddings", &c->original_context));
+    TRY(read_factors(rope, "short_factor", c, c->rope_factors));
+    TRY(read_factors(rope, "long_factor", c, c->rope_long_factors));
+    double original = c->original_context, factor = c->context / original, scale = 1;
+    TRY(optional_real(rope, "factor", &factor));
+    if (factor > 1) scale = sqrt(1 + log(factor) / log(original));
+    TRY(optional_real(rope, "attention_factor", &scale));
+    c->rope_scale = (float)scale;
+    c->scaling = ROPE_SCALING_LONG;
+    return status_ok();
 }
 
 static status read_llama3(const json_t *rope, model_config *c) {
@@ -147,22 +222,28 @@ static status read_rope(const json_t *config, model_config *c) {
     c->rope_theta = 10000;
     c->scaling_factor = 1;
     TRY(optional_real(config, "rope_theta", &c->rope_theta));
+    TRY(read_partial(config, c));
     const char *where = field(config, "rope_parameters") ? "rope_parameters" : "rope_scaling";
     const json_t *rope = field(config, where);
     if (!rope) return status_ok();
     if (!json_is_object(rope)) return wrong(where, "an object or null");
     TRY(optional_real(rope, "rope_theta", &c->rope_theta));
     TRY(optional_real(rope, "factor", &c->scaling_factor));
+    TRY(read_partial(rope, c));
     const json_t *type = field(rope, "rope_type") ? field(rope, "rope_type") : field(rope, "type");
     const char *name = type ? json_string_value(type) : "default";
     if (!name) return wrong("rope_type", "a string");
     if (strcmp(name, "default") == 0) return status_ok();
     if (strcmp(name, "llama3") == 0) return read_llama3(rope, c);
+    bool phi3 = c->family == MODEL_PHI3; // whose first files had other words for it
+    if (strcmp(name, "longrope") == 0 ||
+        (phi3 && (strcmp(name, "su") == 0 || strcmp(name, "yarn") == 0)))
+        return read_longrope(config, rope, c);
     if (strcmp(name, "linear") != 0)
-        return status_error(
-            STATUS_UNIMPLEMENTED,
-            "config.json: rope scaling '%.40s' is not supported; default, linear and llama3 are",
-            name);
+        return status_error(STATUS_UNIMPLEMENTED,
+                            "config.json: rope scaling '%.40s' is not supported; default, linear, "
+                            "llama3 and longrope are",
+                            name);
     if (!field(rope, "factor"))
         return status_error(STATUS_INVALID_ARGUMENT,
                             "config.json: linear rope scaling lacks 'factor'");
@@ -174,21 +255,19 @@ status model_config_from_json(const json_t *config, model_config *out) {
     *out = (model_config){0};
     if (!json_is_object(config))
         return status_error(STATUS_INVALID_ARGUMENT, "config.json: the whole must be an object");
-    bool window_off = false;
-    TRY(read_architecture(config, out, &window_off));
+    const architecture *a = NULL;
+    TRY(read_architecture(config, &a));
+    out->family = a->family;
+    out->experts = a->experts;
+    TRY(read_sizes(config, a, out));
+    model_config_set_family(out);
     TRY(refuse_features(config));
     TRY(quantisation_from_json(config, &out->quant));
-    TRY(read_sizes(config, out));
     TRY(read_experts(config, out));
     int unit = quantisation_unit(&out->quant, out->ffn_width);
     out->ffn_block = unit > 1 ? unit : 0;
     TRY(read_rope(config, out));
-    int window = 0;
-    TRY(optional_int(config, "sliding_window", &window));
-    if (!window_off && window > 0 && window < out->context) {
-        log_warn("model", "context shortened from %d to the sliding window of %d tokens",
-                 out->context, window);
-        out->context = window;
-    }
+    TRY(model_config_check(out)); // the layers first, which a window is of
+    TRY(read_window(config, a, out));
     return model_config_check(out);
 }

@@ -114,7 +114,8 @@ static span lines_of(const int32_t *order, int64_t first, int64_t count, int64_t
 }
 
 static int64_t row_of(const source *s, int64_t row) {
-    return s->t->row_order ? s->t->row_order[row] : row;
+    int64_t first = s->t->first_row;
+    return s->t->row_order ? first + s->t->row_order[row - first] : row;
 }
 
 static int64_t col_of(const source *s, int64_t col) {

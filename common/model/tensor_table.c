@@ -82,43 +82,74 @@ static const expert_name expert_names[TENSOR_NAMES_COUNT][EXPERT_ROLES] = {
                          {"block_sparse_moe.experts.", ".w2.weight", NULL}},
 };
 
+// Phi-3's: q, k and v are rows of one matrix, and gate and up, in this order.
+static const char *const fused_names[TENSOR_NAMES_COUNT][2] = {
+    [TENSOR_NAMES_GGUF] = {"attn_qkv.weight", "ffn_up.weight"},
+    [TENSOR_NAMES_HF] = {"self_attn.qkv_proj.weight", "mlp.gate_up_proj.weight"},
+};
+
+static bool is_fused(const model_config *c, tensor_role role) {
+    return c->fused &&
+           ((role >= TENSOR_Q && role <= TENSOR_V) || role == TENSOR_GATE || role == TENSOR_UP);
+}
+
+// Of a role that the model has.
+static const char *name_of(const model_config *c, tensor_naming naming, tensor_role role) {
+    if (is_fused(c, role)) return fused_names[naming][role == TENSOR_GATE || role == TENSOR_UP];
+    return role_names[naming][role];
+}
+
 typedef struct shape {
     int64_t rows, cols; // rows 1 and vector: one dimension
     bool vector, wanted;
+    int64_t first_row;
 } shape;
+
+// What the config says of a role in a matrix of several.
+static shape fused_shape(const model_config *c, tensor_role role) {
+    int64_t d = c->width, f = c->ffn_width;
+    int64_t q = (int64_t)c->heads * c->head_dim, kv = (int64_t)c->kv_heads * c->head_dim;
+    bool ffn = role == TENSOR_GATE || role == TENSOR_UP;
+    shape s = {ffn ? 2 * f : q + 2 * kv, d, false, true, 0};
+    if (role == TENSOR_K) s.first_row = q;
+    if (role == TENSOR_V) s.first_row = q + kv;
+    if (role == TENSOR_UP) s.first_row = f;
+    return s;
+}
 
 // What the config says of a role.
 static shape shape_of(const model_config *c, tensor_role role) {
     int64_t d = c->width, f = c->ffn_width, v = c->vocab;
     int64_t q = (int64_t)c->heads * c->head_dim, kv = (int64_t)c->kv_heads * c->head_dim;
+    if (is_fused(c, role)) return fused_shape(c, role);
     switch (role) {
     case TENSOR_EMBEDDING:
-        return (shape){v, d, false, true};
+        return (shape){v, d, false, true, 0};
     case TENSOR_OUTPUT:
-        return (shape){v, d, false, !c->tied_embeddings};
+        return (shape){v, d, false, !c->tied_embeddings, 0};
     case TENSOR_OUTPUT_NORM:
     case TENSOR_ATTN_NORM:
     case TENSOR_FFN_NORM:
-        return (shape){1, d, true, true};
+        return (shape){1, d, true, true, 0};
     case TENSOR_Q:
-        return (shape){q, d, false, true};
+        return (shape){q, d, false, true, 0};
     case TENSOR_K:
     case TENSOR_V:
-        return (shape){kv, d, false, true};
+        return (shape){kv, d, false, true, 0};
     case TENSOR_O:
-        return (shape){d, q, false, true};
+        return (shape){d, q, false, true, 0};
     case TENSOR_Q_BIAS:
-        return (shape){1, q, true, c->qkv_bias};
+        return (shape){1, q, true, c->qkv_bias, 0};
     case TENSOR_K_BIAS:
     case TENSOR_V_BIAS:
-        return (shape){1, kv, true, c->qkv_bias};
+        return (shape){1, kv, true, c->qkv_bias, 0};
     case TENSOR_ROUTER:
-        return (shape){c->experts, d, false, c->experts > 0};
+        return (shape){c->experts, d, false, c->experts > 0, 0};
     case TENSOR_GATE:
     case TENSOR_UP:
-        return (shape){f, d, false, true};
+        return (shape){f, d, false, true, 0};
     case TENSOR_DOWN:
-        return (shape){d, f, false, true};
+        return (shape){d, f, false, true, 0};
     case TENSOR_ROLE_COUNT:
         break;
     }
@@ -358,7 +389,7 @@ static status place_named(const model_config *c, const tensor_list *list, tensor
     shape want = shape_of(c, role);
     const named_tensor *found = find(list, name);
     if (!found && !want.vector && role != TENSOR_EMBEDDING && quantisation_packs(&c->quant)) {
-        *placed = (tensor){.rows = want.rows, .cols = want.cols};
+        *placed = (tensor){.rows = want.rows, .cols = want.cols, .first_row = want.first_row};
         strip_weight(name);
         return find_packed(c, list, name, role, placed, used);
     }
@@ -367,6 +398,7 @@ static status place_named(const model_config *c, const tensor_list *list, tensor
         found->value.cols != want.cols)
         return wrong_shape(name, found, want);
     *placed = found->value;
+    placed->first_row = want.first_row;
     (*used)++;
     if (placed->type < DTYPE_COUNT) return status_ok();
     dtype scaled = c->quant.method == QUANTISATION_FP8    ? DTYPE_F8_E4M3
@@ -384,12 +416,15 @@ static status place_named(const model_config *c, const tensor_list *list, tensor
 static status place(tensor_table *t, const model_config *c, tensor_naming naming,
                     const tensor_list *list, tensor_role role, int layer, size_t *used) {
     char name[NAME_BYTES_MAX];
+    size_t again = 0;
+    shape want = shape_of(c, role);
+    if (!want.wanted) return status_ok();
+    if (want.first_row > 0) used = &again; // it was counted where its first role was placed
     if (role < FIRST_LAYER_ROLE)
-        snprintf(name, sizeof name, "%s", role_names[naming][role]);
+        snprintf(name, sizeof name, "%s", name_of(c, naming, role));
     else
         snprintf(name, sizeof name, "%s%d.%s", layer_prefix[naming], layer,
-                 role_names[naming][role]);
-    if (!shape_of(c, role).wanted) return status_ok();
+                 name_of(c, naming, role));
     return place_named(c, list, role, name, &t->tensors[slot_of(t->experts, role, layer, 0)], used);
 }
 
@@ -483,7 +518,9 @@ static bool is_redundant(const named_tensor *t, const model_config *c) {
                                          ".weight_shape", ".weight_zero_point",
                                          ".weight_g_idx", NULL};
     bool packs = quantisation_packs(&c->quant);
-    return ends_with(t, "rotary_emb.inv_freq") || ends_with(t, "rope_freqs.weight") ||
+    bool long_rope = c->scaling == ROPE_SCALING_LONG && (ends_with(t, "rope_factors_long.weight") ||
+                                                         ends_with(t, "rope_factors_short.weight"));
+    return ends_with(t, "rotary_emb.inv_freq") || ends_with(t, "rope_freqs.weight") || long_rope ||
            (c->tied_embeddings && ends_with(t, "lm_head.weight")) ||
            (c->quant.method != QUANTISATION_NONE && !packs && ends_with_any(t, scaled)) ||
            (packs && (ends_with_any(t, packed) || is_zero_bias(t)));
@@ -534,8 +571,9 @@ static bool is_placed(const named_tensor *t, const model_config *c, tensor_namin
             if (is_expert(c, list, &expert_names[naming][i], name, rest)) return true;
     }
     for (int role = first; role < last; role++)
-        if (strcmp(rest, role_names[naming][role]) == 0)
-            return shape_of(c, (tensor_role)role).wanted;
+        if (shape_of(c, (tensor_role)role).wanted &&
+            strcmp(rest, name_of(c, naming, (tensor_role)role)) == 0)
+            return true;
     return false;
 }
 

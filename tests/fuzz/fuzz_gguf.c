@@ -55,7 +55,7 @@ static void read_file(const uint8_t *bytes, size_t size, gguf_extent extent) {
     model_config config;
     s = model_config_from_gguf(g, &config);
     float inv_freq[MODEL_HEAD_DIM_MAX / 2];
-    if (status_is_ok(&s)) model_config_inv_freq(&config, inv_freq);
+    if (status_is_ok(&s)) model_config_inv_freq(&config, config.context, inv_freq);
     gguf_close(g);
 }
 

@@ -10,7 +10,7 @@
 
 static void use(const model_config *c) {
     float inv_freq[MODEL_HEAD_DIM_MAX / 2];
-    model_config_inv_freq(c, inv_freq);
+    model_config_inv_freq(c, c->context, inv_freq);
     for (int i = 0; i < c->rope_dims / 2; i++)
         if (!isfinite(inv_freq[i]) || inv_freq[i] < 0) abort();
     if (model_config_parameters(c) <= 0) abort();

@@ -38,6 +38,8 @@ def logits(args, ranks, model, head, path):
     command = launch if ranks > 1 else []
     command = [*command, args.generate, model, "--tokens", " ".join(map(str, head["tokens"])), "--logits-out", path,
                "--chunk", "7"]
+    if "context" in head:
+        command += ["--context", str(head["context"])]
     run(command + (["--isa", args.isa] if args.isa else []))
     all_rows = numpy.fromfile(path, dtype="<f4").reshape(len(head["tokens"]), head["vocab"])
     return all_rows[head["positions"]]
@@ -65,7 +67,7 @@ def main():
             weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
             assert weights == head["weights_sha256"], f"{path.name} belongs to other weights"
             limit = LIMIT[head["arguments"][head["arguments"].index("--dtype") + 1]]
-            for model in (folder, gguf):
+            for model in (folder, gguf) if head.get("gguf", True) else (folder,):
                 first = None
                 for ranks in map(int, args.ranks.split(",")):
                     got = logits(args, ranks, model, head, temporary / "logits")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the reference logits in tests/golden/logits/ with transformers and torch on the CPU, in float32.
 
-    python3 tests/golden/make_llama_logits.py
+    python3 tests/golden/make_llama_logits.py [PRESET...]
 
 Needs torch and transformers, which the tests do not: they read the files. A file is one line of JSON (the model's arguments for
 make_random_llama.py, SHA-256 of its model.safetensors, versions, RoPE frequencies, token ids, positions, vocabulary), a newline, then
@@ -21,7 +21,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 # Preset, dtype, seed of the weights, tokens. Mixtral's are chosen such that no router's second and third best are nearer than 0.07:
 # where they tie, a rounding in BF16 changes the expert and with it everything.
 CASES = [*((preset, dtype, 1, 96) for preset in ("twin6", "twin9", "twin-qwen2") for dtype in ("f32", "bf16")),
-         ("twin-mixtral", "f32", 39, 24), ("twin-mixtral", "bf16", 39, 24)]
+         ("twin-mixtral", "f32", 39, 24), ("twin-mixtral", "bf16", 39, 24),
+         ("twin-mistral", "f32", 1, 96), ("twin-window", "f32", 1, 96), ("twin-phi3", "f32", 1, 96), ("twin-phi3", "bf16", 1, 96),
+         ("twin-phi4", "f32", 1, 96)]
+# What the tests must know of a case: the longest sequence that the rank is to be made for, where that decides about the RoPE
+# factors (transformers decides by the prompt), and that GGUF cannot hold the model.
+NOTES = {"twin-phi4": {"context": 128}, "twin-window": {"gguf": False}}
 SEED = 7
 
 
@@ -41,7 +46,8 @@ def make(preset, dtype, seed, tokens):
         with torch.no_grad():
             logits = model(torch.tensor([ids])).logits[0, positions].to(torch.float32).contiguous()
     head = {"arguments": arguments, "weights_sha256": digest, "torch": torch.__version__, "transformers": transformers.__version__,
-            "inv_freq": [float(x) for x in model.model.rotary_emb.inv_freq], "tokens": ids, "positions": positions, "vocab": vocab}
+            "inv_freq": [float(x) for x in model.model.rotary_emb.inv_freq], "tokens": ids, "positions": positions, "vocab": vocab,
+            **NOTES.get(preset, {})}
     path = os.path.join(HERE, "logits", f"{preset}-{dtype}.logits")
     with open(path, "wb") as out:
         out.write(json.dumps(head).encode() + b"\n" + logits.numpy().astype("<f4").tobytes())

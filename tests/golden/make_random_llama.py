@@ -11,6 +11,8 @@ both have). Needs numpy only. The presets:
     twin6        6 query and 3 KV heads, head_dim not width / heads, untied output, llama3 RoPE scaling
     twin9        9 query and 3 KV heads, untied output
     twin-qwen2   6 query and 2 KV heads, biases on q, k, v, tied output
+    twin-mistral, twin-window   a sliding window in all layers; Qwen2's in all but the first (which a GGUF file cannot say)
+    twin-phi3, twin-phi4        long RoPE past its original context, with a window; below it, with part of each head rotated
     tiny         2 layers of width 64, context 4096: for load tests with thousands of streams
     tiny-qwen2   the same with Qwen2's biases
     twin-mixtral 5 experts of which 2 are used, in a shape like twin6's
@@ -18,6 +20,7 @@ both have). Needs numpy only. The presets:
 """
 import argparse
 import json
+import math
 import os
 import struct
 
@@ -33,13 +36,20 @@ PRESETS = {
     "twin6": dict(family="llama", layers=3, width=96, heads=6, kv_heads=3, head_dim=32, ffn=416, context=512, rope="llama3"),
     "twin9": dict(family="llama", layers=2, width=288, heads=9, kv_heads=3, head_dim=32, ffn=480, context=512, theta=500000.0),
     "twin-qwen2": dict(family="qwen2", layers=2, width=192, heads=6, kv_heads=2, head_dim=32, ffn=320, context=512, tied=True),
+    "twin-mistral": dict(family="llama", layers=2, width=96, heads=6, kv_heads=3, head_dim=32, ffn=224, context=512, window=24),
+    "twin-window": dict(family="qwen2", layers=3, width=96, heads=3, kv_heads=1, head_dim=32, ffn=224, context=512, window=17,
+                        window_first=1),
+    "twin-phi3": dict(family="phi3", layers=2, width=192, heads=3, kv_heads=1, head_dim=64, ffn=320, context=512, rope="longrope",
+                      original=64, window=33),
+    "twin-phi4": dict(family="phi3", layers=2, width=96, heads=3, kv_heads=3, head_dim=32, ffn=224, context=512, rope="longrope",
+                      original=128, rotated=0.75, tied=True),
     "tiny": dict(family="llama", layers=2, width=64, heads=4, kv_heads=2, head_dim=16, ffn=128, context=4096),
     "twin-mixtral": dict(family="llama", layers=3, width=96, heads=6, kv_heads=3, head_dim=32, ffn=224, context=512, experts=5),
     "tiny-mixtral": dict(family="llama", layers=2, width=64, heads=4, kv_heads=2, head_dim=16, ffn=128, context=4096, experts=4),
     "tiny-qwen2": dict(family="qwen2", layers=2, width=64, heads=4, kv_heads=2, head_dim=16, ffn=128, context=4096, tied=True),
 }
 DEFAULTS = dict(family="llama", layers=2, width=64, heads=4, kv_heads=2, head_dim=16, ffn=128, vocab=512, context=4096,
-                rope="none", theta=10000.0, tied=False, seed=1, experts=0, used=2)
+                rope="none", theta=10000.0, tied=False, seed=1, window=0, window_first=0, original=0, rotated=1.0, experts=0, used=2)
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
                  "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
@@ -85,6 +95,13 @@ def make_tensors(m):
     for i in range(m["layers"]):
         p = f"model.layers.{i}."
         t[p + "input_layernorm.weight"] = n.take((d,), 0.1, 1.0)
+        if m["family"] == "phi3":
+            t[p + "self_attn.qkv_proj.weight"] = n.take((q + 2 * kv, d), d ** -0.5)
+            t[p + "self_attn.o_proj.weight"] = n.take((d, q), q ** -0.5)
+            t[p + "post_attention_layernorm.weight"] = n.take((d,), 0.1, 1.0)
+            t[p + "mlp.gate_up_proj.weight"] = n.take((2 * f, d), d ** -0.5)
+            t[p + "mlp.down_proj.weight"] = n.take((d, f), f ** -0.5)
+            continue
         for name, rows in (("q", q), ("k", kv), ("v", kv)):
             t[p + f"self_attn.{name}_proj.weight"] = n.take((rows, d), d ** -0.5)
             if m["family"] == "qwen2":
@@ -144,21 +161,46 @@ def tokenizer_json(tokens, merges):
 
 # ---- the Hugging Face folder
 
+def architecture(m):
+    if m["family"] == "llama":
+        return "MistralForCausalLM" if m["window"] else "LlamaForCausalLM"
+    return m["family"].capitalize() + "ForCausalLM"
+
+
+def longrope_factors(m):
+    """Short and long ones: any that grow."""
+    pairs = int(m["head_dim"] * m["rotated"]) // 2
+    return [1.0 + i / 16 for i in range(pairs)], [1.5 + i / 2 for i in range(pairs)]
+
+
+def rope_scaling(m):
+    if m["rope"] == "longrope":
+        short, extended = longrope_factors(m)
+        return {"type": "longrope", "short_factor": short, "long_factor": extended}
+    return {"llama3": LLAMA3, "linear": LINEAR, "none": None}[m["rope"]]
+
+
 def config_json(m, dtype):
+    name = architecture(m)
     config = {
-        "architectures": ["Qwen2ForCausalLM" if m["family"] == "qwen2" else "LlamaForCausalLM"], "model_type": m["family"],
+        "architectures": [name], "model_type": "mistral" if name.startswith("Mistral") else m["family"],
         "hidden_size": m["width"], "intermediate_size": m["ffn"], "num_hidden_layers": m["layers"],
         "num_attention_heads": m["heads"], "num_key_value_heads": m["kv_heads"], "head_dim": m["head_dim"],
         "vocab_size": m["vocab"], "max_position_embeddings": m["context"], "rms_norm_eps": 1e-5, "hidden_act": "silu",
-        "rope_theta": m["theta"], "rope_scaling": {"llama3": LLAMA3, "linear": LINEAR, "none": None}[m["rope"]],
+        "rope_theta": m["theta"], "rope_scaling": rope_scaling(m),
         "tie_word_embeddings": m["tied"], "bos_token_id": m["vocab"] - 3, "eos_token_id": m["vocab"] - 1,
         "torch_dtype": {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}[dtype],
     }
     if m["family"] == "qwen2":
-        config["use_sliding_window"] = False
+        config["use_sliding_window"] = m["window"] > 0
+        config["max_window_layers"] = m["window_first"]
     if m["experts"]:
         config.update(architectures=["MixtralForCausalLM"], model_type="mixtral", num_local_experts=m["experts"],
                       num_experts_per_tok=m["used"], sliding_window=None)
+    if m["window"]:
+        config["sliding_window"] = m["window"]
+    if m["family"] == "phi3":
+        config.update({"original_max_position_embeddings": m["original"], "partial_rotary_factor": m["rotated"], "pad_token_id": 0})
     return config
 
 
@@ -211,7 +253,8 @@ def write_folder(folder, m, dtype, shards):
 
 GGUF_NAMES = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
               "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate",
-              "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "block_sparse_moe.gate": "ffn_gate_inp"}
+              "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up",
+              "block_sparse_moe.gate": "ffn_gate_inp"}
 EXPERT_NAMES = {"w1": "ffn_gate", "w3": "ffn_up", "w2": "ffn_down"}
 
 
@@ -247,11 +290,17 @@ def gguf_metadata(m):
              (f"{a}.attention.head_count", m["heads"]), (f"{a}.attention.head_count_kv", m["kv_heads"]),
              (f"{a}.attention.key_length", m["head_dim"]), (f"{a}.attention.value_length", m["head_dim"]),
              (f"{a}.attention.layer_norm_rms_epsilon", 1e-5), (f"{a}.rope.freq_base", m["theta"]),
-             (f"{a}.rope.dimension_count", m["head_dim"]), (f"{a}.vocab_size", m["vocab"])]
+             (f"{a}.rope.dimension_count", int(m["head_dim"] * m["rotated"])), (f"{a}.vocab_size", m["vocab"])]
     if m["experts"]:
         pairs += [(f"{a}.expert_count", m["experts"]), (f"{a}.expert_used_count", m["used"])]
     if m["rope"] == "linear":
         pairs += [(f"{a}.rope.scaling.type", "linear"), (f"{a}.rope.scaling.factor", LINEAR["factor"])]
+    if m["rope"] == "longrope":
+        factor = m["context"] / m["original"]
+        pairs += [(f"{a}.rope.scaling.attn_factor", math.sqrt(1 + math.log(factor) / math.log(m["original"]))),
+                  (f"{a}.rope.scaling.original_context_length", m["original"])]
+    if m["window"]:
+        pairs.append((f"{a}.attention.sliding_window", m["window"]))
     normal, control = 1, 3
     kinds = [normal] * (len(tokens) - len(SPECIALS)) + [control] * len(SPECIALS)
     return pairs + [("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "gpt-2"), ("tokenizer.ggml.tokens", tokens),
@@ -285,6 +334,9 @@ def write_gguf(path, m, dtype, split_experts=False):
         tensors = merge_experts(tensors)
     if m["rope"] == "llama3":
         tensors.append(("rope_freqs.weight", llama3_factors(m), "f32"))
+    if m["rope"] == "longrope":
+        for name, factors in zip(("short", "long"), longrope_factors(m)):
+            tensors.append((f"rope_factors_{name}.weight", np.array(factors, np.float32), "f32"))
     gguf_writer.write(path, gguf_metadata(m), tensors)
 
 
@@ -295,12 +347,12 @@ def main():
     p.add_argument("--gguf", help="write a GGUF file here")
     p.add_argument("--dtype", default="f32", choices=["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"])
     p.add_argument("--shards", type=int, default=1, help="safetensors files of the folder")
-    p.add_argument("--family", choices=["llama", "qwen2"])
+    p.add_argument("--family", choices=["llama", "qwen2", "phi3"])
     p.add_argument("--rope", choices=["none", "linear", "llama3"])
     p.add_argument("--theta", type=float)
     p.add_argument("--split-experts", action="store_true", help="a tensor for each expert in the GGUF file, as until 2024-04")
     p.add_argument("--tied", action="store_true", default=None)
-    for name in ("layers", "width", "heads", "kv_heads", "head_dim", "ffn", "vocab", "context", "seed", "experts", "used"):
+    for name in ("layers", "width", "heads", "kv_heads", "head_dim", "ffn", "vocab", "context", "window", "seed", "experts", "used"):
         p.add_argument("--" + name.replace("_", "-"), type=int)
     a = p.parse_args()
     if not a.folder and not a.gguf:

@@ -120,7 +120,7 @@ def integers(t, args):
 
 
 # Matrices that meet one activation are quantised in one order of columns, that of its importance.
-TOGETHER = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "o_proj": 1, "gate_proj": 2, "up_proj": 2, "down_proj": 3}
+TOGETHER = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "qkv_proj": 0, "o_proj": 1, "gate_proj": 2, "up_proj": 2, "gate_up_proj": 2, "down_proj": 3}
 
 
 def column_order(base, cols, args):

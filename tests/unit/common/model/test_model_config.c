@@ -61,20 +61,66 @@ static void defaults_are_those_of_transformers(void **state) {
     assert_true(c.tied_embeddings && c.qkv_bias);
 }
 
-static void a_window_shortens_the_context(void **state) {
+// The windows of all layers are 0 but for those from `first` on, one in `each`.
+static void check_windows(const char *text, int window, int first, int each) {
+    model_config c = good(text);
+    assert_int_equal(c.context, 512);
+    for (int i = 0; i < c.layers; i++)
+        assert_int_equal(model_config_window(&c, i),
+                         i >= first && (i - first) % each == 0 ? window : 0);
+}
+
+static void windows_are_of_layers(void **state) {
     (void)state;
-    assert_int_equal(
-        good("{\"architectures\":[\"MistralForCausalLM\"]," SIZES ",\"sliding_window\":100}")
-            .context,
-        100);
-    assert_int_equal(
-        good("{\"architectures\":[\"MistralForCausalLM\"]," SIZES ",\"sliding_window\":null}")
-            .context,
-        512);
-    assert_int_equal(
-        good("{\"architectures\":[\"MistralForCausalLM\"]," SIZES ",\"sliding_window\":4096}")
-            .context,
-        512);
+#define MISTRAL "{\"architectures\":[\"MistralForCausalLM\"]," SIZES
+    check_windows(MISTRAL ",\"sliding_window\":100}", 100, 0, 1);
+    check_windows(MISTRAL ",\"sliding_window\":null}", 0, 0, 1);
+    check_windows(MISTRAL ",\"sliding_window\":512}", 0, 0, 1);   // sees all
+    check_windows("{" LLAMA ",\"sliding_window\":100}", 0, 0, 1); // the class has none
+#define QWEN2 "{\"architectures\":[\"Qwen2ForCausalLM\"]," SIZES ",\"sliding_window\":100"
+    check_windows(QWEN2 "}", 0, 0, 1);
+    check_windows(QWEN2 ",\"use_sliding_window\":true}", 0, 0, 1); // from layer 28 on
+    check_windows(QWEN2 ",\"use_sliding_window\":true,\"max_window_layers\":1}", 100, 1, 1);
+    check_windows(QWEN2 ",\"use_sliding_window\":true,\"layer_types\":[\"full_attention\","
+                        "\"sliding_attention\",\"full_attention\"]}",
+                  100, 1, 2);
+    bad(QWEN2 ",\"use_sliding_window\":true,\"layer_types\":[\"full_attention\"]}",
+        STATUS_INVALID_ARGUMENT, "'layer_types' must be a list with a name for each layer");
+    bad(QWEN2 ",\"use_sliding_window\":true,\"layer_types\":[\"full_attention\",1,2]}",
+        STATUS_INVALID_ARGUMENT, "'layer_types' must be a list of sliding_attention");
+    bad(MISTRAL ",\"sliding_window\":-3}", STATUS_INVALID_ARGUMENT, "sliding window is -3");
+}
+
+#define PHI3                                                                                       \
+    "{\"architectures\":[\"Phi3ForCausalLM\"]," SIZES                                              \
+    ",\"original_max_position_embeddings\":64,\"rms_norm_eps\":1e-5"
+#define LONG(type)                                                                                 \
+    ",\"partial_rotary_factor\":0.5,\"rope_scaling\":{\"type\":\"" type                            \
+    "\",\"short_factor\":[1,1.5,2,3],\"long_factor\":[4,5,6,7]}"
+
+// Which list of factors divides follows from the longest sequence that will be run.
+static void phi3_has_two_lists_of_factors(void **state) {
+    (void)state;
+    static const char *const types[] = {"longrope", "su", "yarn"};
+    static const char *const texts[] = {PHI3 LONG("longrope") "}", PHI3 LONG("su") "}",
+                                        PHI3 LONG("yarn") "}"};
+    static const double divisors[2][4] = {{1, 1.5, 2, 3}, {4, 5, 6, 7}};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        model_config c = good(texts[i]);
+        assert_true(c.fused && !c.qkv_bias && c.rope_dims == 8);
+        assert_true(fabs(c.rope_scale - sqrt(1 + log(8) / log(64))) < 1e-6);
+        for (int extended = 0; extended < 2; extended++) {
+            float got[4];
+            model_config_inv_freq(&c, 64 + extended, got);
+            for (int k = 0; k < 4; k++)
+                assert_true(fabs(got[k] * divisors[extended][k] / pow(10000, -k / 4.0) - 1) < 1e-6);
+        }
+    }
+    assert_true(good(PHI3 ",\"sliding_window\":63}").window == 63);
+    bad(PHI3 ",\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,1],\"long_factor\":[]}}",
+        STATUS_INVALID_ARGUMENT, "'short_factor' must be a list with a number for each pair");
+    bad(PHI3 ",\"rope_scaling\":{\"type\":\"linear\"}}", STATUS_INVALID_ARGUMENT, "lacks 'factor'");
+    bad(PHI3 ",\"partial_rotary_factor\":1.5}", STATUS_UNIMPLEMENTED, "partial_rotary_factor 1.5");
 }
 
 #define MIXTRAL "\"architectures\":[\"MixtralForCausalLM\"]," SIZES
@@ -170,7 +216,7 @@ static void lies_are_named(void **state) {
 static void check_frequencies(const model_config *c, const double *want, int count) {
     float got[MODEL_HEAD_DIM_MAX / 2];
     assert_int_equal(c->rope_dims / 2, count);
-    model_config_inv_freq(c, got);
+    model_config_inv_freq(c, c->context, got);
     for (int i = 0; i < count; i++)
         if (!(fabs(got[i] - want[i]) <= 3e-7 * want[i]))
             fail_msg("frequency %d is %.9g, transformers has %.9g", i, got[i], want[i]);
@@ -227,7 +273,8 @@ static void factors_divide(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_those_of_transformers),
-        cmocka_unit_test(a_window_shortens_the_context),
+        cmocka_unit_test(windows_are_of_layers),
+        cmocka_unit_test(phi3_has_two_lists_of_factors),
         cmocka_unit_test(mixtral_has_experts),
         cmocka_unit_test(quantisation_is_read),
         cmocka_unit_test(what_cannot_be_followed_is_refused),

@@ -114,7 +114,8 @@ static void check_part(sample *s, tensor_part p) {
         dtype_to_f32(s->t.type, (char *)rows + (size_t)r * stride, (size_t)p.cols, line);
         for (int64_t c = 0; c < p.cols; c++) {
             int64_t row = p.first_row + r, col = p.first_col + c;
-            if (s->t.row_order) row = s->t.row_order[row];
+            int64_t own = row - s->t.first_row;
+            if (s->t.row_order) row = s->t.first_row + s->t.row_order[own];
             if (s->t.col_order) col = s->t.col_order[col];
             float want = number(&s->t, (size_t)row, (size_t)col);
             if (s->t.type == DTYPE_F16) want = dtype_f16_to_f32(dtype_f32_to_f16(want));
@@ -189,6 +190,9 @@ static void test_act_order(void **state) {
     (void)state;
     static const tensor_packing packings[] = {TENSOR_GPTQ, TENSOR_PACKED};
     rng r = rng_make(5);
+    enum { FUSED = 8 };
+    int32_t fused_of[ROWS];
+    shuffle(&r, fused_of, NULL, ROWS - FUSED);
     shuffle(&r, rows_of, NULL, ROWS);
     shuffle(&r, cols_of, groups_of, COLS);
     for (int i = 0; i < 2; i++) {
@@ -199,6 +203,11 @@ static void test_act_order(void **state) {
         check_part(&s, (tensor_part){3, 9, 32, 96});
         s.t.row_order = rows_of;
         check_part(&s, (tensor_part){3, 9, 64, 96});
+        s.t.first_row = FUSED; // rows of the second of two matrices in one
+        s.t.row_order = fused_of;
+        check_part(&s, (tensor_part){FUSED + 3, 9, 64, 96});
+        s.t.first_row = 0;
+        s.t.row_order = rows_of;
         s.t.type = DTYPE_F16;
         check_part(&s, (tensor_part){5, 20, 3, COLS - 10});
         s.t.row_order = s.t.col_order = NULL;

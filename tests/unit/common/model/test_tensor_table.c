@@ -252,6 +252,53 @@ static void test_biases(void **state) {
     bad(&f, STATUS_UNIMPLEMENTED, "layers.1.mlp.up_proj.qweight' has no place");
 }
 
+// Phi-3's q, k and v, and gate and up, are rows of one matrix each.
+static void fuse(folder *f, add_matrix *matrix) {
+    size_t kept = 0;
+    for (size_t i = 0; i < f->count; i++) {
+        const char *name = f->names[i];
+        bool gone = strstr(name, "q_proj") || strstr(name, "k_proj") || strstr(name, "v_proj") ||
+                    strstr(name, "gate_proj") || strstr(name, "up_proj");
+        if (gone) continue;
+        memmove(f->names[kept], name, sizeof f->names[0]);
+        f->items[kept++] = f->items[i];
+    }
+    f->count = kept;
+    f->config.fused = true;
+    matrix(f, "model.layers.0.self_attn.qkv_proj", H * C + 2 * C, D);
+    matrix(f, "model.layers.0.mlp.gate_up_proj", 2 * F, D);
+}
+
+static void check_place(const folder *f, tensor_role role, int64_t rows, int64_t first_row) {
+    tensor t = good(f, role);
+    assert_true(t.rows == rows && t.cols == D && t.first_row == first_row);
+}
+
+static void test_fused(void **state) {
+    (void)state;
+    add_matrix *const kinds[] = {add_gptq, add_blocks, add_int8};
+    const quantisation q[] = {
+        gptq,
+        {.method = QUANTISATION_FP8, .block_rows = 128, .block_cols = 128},
+        {.method = QUANTISATION_INT8},
+    };
+    for (int i = 0; i < 3; i++) {
+        folder f = make(q[i], kinds[i]);
+        fuse(&f, kinds[i]);
+        check_place(&f, TENSOR_Q, H * C + 2 * C, 0);
+        check_place(&f, TENSOR_K, H * C + 2 * C, H * C);
+        check_place(&f, TENSOR_V, H * C + 2 * C, H * C + C);
+        check_place(&f, TENSOR_GATE, 2 * F, 0);
+        check_place(&f, TENSOR_UP, 2 * F, F);
+        with(&f, "model.layers.0.self_attn.q_proj", ".weight", 2, DTYPE_BF16, H * C, D, zeros);
+        bad(&f, STATUS_UNIMPLEMENTED, "q_proj.weight' has no place");
+        f = make(q[i], kinds[i]);
+        fuse(&f, kinds[i]);
+        f.config.fused = false;
+        bad(&f, STATUS_INVALID_ARGUMENT, "q_proj");
+    }
+}
+
 static void test_blocks_of_fp8(void **state) {
     (void)state;
     const quantisation q = {.method = QUANTISATION_FP8, .block_rows = 128, .block_cols = 128};
@@ -401,6 +448,7 @@ int main(void) {
         cmocka_unit_test(test_biases),
         cmocka_unit_test(test_blocks_of_fp8),
         cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_fused),
         cmocka_unit_test(test_experts),
         cmocka_unit_test(test_bad_experts),
         cmocka_unit_test(test_merged_experts),
