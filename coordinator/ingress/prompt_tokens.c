@@ -66,7 +66,7 @@ static bool encode_chat(const served_model *m, const generate_request *r, int co
     // tried again.
     if (s.code == STATUS_RESOURCE_EXHAUSTED || s.code == STATUS_INVALID_ARGUMENT)
         s.code = STATUS_INVALID_ARGUMENT;
-    if (!good) refuse_status(why, status_context(s, "chat template"), "messages", "invalid_value");
+    if (!good) refuse_status(why, s, "messages", "invalid_value");
     // The template writes BOS itself where the model wants one, so the tokenizer must not add it.
     good = good && encode(m, buf_string(&text), text.size, false, context, "messages", out, why);
     buf_free(&text);
