@@ -17,6 +17,7 @@ struct decoder {
     int width, head_dim;
     int ffn_unit;
     kernels_rope rope;
+    kernels_activation activation;
     kernels_head_map map;
     int row_room;    // T: rows of the arrays below
     int micro_least; // rows of the smallest micro-batch but the last
@@ -153,6 +154,7 @@ status decoder_create(const decoder_parts *parts, decoder **out) {
     d->width = config->width;
     d->head_dim = config->head_dim;
     d->ffn_unit = shard_ffn_unit(config);
+    d->activation = config->gelu ? KERNELS_GELU_TANH : KERNELS_SILU;
     d->rope = (kernels_rope){
         .inv_freq = parts->weights->inv_freq,
         .rope_dims = config->rope_dims,
@@ -192,10 +194,11 @@ static status sum_over_ranks(decoder *d) {
     return reduce_sum(d->p.reduce, d->sums, (size_t)d->rows * (size_t)d->width, d->deadline_ns);
 }
 
-// x += sums of all ranks, normed = rmsnorm(x)
-static status add_and_norm(decoder *d, const float *weight) {
+// x += sums of all ranks, which `post` norms first unless it is NULL; normed = rmsnorm(x)
+static status add_and_norm(decoder *d, const float *post, const float *weight) {
     reduce_norm n = {.x = d->x,
                      .sums = d->sums,
+                     .post = post,
                      .weight = weight,
                      .epsilon = d->p.config->norm_epsilon,
                      .tokens = d->rows,
@@ -212,7 +215,8 @@ static float *row_of(const decoder *d, int row) {
 static status embed(decoder *d) {
     kernels_embed(d->p.kernels, &d->p.weights->embedding, d->p.shard->embedding.begin, d->sums);
     TRY(sum_over_ranks(d));
-    kernels_narrow(d->p.kernels, d->sums, (size_t)d->rows * (size_t)d->width, 1, d->x);
+    kernels_narrow(d->p.kernels, d->sums, (size_t)d->rows * (size_t)d->width,
+                   d->p.config->embedding_scale, d->x);
     return status_ok();
 }
 
@@ -237,6 +241,7 @@ static kernels_attention_options scoring(const decoder *d, int layer) {
     const model_config *c = d->p.config;
     return (kernels_attention_options){
         .scale = c->attention_scale,
+        .soft_cap = c->attention_cap,
         .window = model_config_window(c, d->p.shard->layers.begin + layer)};
 }
 
@@ -258,7 +263,7 @@ static void mix(decoder *d, const layer_weights *w) {
                 segment(d->ffn_unit, w->down), d->sums);
 }
 
-// sums = this rank's part of down(silu(gate(normed)) * up(normed)); zero on a rank that holds
+// sums = this rank's part of down(activation(gate(normed)) * up(normed)); zero on a rank that holds
 // no columns.
 static void feed_forward(decoder *d, const layer_weights *w) {
     kernels *k = d->p.kernels;
@@ -270,7 +275,8 @@ static void feed_forward(decoder *d, const layer_weights *w) {
         mix(d, w);
         return;
     }
-    kernels_gate_up(k, KERNELS_SILU, w->gate, w->up, normed_in(d, w->ffn_order), d->rows, d->gated);
+    kernels_gate_up(k, d->activation, w->gate, w->up, normed_in(d, w->ffn_order), d->rows,
+                    d->gated);
     kernels_matmul_sums(k, w->down, segment(d->ffn_unit, w->down), d->gated, d->rows, d->sums);
 }
 
@@ -289,7 +295,7 @@ static uint64_t collectives_before(const decoder *d) {
 static status finish_layer(decoder *d, const layer_weights *w) {
     kernels_matmul_sums(d->p.kernels, &w->o, segment(d->head_dim, &w->o), d->mixed, d->rows,
                         d->sums);
-    TRY(add_and_norm(d, w->ffn_norm));
+    TRY(add_and_norm(d, w->post_attn_norm, w->ffn_norm));
     feed_forward(d, w);
     return status_ok();
 }
@@ -301,7 +307,9 @@ static status begin_first_layer(decoder *d) {
     return status_ok();
 }
 
-static status end_layers(decoder *d) {
+// x += sums of all ranks, without a norm of x: the next stage's, or the logits', is another's.
+static status end_layers(decoder *d, const float *post) {
+    if (post) return add_and_norm(d, post, NULL);
     TRY(sum_over_ranks(d));
     kernels_add(d->p.kernels, d->x, d->sums, d->rows, d->width);
     return status_ok();
@@ -315,8 +323,8 @@ static status between_attentions(void *context) {
     int i = d->layer;
     const layer_weights *w = &all->layers[i];
     if (i > 0) TRY(finish_layer(d, &all->layers[i - 1]));
-    if (i == all->layer_count) return end_layers(d);
-    TRY(i > 0 ? add_and_norm(d, w->attn_norm) : begin_first_layer(d));
+    if (i == all->layer_count) return end_layers(d, w[-1].post_ffn_norm);
+    TRY(i > 0 ? add_and_norm(d, w[-1].post_ffn_norm, w->attn_norm) : begin_first_layer(d));
     project(d, w, &d->kv->layers[i]);
     return status_ok();
 }
@@ -429,6 +437,8 @@ const float *decoder_logits(decoder *d, int first, int count) {
     if (d->vocab > 0)
         kernels_matmul(k, 1, (const kernels_weight *const[]){&d->p.weights->output}, NULL,
                        d->prepared, count, &d->logits);
+    if (d->p.config->logit_cap > 0)
+        kernels_soft_cap(k, d->logits, (size_t)count * (size_t)d->vocab, d->p.config->logit_cap);
     return d->logits;
 }
 

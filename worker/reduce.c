@@ -113,10 +113,14 @@ status reduce_gather(reduce *r, float *parts, size_t count, int64_t deadline_ns)
 }
 
 status reduce_add_rmsnorm(reduce *r, const reduce_norm *n, int64_t deadline_ns) {
-    if (r->ops && r->ops->add_rmsnorm) return r->ops->add_rmsnorm(r->state, n);
+    if (!n->post && r->ops && r->ops->add_rmsnorm) return r->ops->add_rmsnorm(r->state, n);
     TRY(reduce_sum(r, n->sums, (size_t)n->tokens * (size_t)n->width, deadline_ns));
-    kernels_add_rmsnorm(r->o.kernels, n->x, n->sums, n->weight, n->epsilon, n->tokens, n->width,
-                        n->out);
+    if (n->post)
+        kernels_add_normed(r->o.kernels, n->x, n->sums, n->post, n->weight, n->epsilon, n->tokens,
+                           n->width, n->out);
+    else
+        kernels_add_rmsnorm(r->o.kernels, n->x, n->sums, n->weight, n->epsilon, n->tokens, n->width,
+                            n->out);
     return status_ok();
 }
 

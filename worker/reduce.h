@@ -54,12 +54,14 @@ status reduce_sum(reduce *r, void *sums, size_t count, int64_t deadline_ns);
 // has all, bit by bit. For ranks that queue; count is even.
 status reduce_gather(reduce *r, float *parts, size_t count, int64_t deadline_ns);
 
-// reduce_sum of sums (T, D), then kernels_add_rmsnorm with them; in one kernel where the transport
-// has it and it pays. The bits are the same; what is left in `sums` is of no use.
+// reduce_sum of sums (T, D), then kernels_add_rmsnorm with them, in one kernel where the transport
+// has it and it pays, or with a `post` weight kernels_add_normed. The bits are the same; what is
+// left in `sums` is of no use.
 typedef struct reduce_norm {
     float *x; // (T, D)
     void *sums;
-    const float *weight; // (D)
+    const float *post;   // (D); NULL: the sums are added as they are
+    const float *weight; // (D); with `post` NULL where no norm follows
     float epsilon;
     int tokens, width; // T, D
     kernels_act *out;

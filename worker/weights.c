@@ -19,7 +19,7 @@
 #include "worker/warm_shard.h"
 
 enum {
-    LAYER_VECTORS = 7,   // two norms, three biases, two orders
+    LAYER_VECTORS = 9,   // four norms, three biases, two orders
     LAYER_MATRICES = 5,  // q, k, v, o, router; each may have memory of its own
     EXPERT_MATRICES = 3, // gate, up, down, of each expert
     NAME_BYTES = 80,
@@ -121,8 +121,9 @@ static status upload(gathering *g, float *host, size_t count, float **out) {
     return s;
 }
 
-// Elements [begin, end) of a vector, as floats.
-static status load_vector(gathering *g, const tensor *t, int begin, int end, float **out) {
+// Elements [begin, end) of a vector, as floats, with `offset` added.
+static status load_vector(gathering *g, const tensor *t, int begin, int end, float offset,
+                          float **out) {
     assert(t->rows == 1 && begin >= 0 && end <= t->cols);
     assert(dtype_block_values(t->type) == 1); // model_open takes no quantised vectors
     size_t count = (size_t)(end - begin), bytes = dtype_row_bytes(t->type, count);
@@ -133,6 +134,7 @@ static status load_vector(gathering *g, const tensor *t, int begin, int end, flo
                    : read_range(g, (const char *)t->data + dtype_row_bytes(t->type, (size_t)begin),
                                 bytes, raw);
     if (status_is_ok(&s)) dtype_to_f32(t->type, raw, count, host);
+    for (size_t i = 0; status_is_ok(&s) && i < count; i++) host[i] += offset;
     free(raw);
     if (status_is_ok(&s)) return upload(g, host, count, out);
     free(host);
@@ -142,7 +144,7 @@ static status load_vector(gathering *g, const tensor *t, int begin, int end, flo
 static status load_norm(gathering *g, tensor_role role, int layer, const char *what, float **out) {
     tensor t;
     TRY(find(g, role, layer, what, &t));
-    return load_vector(g, &t, 0, g->config->width, out);
+    return load_vector(g, &t, 0, g->config->width, g->config->norm_offset, out);
 }
 
 // ---- first pass
@@ -226,9 +228,9 @@ static status add_biases(gathering *g, int layer, layer_weights *out) {
     TRY(find(g, TENSOR_Q_BIAS, layer, "q bias", &q));
     TRY(find(g, TENSOR_K_BIAS, layer, "k bias", &k));
     TRY(find(g, TENSOR_V_BIAS, layer, "v bias", &v));
-    TRY(load_vector(g, &q, s->heads.begin * c, s->heads.end * c, &out->q_bias));
-    TRY(load_vector(g, &k, s->kv_heads.begin * c, s->kv_heads.end * c, &out->k_bias));
-    return load_vector(g, &v, s->kv_heads.begin * c, s->kv_heads.end * c, &out->v_bias);
+    TRY(load_vector(g, &q, s->heads.begin * c, s->heads.end * c, 0, &out->q_bias));
+    TRY(load_vector(g, &k, s->kv_heads.begin * c, s->kv_heads.end * c, 0, &out->k_bias));
+    return load_vector(g, &v, s->kv_heads.begin * c, s->kv_heads.end * c, 0, &out->v_bias);
 }
 
 // A copy of an order, on the device.
@@ -328,6 +330,10 @@ static status add_layer(gathering *g, int layer, layer_weights *y) {
     TRY(add_matrices(g, layer, t, y));
     TRY(load_norm(g, TENSOR_ATTN_NORM, layer, "attention norm", &y->attn_norm));
     TRY(load_norm(g, TENSOR_FFN_NORM, layer, "feed-forward norm", &y->ffn_norm));
+    if (g->config->post_norms) {
+        TRY(load_norm(g, TENSOR_POST_ATTN_NORM, layer, "norm after attention", &y->post_attn_norm));
+        TRY(load_norm(g, TENSOR_POST_FFN_NORM, layer, "norm after the FFN", &y->post_ffn_norm));
+    }
     return add_biases(g, layer, y);
 }
 

@@ -20,13 +20,14 @@
 #include "worker/progress.h"
 
 typedef struct layer_weights {
-    kernels_weight q, k, v;          // (heads * C, D)
-    kernels_weight o;                // (D, heads * C)
-    kernels_weight router;           // (experts, D); of a mixture
-    kernels_weight *gate, *up;       // (F, D), of each expert; one without a mixture
-    kernels_weight *down;            // (D, F)
-    float *attn_norm, *ffn_norm;     // (D)
-    float *q_bias, *k_bias, *v_bias; // NULL when the model has none
+    kernels_weight q, k, v;                // (heads * C, D)
+    kernels_weight o;                      // (D, heads * C)
+    kernels_weight router;                 // (experts, D); of a mixture
+    kernels_weight *gate, *up;             // (F, D), of each expert; one without a mixture
+    kernels_weight *down;                  // (D, F)
+    float *attn_norm, *ffn_norm;           // (D)
+    float *post_attn_norm, *post_ffn_norm; // (D) NULL when the model has none
+    float *q_bias, *k_bias, *v_bias;       // NULL when the model has none
     // (D) device memory: q, k and v, and gate and up, are multiplied with column order[i] of the
     // normed rows in place i (layer_order.h). NULL: as it is
     int32_t *attn_order, *ffn_order;

@@ -33,11 +33,13 @@ typedef enum tensor_role {
     TENSOR_Q_BIAS,    // (H * C), Qwen2
     TENSOR_K_BIAS,
     TENSOR_V_BIAS,
-    TENSOR_FFN_NORM, // (D)
-    TENSOR_ROUTER,   // (experts, D), of a mixture
-    TENSOR_GATE,     // (F, D), of each expert in a mixture
-    TENSOR_UP,       // (F, D)
-    TENSOR_DOWN,     // (D, F)
+    TENSOR_POST_ATTN_NORM, // (D), Gemma 2: of what attention gives
+    TENSOR_FFN_NORM,       // (D)
+    TENSOR_POST_FFN_NORM,  // (D), Gemma 2: of what the FFN gives
+    TENSOR_ROUTER,         // (experts, D), of a mixture
+    TENSOR_GATE,           // (F, D), of each expert in a mixture
+    TENSOR_UP,             // (F, D)
+    TENSOR_DOWN,           // (D, F)
     TENSOR_ROLE_COUNT
 } tensor_role;
 

@@ -15,6 +15,8 @@ const char *model_family_name(model_family family) {
         return "qwen2";
     case MODEL_PHI3:
         return "phi3";
+    case MODEL_GEMMA2:
+        return "gemma2";
     case MODEL_FAMILY_COUNT:
         break;
     }
@@ -22,11 +24,19 @@ const char *model_family_name(model_family family) {
 }
 
 void model_config_set_family(model_config *c) {
+    bool gemma2 = c->family == MODEL_GEMMA2;
     c->qkv_bias = c->family == MODEL_QWEN2;
     c->fused = c->family == MODEL_PHI3;
     c->rope_scale = 1;
     c->attention_scale = c->head_dim > 0 ? 1.0f / sqrtf((float)c->head_dim) : 0;
-    for (int i = 0; i < MODEL_LAYERS_MAX; i++) c->windowed[i] = true;
+    c->embedding_scale = gemma2 ? sqrtf((float)c->width) : 1;
+    c->post_norms = gemma2;
+    c->gelu = gemma2;
+    if (gemma2) {
+        c->attention_cap = 50;
+        c->logit_cap = 30;
+    }
+    for (int i = 0; i < MODEL_LAYERS_MAX; i++) c->windowed[i] = !gemma2 || i % 2 == 0;
 }
 
 int model_config_window(const model_config *c, int layer) {
@@ -124,6 +134,9 @@ status model_config_check(const model_config *c) {
     TRY(check_real("rope_theta", c->rope_theta, 1, 1e12));
     TRY(check_real("rope attention factor", c->rope_scale, 1e-3, 1e3));
     TRY(check_real("attention scale", c->attention_scale, 1e-6, 1e3));
+    TRY(check_real("embedding scale", c->embedding_scale, 1e-3, 1e6));
+    TRY(check_real("attention soft cap", c->attention_cap, 0, 1e6));
+    TRY(check_real("logit soft cap", c->logit_cap, 0, 1e6));
     if (c->window < 0 || c->window > MODEL_CONTEXT_MAX)
         return status_error(STATUS_INVALID_ARGUMENT,
                             "model config: sliding window is %d; 0 to %d is allowed", c->window,
@@ -163,6 +176,6 @@ int64_t model_config_parameters(const model_config *c) {
     int64_t attention = 2 * width * q + 2 * width * kv + (c->qkv_bias ? q + 2 * kv : 0);
     int64_t ffn = 3 * width * c->ffn_width;
     if (c->experts > 0) ffn = c->experts * (ffn + width); // and the router's row
-    int64_t layer = attention + ffn + 2 * width;
+    int64_t layer = attention + ffn + (c->post_norms ? 4 : 2) * width;
     return c->layers * layer + width + (c->tied_embeddings ? 1 : 2) * width * c->vocab;
 }

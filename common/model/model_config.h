@@ -2,7 +2,8 @@
 // once, and from then on believed by everybody. The family says how files name and store what
 // (tensor_table.c); what a step computes (worker/decoder.c) follows from the numbers and flags
 // below. Llama: Llama 1 to 3.x, SmolLM, Mistral and, with experts, Mixtral. Qwen2: with biases on
-// q, k, v. Phi-3: q, k, v in one matrix, gate and up in another, long RoPE.
+// q, k, v. Phi-3: q, k, v in one matrix, gate and up in another, long RoPE. Gemma 2: norms after
+// each half of a layer, too, caps on scores and logits, every other layer with a window.
 #ifndef OCTANT_MODEL_MODEL_CONFIG_H
 #define OCTANT_MODEL_MODEL_CONFIG_H
 
@@ -13,7 +14,13 @@
 #include "common/model/gguf.h"
 #include "common/model/quantisation.h"
 
-typedef enum model_family { MODEL_LLAMA, MODEL_QWEN2, MODEL_PHI3, MODEL_FAMILY_COUNT } model_family;
+typedef enum model_family {
+    MODEL_LLAMA,
+    MODEL_QWEN2,
+    MODEL_PHI3,
+    MODEL_GEMMA2,
+    MODEL_FAMILY_COUNT
+} model_family;
 
 // FACTORS: one divisor per frequency, stored as a tensor (how GGUF files carry Llama 3.1's
 // scaling). LONG: two lists of divisors, for contexts up to original_context and for longer ones
@@ -64,11 +71,17 @@ typedef struct model_config {
     float rope_factors[MODEL_HEAD_DIM_MAX / 2], rope_long_factors[MODEL_HEAD_DIM_MAX / 2];
     float rope_scale;      // what cosine and sine are multiplied by
     float attention_scale; // of q.k
+    float attention_cap;   // soft cap of the scores; 0: none
     // Positions that a row sees in layers of which windowed[] is true: its own and those before it;
     // 0: all. Less than the context.
     int window;
     bool windowed[MODEL_LAYERS_MAX];
-    bool fused;    // files hold q, k, v as one matrix, and gate and up as one
+    float embedding_scale; // what an embedding is multiplied by
+    bool post_norms;       // the outcomes of attention and FFN are normed before they are added
+    bool gelu;             // the FFN's gate goes through GELU (with tanh), else through SiLU
+    float logit_cap;       // soft cap of the logits; 0: none
+    bool fused;            // files hold q, k, v as one matrix, and gate and up as one
+    float norm_offset;     // what is added to the norms' stored weights
     int ffn_block; // values per block of the down matrices where these are quantised, else 0; the
                    // shard plan keeps them whole
     bool tied_embeddings; // the output matrix is the embedding table
@@ -84,10 +97,10 @@ struct json_t;
 status model_config_from_json(const struct json_t *config,
                               model_config *out); // config.json of a Hugging Face folder
 
-const char *model_family_name(model_family family); // "llama", "qwen2", "phi3"
+const char *model_family_name(model_family family); // "llama", "qwen2", "phi3", "gemma2"
 
-// What follows from the family and the sizes, unless a file says otherwise: scales, flags, and
-// which layers have a window (none does while window is 0). For the two readers.
+// What follows from the family and the sizes, unless a file says otherwise: scales, caps, flags,
+// and which layers have a window (none does while window is 0). For the two readers.
 void model_config_set_family(model_config *config);
 
 // Positions that a row sees in a layer; 0: all before it.

@@ -48,8 +48,8 @@ static status read_architecture(source *s, model_config *c) {
         }
     }
     return status_error(STATUS_UNIMPLEMENTED,
-                        "GGUF architecture '%.*s' is not supported; Octant runs llama, qwen2 and "
-                        "phi3",
+                        "GGUF architecture '%.*s' is not supported; Octant runs llama, qwen2, phi3 "
+                        "and gemma2",
                         (int)(size < 64 ? size : 64), text);
 }
 
@@ -123,6 +123,23 @@ static status read_experts(source *s, model_config *c) {
                             c->experts, s->architecture);
     TRY(read_int(s, "expert_used_count", &c->experts_used));
     return refuse_mixtures(s, c);
+}
+
+// Gemma 2's largest divides by its width over its heads, for which there is no key; llama.cpp knows
+// it by its layers, too.
+enum { GEMMA2_27B_LAYERS = 46 };
+
+static status read_attention(source *s, model_config *c) {
+    double attention_cap = c->attention_cap, logit_cap = c->logit_cap;
+    TRY(read_optional_real(s, "attn_logit_softcapping", &attention_cap));
+    TRY(read_optional_real(s, "final_logit_softcapping", &logit_cap));
+    TRY(read_optional_int(s, "attention.sliding_window", &c->window));
+    c->attention_cap = (float)attention_cap;
+    c->logit_cap = (float)logit_cap;
+    if (c->family == MODEL_GEMMA2 && c->layers == GEMMA2_27B_LAYERS && c->heads > 0)
+        c->attention_scale = 1.0f / sqrtf((float)c->width / (float)c->heads);
+    if (c->window >= c->context) c->window = 0;
+    return status_ok();
 }
 
 static status read_rope(source *s, model_config *c) {
@@ -212,8 +229,7 @@ status model_config_from_gguf(const gguf *g, model_config *out) {
     TRY(read_sizes(&s, out));
     TRY(read_experts(&s, out));
     model_config_set_family(out);
-    TRY(read_optional_int(&s, "attention.sliding_window", &out->window));
-    if (out->window >= out->context) out->window = 0;
+    TRY(read_attention(&s, out));
     TRY(read_rope(&s, out));
     TRY(read_tensor_facts(g, out));
     TRY(model_config_check(out)); // rope_dims first, then the tensor that has its size

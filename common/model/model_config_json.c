@@ -1,5 +1,5 @@
 // model_config from config.json of a Hugging Face folder. Defaults are those of transformers'
-// LlamaConfig, MistralConfig, Qwen2Config and Phi3Config. transformers 5 moved
+// LlamaConfig, MistralConfig, Qwen2Config, Phi3Config and Gemma2Config. transformers 5 moved
 // rope_theta and rope_scaling into rope_parameters; both spellings are read. A field that changes
 // the mathematics and that Octant does not know how to follow is refused, never ignored.
 #include <jansson.h>
@@ -67,6 +67,7 @@ static const architecture architectures[] = {
     {"MixtralForCausalLM", MODEL_LLAMA, true, 0, 1e-5, 8},
     {"Qwen2ForCausalLM", MODEL_QWEN2, true, 4096, 1e-6, 0},
     {"Phi3ForCausalLM", MODEL_PHI3, true, 0, 1e-5, 0},
+    {"Gemma2ForCausalLM", MODEL_GEMMA2, true, 4096, 1e-6, 0},
 };
 
 static status read_architecture(const json_t *config, const architecture **out) {
@@ -77,18 +78,27 @@ static status read_architecture(const json_t *config, const architecture **out) 
     return status_error(STATUS_UNIMPLEMENTED,
                         "config.json: architecture '%.80s' is not supported; Octant runs "
                         "LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM, "
-                        "Qwen2ForCausalLM and Phi3ForCausalLM",
+                        "Qwen2ForCausalLM, Phi3ForCausalLM and Gemma2ForCausalLM",
                         name);
 }
 
+static status check_activation(const json_t *config, const model_config *c) {
+    const char *key =
+        c->gelu && field(config, "hidden_activation") ? "hidden_activation" : "hidden_act";
+    const char *ours = c->gelu ? "gelu_pytorch_tanh" : "silu";
+    const json_t *activation =
+        c->gelu && strcmp(key, "hidden_act") == 0 ? NULL : field(config, key);
+    const char *name = activation ? json_string_value(activation) : ours;
+    if (!name) return wrong(key, "a string");
+    if (strcmp(name, ours) == 0 || (!c->gelu && strcmp(name, "swish") == 0)) return status_ok();
+    return status_error(STATUS_UNIMPLEMENTED,
+                        "config.json: %s '%.40s' is not supported; %s is with this architecture",
+                        key, name, ours);
+}
+
 // What Octant cannot follow.
-static status refuse_features(const json_t *config) {
-    const json_t *activation = field(config, "hidden_act");
-    const char *name = activation ? json_string_value(activation) : "silu";
-    if (!name) return wrong("hidden_act", "a string");
-    if (strcmp(name, "silu") != 0 && strcmp(name, "swish") != 0)
-        return status_error(STATUS_UNIMPLEMENTED,
-                            "config.json: hidden_act '%.40s' is not supported; silu is", name);
+static status refuse_features(const json_t *config, const model_config *c) {
+    TRY(check_activation(config, c));
     bool attention_bias = false, mlp_bias = false;
     TRY(optional_bool(config, "attention_bias", &attention_bias));
     TRY(optional_bool(config, "mlp_bias", &mlp_bias));
@@ -97,6 +107,11 @@ static status refuse_features(const json_t *config) {
             STATUS_UNIMPLEMENTED,
             "config.json: %s is not supported; only Qwen2's biases on q, k and v are",
             attention_bias ? "attention_bias" : "mlp_bias");
+    bool both_ways = false;
+    TRY(optional_bool(config, "use_bidirectional_attention", &both_ways));
+    if (both_ways)
+        return status_error(STATUS_UNIMPLEMENTED,
+                            "config.json: use_bidirectional_attention is not supported");
     return status_ok();
 }
 
@@ -109,12 +124,14 @@ static status read_sizes(const json_t *config, const architecture *a, model_conf
     TRY(need_int(config, "num_attention_heads", &c->heads));
     c->kv_heads = c->heads;
     TRY(optional_int(config, "num_key_value_heads", &c->kv_heads));
-    c->head_dim = c->heads > 0 ? c->width / c->heads : 0;
+    bool gemma2 = a->family == MODEL_GEMMA2;
+    c->head_dim = gemma2 ? 256 : c->heads > 0 ? c->width / c->heads : 0;
     TRY(optional_int(config, "head_dim", &c->head_dim));
     c->rope_dims = c->head_dim;
     double epsilon = a->norm_epsilon;
     TRY(optional_real(config, "rms_norm_eps", &epsilon));
     c->norm_epsilon = (float)epsilon;
+    c->tied_embeddings = gemma2;
     return optional_bool(config, "tie_word_embeddings", &c->tied_embeddings);
 }
 
@@ -157,10 +174,39 @@ static status read_window(const json_t *config, const architecture *a, model_con
         int first = 28;
         TRY(optional_int(config, "max_window_layers", &first));
         for (int i = 0; i < MODEL_LAYERS_MAX; i++) c->windowed[i] = i >= first;
-        TRY(read_layer_types(config, c));
     }
+    if (c->family == MODEL_QWEN2 || c->family == MODEL_GEMMA2) TRY(read_layer_types(config, c));
     if (c->window >= c->context) c->window = 0;
     return status_ok();
+}
+
+// transformers multiplies with a number of the weights' type.
+static float rounded(const json_t *config, float x) {
+    const json_t *type =
+        field(config, "dtype") ? field(config, "dtype") : field(config, "torch_dtype");
+    const char *name = json_is_string(type) ? json_string_value(type) : "";
+    if (strcmp(name, "bfloat16") == 0) return dtype_bf16_to_f32(dtype_f32_to_bf16(x));
+    if (strcmp(name, "float16") == 0) return dtype_f16_to_f32(dtype_f32_to_f16(x));
+    return x;
+}
+
+// null means that there is no cap.
+static status read_cap(const json_t *config, const char *name, float *out) {
+    double cap = json_is_null(json_object_get(config, name)) ? 0 : (double)*out;
+    TRY(optional_real(config, name, &cap));
+    *out = (float)cap;
+    return status_ok();
+}
+
+static status read_gemma2(const json_t *config, model_config *c) {
+    double scalar = 256;
+    TRY(optional_real(config, "query_pre_attn_scalar", &scalar));
+    if (!(scalar > 0)) return wrong("query_pre_attn_scalar", "above 0");
+    c->attention_scale = (float)(1 / sqrt(scalar));
+    c->embedding_scale = rounded(config, c->embedding_scale);
+    c->norm_offset = 1;
+    TRY(read_cap(config, "attn_logit_softcapping", &c->attention_cap));
+    return read_cap(config, "final_logit_softcapping", &c->logit_cap);
 }
 
 // Part of a head's channels may rotate.
@@ -261,12 +307,13 @@ status model_config_from_json(const json_t *config, model_config *out) {
     out->experts = a->experts;
     TRY(read_sizes(config, a, out));
     model_config_set_family(out);
-    TRY(refuse_features(config));
+    TRY(refuse_features(config, out));
     TRY(quantisation_from_json(config, &out->quant));
     TRY(read_experts(config, out));
     int unit = quantisation_unit(&out->quant, out->ffn_width);
     out->ffn_block = unit > 1 ? unit : 0;
     TRY(read_rope(config, out));
+    if (out->family == MODEL_GEMMA2) TRY(read_gemma2(config, out));
     TRY(model_config_check(out)); // the layers first, which a window is of
     TRY(read_window(config, a, out));
     return model_config_check(out);

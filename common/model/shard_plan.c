@@ -236,7 +236,7 @@ int64_t shard_weight_count(const model_config *c, const shard *s) {
     int64_t attention = 2 * width * q + 2 * width * kv + (c->qkv_bias ? q + 2 * kv : 0);
     int64_t ffn = 3 * width * length(s->ffn);
     if (c->experts > 0) ffn = c->experts * (ffn + width); // the router is whole on every rank
-    int64_t layer = attention + ffn + 2 * width;
+    int64_t layer = attention + ffn + (c->post_norms ? 4 : 2) * width;
     int64_t norm = s->layers.end == c->layers ? width : 0; // before the output
     bool shared = c->tied_embeddings && same(s->embedding, s->vocab);
     return length(s->layers) * layer + norm +

@@ -40,11 +40,13 @@ static const char *const role_names[TENSOR_NAMES_COUNT][TENSOR_ROLE_COUNT] = {
             [TENSOR_Q_BIAS] = "attn_q.bias",
             [TENSOR_K_BIAS] = "attn_k.bias",
             [TENSOR_V_BIAS] = "attn_v.bias",
+            [TENSOR_POST_ATTN_NORM] = "post_attention_norm.weight",
             [TENSOR_FFN_NORM] = "ffn_norm.weight",
             [TENSOR_ROUTER] = "ffn_gate_inp.weight",
             [TENSOR_GATE] = "ffn_gate.weight",
             [TENSOR_UP] = "ffn_up.weight",
             [TENSOR_DOWN] = "ffn_down.weight",
+            [TENSOR_POST_FFN_NORM] = "post_ffw_norm.weight",
         },
     [TENSOR_NAMES_HF] =
         {
@@ -88,6 +90,19 @@ static const char *const fused_names[TENSOR_NAMES_COUNT][2] = {
     [TENSOR_NAMES_HF] = {"self_attn.qkv_proj.weight", "mlp.gate_up_proj.weight"},
 };
 
+// Gemma 2's in Hugging Face's terms, where Llama's name for the norm before the FFN is another's.
+static const char *gemma2_name(tensor_role role) {
+    switch ((int)role) {
+    case TENSOR_POST_ATTN_NORM:
+        return "post_attention_layernorm.weight";
+    case TENSOR_FFN_NORM:
+        return "pre_feedforward_layernorm.weight";
+    case TENSOR_POST_FFN_NORM:
+        return "post_feedforward_layernorm.weight";
+    }
+    return role_names[TENSOR_NAMES_HF][role];
+}
+
 static bool is_fused(const model_config *c, tensor_role role) {
     return c->fused &&
            ((role >= TENSOR_Q && role <= TENSOR_V) || role == TENSOR_GATE || role == TENSOR_UP);
@@ -96,7 +111,8 @@ static bool is_fused(const model_config *c, tensor_role role) {
 // Of a role that the model has.
 static const char *name_of(const model_config *c, tensor_naming naming, tensor_role role) {
     if (is_fused(c, role)) return fused_names[naming][role == TENSOR_GATE || role == TENSOR_UP];
-    return role_names[naming][role];
+    return c->post_norms && naming == TENSOR_NAMES_HF ? gemma2_name(role)
+                                                      : role_names[naming][role];
 }
 
 typedef struct shape {
@@ -131,6 +147,9 @@ static shape shape_of(const model_config *c, tensor_role role) {
     case TENSOR_ATTN_NORM:
     case TENSOR_FFN_NORM:
         return (shape){1, d, true, true, 0};
+    case TENSOR_POST_ATTN_NORM:
+    case TENSOR_POST_FFN_NORM:
+        return (shape){1, d, true, c->post_norms, 0};
     case TENSOR_Q:
         return (shape){q, d, false, true, 0};
     case TENSOR_K:

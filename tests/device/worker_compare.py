@@ -36,6 +36,8 @@ MODELS = [  # preset, dtype; the KV cache is F16 on both sides
     ("square", "awq"),        # I4; the o matrix, whose heads are 32 wide, and the others of twin-qwen2 I4_32
     ("twin-qwen2", "gptq"),   # columns sorted; o in F16
     ("twin-mixtral", "bf16"),
+    ("twin-phi3", "bf16"),    # the last two: windows, shorter than the longest prompt, on tensor cores
+    ("twin-gemma2", "bf16"),
 ]
 QUANTISED = {
     "fp8": [],
@@ -204,7 +206,7 @@ def main():
     parser.add_argument("--generate", required=True)
     parser.add_argument("--emulated", required=True)
     parser.add_argument("--ranks", default="1,2,3")
-    parser.add_argument("--models", default="0,1,2,3,4,5,6,7,8", help="numbers in MODELS")
+    parser.add_argument("--models", default="0,1,2,3,4,5,6,7,8,9,10", help="numbers in MODELS")
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--max-tokens", type=int, default=8)
     parser.add_argument("--no-variants", action="store_true")

@@ -23,7 +23,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CASES = [*((preset, dtype, 1, 96) for preset in ("twin6", "twin9", "twin-qwen2") for dtype in ("f32", "bf16")),
          ("twin-mixtral", "f32", 39, 24), ("twin-mixtral", "bf16", 39, 24),
          ("twin-mistral", "f32", 1, 96), ("twin-window", "f32", 1, 96), ("twin-phi3", "f32", 1, 96), ("twin-phi3", "bf16", 1, 96),
-         ("twin-phi4", "f32", 1, 96)]
+         ("twin-phi4", "f32", 1, 96), ("twin-gemma2", "f32", 1, 96), ("twin-gemma2", "bf16", 1, 96)]
 # What the tests must know of a case: the longest sequence that the rank is to be made for, where that decides about the RoPE
 # factors (transformers decides by the prompt), and that GGUF cannot hold the model.
 NOTES = {"twin-phi4": {"context": 128}, "twin-window": {"gguf": False}}
@@ -41,6 +41,9 @@ def make(preset, dtype, seed, tokens):
         with open(os.path.join(folder, "model.safetensors"), "rb") as f:
             digest = hashlib.sha256(f.read()).hexdigest()
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+        if dtype == "bf16" and hasattr(model.model.embed_tokens, "embed_scale"):
+            scale = model.model.embed_tokens.embed_scale  # is rounded to the type that the model is run in
+            scale.copy_(scale.to(torch.bfloat16).float())
         vocab = model.config.vocab_size
         ids = [(SEED + 97 * i + i * i * 31) % (vocab - 3) for i in range(tokens)]
         with torch.no_grad():

@@ -13,6 +13,7 @@ both have). Needs numpy only. The presets:
     twin-qwen2   6 query and 2 KV heads, biases on q, k, v, tied output
     twin-mistral, twin-window   a sliding window in all layers; Qwen2's in all but the first (which a GGUF file cannot say)
     twin-phi3, twin-phi4        long RoPE past its original context, with a window; below it, with part of each head rotated
+    twin-gemma2  norms after each half of a layer, soft caps low enough to bite, a window in every other layer
     tiny         2 layers of width 64, context 4096: for load tests with thousands of streams
     tiny-qwen2   the same with Qwen2's biases
     twin-mixtral 5 experts of which 2 are used, in a shape like twin6's
@@ -43,13 +44,16 @@ PRESETS = {
                       original=64, window=33),
     "twin-phi4": dict(family="phi3", layers=2, width=96, heads=3, kv_heads=3, head_dim=32, ffn=224, context=512, rope="longrope",
                       original=128, rotated=0.75, tied=True),
+    "twin-gemma2": dict(family="gemma2", layers=4, width=96, heads=4, kv_heads=2, head_dim=64, ffn=416, context=512, window=20, tied=True,
+                        attention_cap=2.0, logit_cap=2.0),
     "tiny": dict(family="llama", layers=2, width=64, heads=4, kv_heads=2, head_dim=16, ffn=128, context=4096),
     "twin-mixtral": dict(family="llama", layers=3, width=96, heads=6, kv_heads=3, head_dim=32, ffn=224, context=512, experts=5),
     "tiny-mixtral": dict(family="llama", layers=2, width=64, heads=4, kv_heads=2, head_dim=16, ffn=128, context=4096, experts=4),
     "tiny-qwen2": dict(family="qwen2", layers=2, width=64, heads=4, kv_heads=2, head_dim=16, ffn=128, context=4096, tied=True),
 }
 DEFAULTS = dict(family="llama", layers=2, width=64, heads=4, kv_heads=2, head_dim=16, ffn=128, vocab=512, context=4096,
-                rope="none", theta=10000.0, tied=False, seed=1, window=0, window_first=0, original=0, rotated=1.0, experts=0, used=2)
+                rope="none", theta=10000.0, tied=False, seed=1, window=0, window_first=0, original=0, rotated=1.0, attention_cap=0.0,
+                logit_cap=0.0, experts=0, used=2)
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
                  "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
@@ -91,14 +95,17 @@ def make_tensors(m):
     """Name in Hugging Face's terms -> float32 array, in the order of the file."""
     n = Numbers(m["seed"])
     d, f, q, kv = m["width"], m["ffn"], m["heads"] * m["head_dim"], m["kv_heads"] * m["head_dim"]
-    t = {"model.embed_tokens.weight": n.take((m["vocab"], d), 2.0 * d ** -0.5 if m["tied"] else 1.0)}
+    norm, spread = 1.0, 2.0 * d ** -0.5 if m["tied"] else 1.0
+    if m["family"] == "gemma2":  # stores what its norms' weights are above 1, and multiplies its embeddings by d ** 0.5
+        norm, spread = 0.0, 0.8 * d ** -0.5
+    t = {"model.embed_tokens.weight": n.take((m["vocab"], d), spread)}
     for i in range(m["layers"]):
         p = f"model.layers.{i}."
-        t[p + "input_layernorm.weight"] = n.take((d,), 0.1, 1.0)
+        t[p + "input_layernorm.weight"] = n.take((d,), 0.1, norm)
         if m["family"] == "phi3":
             t[p + "self_attn.qkv_proj.weight"] = n.take((q + 2 * kv, d), d ** -0.5)
             t[p + "self_attn.o_proj.weight"] = n.take((d, q), q ** -0.5)
-            t[p + "post_attention_layernorm.weight"] = n.take((d,), 0.1, 1.0)
+            t[p + "post_attention_layernorm.weight"] = n.take((d,), 0.1, norm)
             t[p + "mlp.gate_up_proj.weight"] = n.take((2 * f, d), d ** -0.5)
             t[p + "mlp.down_proj.weight"] = n.take((d, f), f ** -0.5)
             continue
@@ -107,14 +114,17 @@ def make_tensors(m):
             if m["family"] == "qwen2":
                 t[p + f"self_attn.{name}_proj.bias"] = n.take((rows,), 0.5)
         t[p + "self_attn.o_proj.weight"] = n.take((d, q), q ** -0.5)
-        t[p + "post_attention_layernorm.weight"] = n.take((d,), 0.1, 1.0)
+        t[p + "post_attention_layernorm.weight"] = n.take((d,), 0.1, norm)
+        if m["family"] == "gemma2":
+            t[p + "pre_feedforward_layernorm.weight"] = n.take((d,), 0.1, norm)
+            t[p + "post_feedforward_layernorm.weight"] = n.take((d,), 0.1, norm)
         if m["experts"]:
             t[p + "block_sparse_moe.gate.weight"] = n.take((m["experts"], d), 2.0 * d ** -0.5)
         for gate, up, down in ffn_names(m):
             t[p + gate + ".weight"] = n.take((f, d), d ** -0.5)
             t[p + up + ".weight"] = n.take((f, d), d ** -0.5)
             t[p + down + ".weight"] = n.take((d, f), f ** -0.5)
-    t["model.norm.weight"] = n.take((d,), 0.1, 1.0)
+    t["model.norm.weight"] = n.take((d,), 0.1, norm)
     if not m["tied"]:
         t["lm_head.weight"] = n.take((m["vocab"], d), 2.0 * d ** -0.5)
     return t
@@ -201,6 +211,10 @@ def config_json(m, dtype):
         config["sliding_window"] = m["window"]
     if m["family"] == "phi3":
         config.update({"original_max_position_embeddings": m["original"], "partial_rotary_factor": m["rotated"], "pad_token_id": 0})
+    if m["family"] == "gemma2":
+        del config["hidden_act"]
+        config.update({"hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": m["head_dim"],
+                       "attn_logit_softcapping": m["attention_cap"] or None, "final_logit_softcapping": m["logit_cap"] or None})
     return config
 
 
@@ -256,9 +270,11 @@ GGUF_NAMES = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "sel
               "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up",
               "block_sparse_moe.gate": "ffn_gate_inp"}
 EXPERT_NAMES = {"w1": "ffn_gate", "w3": "ffn_up", "w2": "ffn_down"}
+GEMMA2_NAMES = {"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
+                "post_feedforward_layernorm": "post_ffw_norm"}
 
 
-def gguf_name(name):
+def gguf_name(name, family):
     top = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}
     if name in top:
         return top[name]
@@ -267,7 +283,8 @@ def gguf_name(name):
     if base.startswith("block_sparse_moe.experts."):
         expert, which = base.split(".")[2:]
         return f"blk.{layer}.{EXPERT_NAMES[which]}.{expert}.{kind}"
-    return f"blk.{layer}.{GGUF_NAMES[base]}.{kind}"
+    names = {**GGUF_NAMES, **GEMMA2_NAMES} if family == "gemma2" else GGUF_NAMES
+    return f"blk.{layer}.{names[base]}.{kind}"
 
 
 def interleave(w, heads):
@@ -301,6 +318,8 @@ def gguf_metadata(m):
                   (f"{a}.rope.scaling.original_context_length", m["original"])]
     if m["window"]:
         pairs.append((f"{a}.attention.sliding_window", m["window"]))
+    if a == "gemma2":
+        pairs += [("gemma2.attn_logit_softcapping", m["attention_cap"]), ("gemma2.final_logit_softcapping", m["logit_cap"])]
     normal, control = 1, 3
     kinds = [normal] * (len(tokens) - len(SPECIALS)) + [control] * len(SPECIALS)
     return pairs + [("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "gpt-2"), ("tokenizer.ggml.tokens", tokens),
@@ -328,8 +347,10 @@ def write_gguf(path, m, dtype, split_experts=False):
         for part, heads in ((".q_proj.", m["heads"]), (".k_proj.", m["kv_heads"])):
             if part in name and m["family"] == "llama":
                 t = interleave(t, heads)
+        if m["family"] == "gemma2" and name.endswith("norm.weight"):
+            t = t + np.float32(1)
         unquantised = dtype[0] == "q" and ".gate.weight" in name  # converters leave routers alone
-        tensors.append((gguf_name(name), t, dtype if t.ndim == 2 and not unquantised else "f32"))
+        tensors.append((gguf_name(name, m["family"]), t, dtype if t.ndim == 2 and not unquantised else "f32"))
     if not split_experts:
         tensors = merge_experts(tensors)
     if m["rope"] == "llama3":
@@ -347,7 +368,7 @@ def main():
     p.add_argument("--gguf", help="write a GGUF file here")
     p.add_argument("--dtype", default="f32", choices=["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"])
     p.add_argument("--shards", type=int, default=1, help="safetensors files of the folder")
-    p.add_argument("--family", choices=["llama", "qwen2", "phi3"])
+    p.add_argument("--family", choices=["llama", "qwen2", "phi3", "gemma2"])
     p.add_argument("--rope", choices=["none", "linear", "llama3"])
     p.add_argument("--theta", type=float)
     p.add_argument("--split-experts", action="store_true", help="a tensor for each expert in the GGUF file, as until 2024-04")

@@ -123,6 +123,11 @@ def variants(gpt2, spm):
              AddedToken("<n>", lstrip=True, rstrip=True, normalized=True), AddedToken("<r><r>", normalized=False)]
     tokenizer.add_tokens(added)
     yield "added tokens", tokenizer, specials + [a.content for a in added]
+    tokenizer, specials = build(spm)  # Gemma's steps: no space before the text, words end with theirs
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    yield "gemma", tokenizer, specials
     tokenizer, specials = build(spm)
     tokenizer.add_tokens([AddedToken("<n>", normalized=True)])
     yield "normalized token after a prefix", tokenizer, specials + ["<n>"]

@@ -149,6 +149,30 @@ static void mixtral_has_experts(void **state) {
         "'Qwen2MoeForCausalLM' is not supported");
 }
 
+#define GEMMA2 "{\"architectures\":[\"Gemma2ForCausalLM\"]," SIZES
+
+static void gemma2_has_caps_and_norms(void **state) {
+    (void)state;
+    model_config c = good(GEMMA2 ",\"head_dim\":32,\"sliding_window\":100}");
+    assert_true(c.post_norms && c.gelu && c.tied_embeddings && c.norm_offset == 1);
+    assert_true(c.attention_cap == 50 && c.logit_cap == 30 && c.attention_scale == 1.0f / 16);
+    assert_true(c.embedding_scale == sqrtf(96));
+    check_windows(GEMMA2 ",\"head_dim\":32,\"sliding_window\":100}", 100, 0, 2);
+    check_windows(GEMMA2 "}", 0, 0, 2);
+    c = good(GEMMA2 ",\"head_dim\":32,\"query_pre_attn_scalar\":24,\"torch_dtype\":\"bfloat16\","
+                    "\"attn_logit_softcapping\":null,\"final_logit_softcapping\":7.5,"
+                    "\"hidden_act\":\"gelu\"}");
+    assert_true(c.attention_scale == (float)(1 / sqrt(24)) && c.attention_cap == 0);
+    assert_true(c.logit_cap == 7.5f);
+    assert_true(c.embedding_scale == 9.8125f); // 9.798 in BF16
+    assert_true(good(GEMMA2 ",\"dtype\":\"float16\"}").embedding_scale == 9.796875f);
+    bad(GEMMA2 ",\"hidden_activation\":\"gelu\"}", STATUS_UNIMPLEMENTED,
+        "hidden_activation 'gelu'");
+    bad(GEMMA2 ",\"query_pre_attn_scalar\":0}", STATUS_INVALID_ARGUMENT, "must be above 0");
+    bad(GEMMA2 ",\"final_logit_softcapping\":-1}", STATUS_INVALID_ARGUMENT, "logit soft cap is -1");
+    bad(GEMMA2 ",\"use_bidirectional_attention\":true}", STATUS_UNIMPLEMENTED, "bidirectional");
+}
+
 // What config.json says of its weights, and how far the shard plan must keep columns together.
 static void quantisation_is_read(void **state) {
     (void)state;
@@ -276,6 +300,7 @@ int main(void) {
         cmocka_unit_test(windows_are_of_layers),
         cmocka_unit_test(phi3_has_two_lists_of_factors),
         cmocka_unit_test(mixtral_has_experts),
+        cmocka_unit_test(gemma2_has_caps_and_norms),
         cmocka_unit_test(quantisation_is_read),
         cmocka_unit_test(what_cannot_be_followed_is_refused),
         cmocka_unit_test(lies_are_named),
