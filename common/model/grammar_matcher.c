@@ -15,6 +15,14 @@ enum {
     LOCAL_BYTES_MAX = 8 << 20, // of all masks that are kept
     LOCAL_DEPTH = 128,         // a token does not go deeper than that from where it begins
     SETS = GRAMMAR_TOKEN_BYTES + 1,
+    // Work, in nodes visited and places stood on there: of a walk for one place, and of a mask. A
+    // string in the largest vocabularies takes half of it. Where a grammar has so many ways that it
+    // takes more, a place whose walk is cut short goes on by what was found and by tokens of one
+    // byte, and places behind it are left out.
+    LOCAL_WORK_MAX = 3 << 20,
+    MASK_WORK_MAX = 4 << 20,
+    FEW_PLACES = 8, // more are seldom numbered sets, and cost more each
+    MANY_COST = 8,
 };
 
 enum { UNKNOWN = -1, DEAD = -2, UNNUMBERED = -3 }; // flat.to
@@ -33,6 +41,7 @@ typedef struct local {
     uint32_t *mask;  // (words), or NULL:
     int32_t *tokens; // (token_count)
     int32_t token_count;
+    int64_t work;   // of its walk
     int32_t *exits; // (exit_count) nodes with children, where the rule may end
     int32_t exit_count;
 } local;
@@ -61,6 +70,7 @@ struct grammar_masks {
     uint32_t *mask; // (words)
     int32_t *exits; // (nodes)
     int32_t exit_count;
+    int64_t work, most_work; // of the walk under way
 };
 
 struct grammar_matcher {
@@ -123,8 +133,8 @@ static bool has_left(const grammar_masks *m, const level *l) {
     return l->flat >= 0 ? m->flats[l->flat].left : l->set->left;
 }
 
-static bool goes_on(const grammar_masks *m, const level *l) {
-    return l->flat >= 0 ? m->flats[l->flat].count > 0 : l->set->count > 0;
+static int32_t places_at(const grammar_masks *m, const level *l) {
+    return l->flat >= 0 ? m->flats[l->flat].count : l->set->count;
 }
 
 static const walk_set *set_of(grammar_masks *m, int depth) {
@@ -174,13 +184,19 @@ static void take_node(const grammar_vocab *v, int32_t node, bool short_only, uin
     for (; t >= 0; t = v->same[t]) set_bit(mask, t);
 }
 
+static int64_t work_at(const grammar_masks *m, int depth) {
+    int32_t places = places_at(m, &m->levels[depth]);
+    return places > FEW_PLACES ? (int64_t)places * MANY_COST : places;
+}
+
 // Nodes [first, end), whose parents' level is there. `exits`: notes nodes where the lowest frame's
 // rule may end.
 static void walk_nodes(grammar_masks *m, int32_t first, int32_t end, bool short_only, bool exits,
                        uint32_t *mask) {
     const grammar_vocab *v = m->v;
-    for (int32_t i = first; i < end;) {
+    for (int32_t i = first; i < end && m->work < m->most_work;) {
         int depth = v->depth[i];
+        m->work++;
         if (!step(m, depth - 1, v->byte[i])) {
             i = v->skip[i];
             continue;
@@ -188,7 +204,18 @@ static void walk_nodes(grammar_masks *m, int32_t first, int32_t end, bool short_
         take_node(v, i, short_only, mask);
         const level *l = &m->levels[depth];
         if (exits && has_left(m, l) && v->skip[i] > i + 1) m->exits[m->exit_count++] = i;
-        i = goes_on(m, l) ? i + 1 : v->skip[i];
+        m->work += work_at(m, depth);
+        i = places_at(m, l) > 0 ? i + 1 : v->skip[i];
+    }
+}
+
+// The tokens of one byte alone.
+static void walk_bytes_alone(grammar_masks *m, uint32_t *mask) {
+    const grammar_vocab *v = m->v;
+    for (int32_t i = 1; i < v->nodes; i = v->skip[i]) {
+        if (v->token[i] < 0 || !step(m, 0, v->byte[i])) continue;
+        take_node(v, i, false, mask);
+        m->work += work_at(m, 1);
     }
 }
 
@@ -237,6 +264,7 @@ static bool keep_local(grammar_masks *m, local *to) {
     else
         to->mask = malloc(words * sizeof *to->mask);
     if (!to->exits || (!to->tokens && !to->mask)) return false;
+    to->work = m->work;
     memcpy(to->exits, m->exits, (size_t)m->exit_count * sizeof *to->exits);
     to->exit_count = m->exit_count;
     if (to->mask) memcpy(to->mask, m->mask, words * sizeof *to->mask);
@@ -257,7 +285,10 @@ static void walk_local(grammar_masks *m, int32_t state, int32_t count, int32_t l
     m->w.limit = limit;
     m->levels[0] = (level){number_set(m, set), set, 1};
     m->exit_count = 0;
+    m->work = 0;
+    m->most_work = LOCAL_WORK_MAX;
     memset(m->mask, 0, grammar_vocab_words(m->v) * sizeof *m->mask);
+    walk_bytes_alone(m, m->mask);
     walk_nodes(m, 1, m->v->nodes, false, true, m->mask);
     m->w.limit = GRAMMAR_DEPTH_MAX;
 }
@@ -326,7 +357,9 @@ static void load(const grammar_matcher *x) {
     w->frame_count = x->frame_count;
 }
 
-static void add_place(const grammar_matcher *x, const walk_place *p, uint32_t *mask) {
+// Adds what a place allows. The work that this takes, kept before or not, is the same.
+static int64_t add_place(const grammar_matcher *x, const walk_place *p, int64_t most_work,
+                         uint32_t *mask) {
     grammar_masks *m = x->m;
     size_t words = grammar_vocab_words(m->v);
     bool short_only;
@@ -340,9 +373,11 @@ static void add_place(const grammar_matcher *x, const walk_place *p, uint32_t *m
         if (!short_only || !has_bit(m->v->is_long, l->tokens[i])) set_bit(mask, l->tokens[i]);
     const int32_t *exits = l ? l->exits : m->exits;
     int32_t exit_count = l ? l->exit_count : m->exit_count;
-    if (exit_count == 0) return;
+    m->work = l ? l->work : m->work;
+    m->most_work = most_work;
     load(x); // the walk for the place had frames of its own
-    walk_exits(m, p, exits, exit_count, short_only, mask);
+    if (exit_count > 0) walk_exits(m, p, exits, exit_count, short_only, mask);
+    return m->work;
 }
 
 // Where no token fits, which is not to be: better an answer that ends than none.
@@ -358,7 +393,9 @@ void grammar_matcher_mask(grammar_matcher *x, uint32_t *mask) {
     size_t words = grammar_vocab_words(m->v);
     memset(mask, 0, words * sizeof *mask);
     for (size_t i = 0; (x->left || x->stopped) && i < words; i++) mask[i] |= m->v->stops[i];
-    for (int32_t i = 0; !x->stopped && i < x->count; i++) add_place(x, &x->places[i], mask);
+    int64_t work = 0;
+    for (int32_t i = 0; !x->stopped && i < x->count && work < MASK_WORK_MAX; i++)
+        work += add_place(x, &x->places[i], MASK_WORK_MAX - work, mask);
     never_empty(m, mask);
 }
 

@@ -7,17 +7,23 @@ bool walk_open(walk *w, const grammar *g) {
     *w = (walk){.g = g, .frame_count = 1, .limit = GRAMMAR_DEPTH_MAX};
     w->frames = calloc(WALK_FRAMES_MAX, sizeof *w->frames);
     w->visited = calloc(WALK_VISITS_MAX, sizeof *w->visited);
-    return w->frames && w->visited;
+    w->seen = calloc((size_t)g->state_count, sizeof *w->seen);
+    return w->frames && w->visited && w->seen;
 }
 
 void walk_close(walk *w) {
     free(w->frames);
     free(w->visited);
+    free(w->seen);
     *w = (walk){0};
 }
 
 void walk_clear(walk *w, walk_set *to) {
     w->visited_count = 0;
+    if (++w->round == 0) { // around its end: what is marked was long ago
+        memset(w->seen, 0, (size_t)w->g->state_count * sizeof *w->seen);
+        w->round = 1;
+    }
     to->count = 0;
     to->left = false;
 }
@@ -36,12 +42,14 @@ static bool same_frame(const walk *w, int32_t a, int32_t b) {
 
 // False: it was visited before, or there is no room for more.
 static bool visit(walk *w, walk_place place) {
-    for (int32_t i = 0; i < w->visited_count; i++)
+    bool seen = w->seen[place.state] == w->round;
+    for (int32_t i = 0; seen && i < w->visited_count; i++)
         if (w->visited[i].state == place.state && w->visited[i].count == place.count &&
             same_frame(w, w->visited[i].frame, place.frame))
             return false;
     if (w->visited_count == WALK_VISITS_MAX) return false;
     w->visited[w->visited_count++] = place;
+    w->seen[place.state] = w->round;
     return true;
 }
 

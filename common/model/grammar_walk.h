@@ -37,6 +37,8 @@ typedef struct walk {
     int32_t limit;       // of depth
     walk_place *visited; // (WALK_VISITS_MAX)
     int32_t visited_count;
+    uint32_t *seen; // (states): `round` where the state is among the visited ones
+    uint32_t round;
 } walk;
 
 bool walk_open(walk *w, const grammar *g); // false: no memory; walk_close in any case
