@@ -289,10 +289,12 @@ static void prune(grammar_builder *b) {
 
 typedef struct left_search {
     const grammar *g;
-    uint8_t *empty;  // (states) the rule's end is reached from here without a byte
-    uint8_t *seen;   // (states)
-    uint8_t *colour; // (rules) 0: not seen, 1: under way, 2: done
-    bool found;
+    uint8_t *empty; // (states) the rule's end is reached from here without a byte
+    uint8_t *seen;  // (states)
+    int32_t *near;  // (states) of each rule those that its entry reaches without a byte: rule r's
+    int32_t *begin; // (rules + 1) are near[begin[r]] to near[begin[r + 1]]
+    int32_t *calls; // (rules) edges of near states that call the rule and are still to be followed
+    int32_t *ready; // (rules) a stack: those that no such edge calls
 } left_search;
 
 static bool reads_nothing(const left_search *s, const grammar_edge *e) {
@@ -311,41 +313,65 @@ static bool settle_empty(const grammar_builder *b, void *context, int32_t state)
     return empty;
 }
 
-static void visit_rule(left_search *s, int32_t rule);
-
-static void visit_state(left_search *s, int32_t state) {
-    if (s->seen[state] || s->found) return;
+static int32_t add_near(left_search *s, int32_t state, int32_t count) {
+    if (s->seen[state]) return count;
     s->seen[state] = 1;
-    for (int32_t e = s->g->states[state].first; e >= 0; e = s->g->edges[e].next) {
-        const grammar_edge *edge = &s->g->edges[e];
-        if (edge->kind == GRAMMAR_CALL) visit_rule(s, edge->rule);
-        if (reads_nothing(s, edge)) visit_state(s, edge->to);
-    }
+    s->near[count] = state;
+    return count + 1;
 }
 
-static void visit_rule(left_search *s, int32_t rule) {
-    if (s->colour[rule] == 1) s->found = true;
-    if (s->colour[rule] || s->found) return;
-    s->colour[rule] = 1;
-    visit_state(s, s->g->rules[rule].entry);
-    s->colour[rule] = 2;
+static void find_near(left_search *s) {
+    const grammar *g = s->g;
+    int32_t count = 0;
+    for (int32_t r = 0; r < g->rule_count; r++) {
+        s->begin[r] = count;
+        count = add_near(s, g->rules[r].entry, count);
+        for (int32_t i = s->begin[r]; i < count; i++)
+            for (int32_t e = g->states[s->near[i]].first; e >= 0; e = g->edges[e].next) {
+                if (g->edges[e].kind == GRAMMAR_CALL) s->calls[g->edges[e].rule]++;
+                if (reads_nothing(s, &g->edges[e])) count = add_near(s, g->edges[e].to, count);
+            }
+    }
+    s->begin[g->rule_count] = count;
+}
+
+// Takes away rules that no other calls at its start, until there are none: what is left then calls
+// itself. A schema of a request may be as deep as it likes: nothing here recurses.
+static bool has_left_recursion(left_search *s) {
+    const grammar *g = s->g;
+    int32_t ready = 0, left = g->rule_count;
+    find_near(s);
+    for (int32_t r = 0; r < g->rule_count; r++)
+        if (s->calls[r] == 0) s->ready[ready++] = r;
+    while (ready > 0) {
+        int32_t r = s->ready[--ready];
+        left--;
+        for (int32_t i = s->begin[r]; i < s->begin[r + 1]; i++)
+            for (int32_t e = g->states[s->near[i]].first; e >= 0; e = g->edges[e].next)
+                if (g->edges[e].kind == GRAMMAR_CALL && --s->calls[g->edges[e].rule] == 0)
+                    s->ready[ready++] = g->edges[e].rule;
+    }
+    return left > 0;
 }
 
 static void refuse_left_recursion(grammar_builder *b, dependents *d) {
-    const grammar *g = b->g;
-    left_search s = {.g = g};
-    uint8_t *memory = calloc(1, 2 * (size_t)g->state_count + (size_t)g->rule_count);
-    if (!memory) {
+    size_t states = (size_t)b->g->state_count, rules = (size_t)b->g->rule_count;
+    uint8_t *flags = calloc(2, states);
+    int32_t *numbers = calloc(states + 3 * rules + 1, sizeof *numbers);
+    left_search s = {.g = b->g, .empty = flags, .near = numbers};
+    if (flags && numbers) {
+        s.seen = flags + states;
+        s.begin = numbers + states;
+        s.calls = s.begin + rules + 1;
+        s.ready = s.calls + rules;
+        settle_all(b, d, settle_empty, &s);
+        if (has_left_recursion(&s))
+            grammar_refuse(b, "a part of it is itself again, with nothing between");
+    } else {
         b->why = status_error(STATUS_RESOURCE_EXHAUSTED, "no memory for a grammar");
-        return;
     }
-    s.empty = memory;
-    s.seen = memory + g->state_count;
-    s.colour = memory + 2 * g->state_count;
-    settle_all(b, d, settle_empty, &s);
-    for (int32_t r = 0; r < g->rule_count && !s.found; r++) visit_rule(&s, r);
-    free(memory);
-    if (s.found) grammar_refuse(b, "a part of it is itself again, with nothing between");
+    free(flags);
+    free(numbers);
 }
 
 void grammar_finish(grammar_builder *b) {

@@ -1,5 +1,6 @@
 // Texts that grammars take and texts that they do not, byte by byte; sources that are refused, with
 // the place.
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,13 +21,18 @@ static grammar_vocab *open_vocab(tokenizer **t, const char *without) {
     return v;
 }
 
+static bool goes_on(grammar_matcher *x, const char *text) {
+    bool good = true;
+    for (; good && *text; text++) good = grammar_matcher_take(x, (unsigned char)*text);
+    return good;
+}
+
 // Whether a text is an answer: each of its bytes may come, and the end.
 static bool is_answer(grammar_masks *m, const char *text) {
     grammar_matcher *x = grammar_matcher_create(m);
     assert_non_null(x);
-    bool good = true;
-    for (; good && *text; text++) good = grammar_matcher_take(x, (unsigned char)*text);
-    good = good && grammar_matcher_may_end(x) && grammar_matcher_take(x, BYTE_TOKENIZER_END);
+    bool good = goes_on(x, text) && grammar_matcher_may_end(x) &&
+                grammar_matcher_take(x, BYTE_TOKENIZER_END);
     grammar_matcher_destroy(x);
     return good;
 }
@@ -237,10 +243,57 @@ static void says_what_it_cannot(void **state) {
     tokenizer_close(t);
 }
 
+// A source's length may cost memory and time, never the stack of the thread that compiles it.
+typedef struct long_source {
+    grammar_vocab *v;
+    const char *text;
+    status why;
+    bool fits;
+} long_source;
+
+static void *compile_long(void *argument) {
+    long_source *l = argument;
+    grammar *g = NULL;
+    grammar_masks *m = NULL;
+    l->why = compile(l->v, GRAMMAR_REGEX, l->text, &g);
+    if (status_is_ok(&l->why)) l->why = grammar_masks_create(g, l->v, &m);
+    grammar_matcher *x = m ? grammar_matcher_create(m) : NULL;
+    l->fits = x && goes_on(x, "aaaa");
+    grammar_matcher_destroy(x);
+    grammar_masks_destroy(m);
+    grammar_destroy(g);
+    return NULL;
+}
+
+static void needs_little_stack(void **state) {
+    (void)state;
+    enum { OPTIONAL = 14000, STACK = 128 << 10 };
+    tokenizer *t;
+    grammar_vocab *v = open_vocab(&t, NULL);
+    char *text = malloc(2 * OPTIONAL + 2);
+    assert_non_null(text);
+    for (int i = 0; i < OPTIONAL; i++) memcpy(text + (ptrdiff_t)2 * i, "a?", 2);
+    strcpy(text + (ptrdiff_t)2 * OPTIONAL, "b");
+    long_source l = {.v = v, .text = text};
+    pthread_attr_t attributes;
+    pthread_t thread;
+    pthread_attr_init(&attributes);
+    assert_int_equal(pthread_attr_setstacksize(&attributes, STACK), 0);
+    assert_int_equal(pthread_create(&thread, &attributes, compile_long, &l), 0);
+    pthread_join(thread, NULL);
+    pthread_attr_destroy(&attributes);
+    if (!status_is_ok(&l.why)) fail_msg("%s", l.why.message);
+    assert_true(l.fits);
+    free(text);
+    grammar_vocab_destroy(v);
+    tokenizer_close(t);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(takes_what_it_says),
         cmocka_unit_test(says_what_it_cannot),
+        cmocka_unit_test(needs_little_stack),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
