@@ -14,7 +14,7 @@
 
 enum { D = 256, H = 2, C = 128, F = 384, V = 4, ROOM = 64, WIDEST = 384 };
 
-static uint8_t zeros[64 << 10], ones[64 << 10], middles[4 << 10];
+static uint8_t zeros[128 << 10], ones[64 << 10], middles[4 << 10];
 static int32_t groups_of_128[WIDEST];
 
 typedef struct folder {
