@@ -76,8 +76,7 @@ cudaError_t add_normed(cudaStream_t stream, float *x, const Sums *sums, const fl
     auto *kernel = vector ? (per == 32  ? add_normed_kernel<Sums, 32, 4, OUT>
                              : per == 4 ? add_normed_kernel<Sums, 4, 4, OUT>
                                         : add_normed_kernel<Sums, 16, 4, OUT>)
-                          : (per == 32 ? add_normed_kernel<Sums, 32, 1, OUT>
-                                       : add_normed_kernel<Sums, 16, 1, OUT>);
+                          : add_normed_kernel<Sums, 32, 1, OUT>; // with 16, sm_80 spills
     return launch_dependent(kernel, dim3((unsigned)tokens), dim3(norm_threads(width)), 0, stream,
                             sums, x, post, weight, epsilon, width, matmul_act_stride(width),
                             static_cast<__nv_bfloat16 *>(out));
