@@ -123,6 +123,14 @@ static const rpc_method methods[] = {
      NULL, say_closed},
 };
 
+// A call that says a word says the right one.
+static status admit(void *owner, const rpc_call *call) {
+    assert_non_null(owner);
+    const char *word = rpc_call_metadata(call, "word");
+    if (!word || !strcmp(word, "please")) return status_ok();
+    return status_error(STATUS_UNAUTHENTICATED, "say the word");
+}
+
 typedef struct world {
     echo e;
     rpc_service service;
@@ -137,7 +145,8 @@ static int set_up(void **state) {
     w->service = (rpc_service){.name = "t.Echo",
                                .methods = methods,
                                .method_count = sizeof methods / sizeof methods[0],
-                               .owner = &w->e};
+                               .owner = &w->e,
+                               .admit = admit};
     w->services[0] = &w->service;
     rpc_server_options options = {
         .address = "127.0.0.1:0", .message_max = MESSAGE_MAX, .outbox_max = 2 * MESSAGE_MAX};
@@ -306,18 +315,11 @@ static void test_client_goes(void **state) {
     rpc_call_abort(w->e.held, status_error(STATUS_ABORTED, "late"));
 }
 
-static status only_who_has_the_word(void *owner, const rpc_call *call) {
-    assert_non_null(owner);
-    const char *word = rpc_call_metadata(call, "word");
-    if (word && !strcmp(word, "please")) return status_ok();
-    return status_error(STATUS_UNAUTHENTICATED, "say the word");
-}
-
 static void test_not_admitted(void **state) {
     world *w = *state;
-    w->service.admit = only_who_has_the_word;
     status why = status_ok();
-    rpc_call_options options = {.deadline_ns = soon()};
+    rpc_header word = {"word", "now"};
+    rpc_call_options options = {.deadline_ns = soon(), .headers = &word, .header_count = 1};
     status s = rpc_unary(w->channel, "/t.Echo/Say", "abc", 3, &options, &w->message);
     assert_int_equal(s.code, STATUS_UNAUTHENTICATED);
     assert_string_equal(s.message, "say the word");
@@ -329,8 +331,7 @@ static void test_not_admitted(void **state) {
     assert_int_equal(why.code, STATUS_UNAUTHENTICATED);
     rpc_stream_close(stream);
     assert_int_equal(atomic_load(&w->e.opened) + atomic_load(&w->e.closed), 0);
-    options.headers = &(rpc_header){"word", "please"};
-    options.header_count = 1;
+    word.value = "please";
     s = rpc_unary(w->channel, "/t.Echo/Say", "abc", 3, &options, &w->message);
     assert_int_equal(s.code, STATUS_OK);
 }
