@@ -7,8 +7,9 @@ set -euo pipefail
 build=(build-essential cmake ninja-build pkg-config python3 unzip ca-certificates
   libopenmpi-dev openmpi-bin openssh-client libgrpc-dev protobuf-compiler libprotobuf-c-dev protobuf-c-compiler
   libmicrohttpd-dev libcurl4-openssl-dev libedit-dev libjansson-dev libpcre2-dev libutf8proc-dev libyaml-dev libssl-dev libsqlite3-dev python3-pip)
-# libclang-rt: libFuzzer and the sanitizers; llvm: names the lines in their reports; nftables, tcpdump: what leaves is denied and seen.
-tests=(clang llvm libclang-rt-dev libcmocka-dev python3-venv curl procps iproute2 git nftables tcpdump)
+# libclang-rt: libFuzzer and the sanitizers; llvm: names the lines in their reports; nftables, tcpdump: what leaves is denied and seen;
+# ccache: a second check on a machine compiles only what has changed.
+tests=(ccache clang llvm libclang-rt-dev libcmocka-dev python3-venv curl procps iproute2 git nftables tcpdump)
 
 wanted=("${build[@]}")
 [ "${1:-}" != --tests ] || wanted+=("${tests[@]}")
