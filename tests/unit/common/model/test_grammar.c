@@ -267,7 +267,7 @@ static void *compile_long(void *argument) {
 
 static void needs_little_stack(void **state) {
     (void)state;
-    enum { OPTIONAL = 14000, STACK = 128 << 10 };
+    enum { OPTIONAL = 14000, STACK = 512 << 10 };
     tokenizer *t;
     grammar_vocab *v = open_vocab(&t, NULL);
     char *text = malloc(2 * OPTIONAL + 2);
