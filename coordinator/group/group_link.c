@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +32,7 @@ typedef struct link {
 struct group_links {
     group_links_options options;
     rpc_service service;
+    _Atomic int64_t told_ns; // when a stranger was last told of
     pthread_mutex_t lock;
     link links[LINKS_MAX];
 };
@@ -66,12 +68,20 @@ static link *find_epoch(group_links *g, uint64_t epoch) {
     return NULL;
 }
 
+// Strangers may call as often as they like: one line a second tells of them.
+static void tell_stranger(group_links *g, const rpc_call *call) {
+    int64_t now = clock_now_ns(), told = atomic_load(&g->told_ns);
+    if (told != 0 && now - told < CLOCK_SECOND) return;
+    if (atomic_compare_exchange_strong(&g->told_ns, &told, now))
+        log_warn("group", "a call from %s was refused: it has not the cluster's key",
+                 rpc_call_peer(call));
+}
+
 static status admit(void *owner, const rpc_call *call) {
-    const group_links *g = owner;
+    group_links *g = owner;
     if (cluster_key_fits(&g->options.key, rpc_call_metadata(call, "authorization")))
         return status_ok();
-    log_warn("group", "a call from %s was refused: it has not the cluster's key",
-             rpc_call_peer(call));
+    tell_stranger(g, call);
     return status_error(STATUS_UNAUTHENTICATED,
                         "this coordinator was started with --cluster-key: give the worker the same "
                         "key by --cluster-key FILE");

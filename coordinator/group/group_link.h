@@ -2,10 +2,12 @@
 // the core's effects become messages; what a group may do is decided in the core, who is who (group
 // id, epoch, stream) here.
 //
-//   Register   card opened, CORE_REGISTER posted; the core's reply answers the call and makes a
-//   link Steps      first GroupReady, which names the link; then plans down, results up. Its end is
-//   CORE_GROUP_CLOSED Heartbeat  CORE_HEARTBEAT for a living link; for any other the answer is
-//   "stop" Drain      CORE_DRAIN; answered when the core says so
+// - Register: the card is opened, CORE_REGISTER posted; the core's reply answers the call and makes
+//   a link.
+// - Steps: first GroupReady, which names the link; then plans down, results up. Its end is
+//   CORE_GROUP_CLOSED.
+// - Heartbeat: CORE_HEARTBEAT for a living link; for any other the answer is "stop".
+// - Drain: CORE_DRAIN; answered when the core says so.
 //
 // A call without the cluster's key is refused before it is read. Messages of a stranger, of another
 // version, of an epoch that is gone are refused with a gRPC error and never reach the core.

@@ -46,6 +46,19 @@ def test_strangers_are_not_heard(keyed, header):
     ask(keyed)
 
 
+def test_strangers_do_not_fill_the_log(keyed):
+    def lines():
+        return (keyed.folder / "coordinator.log").read_text().count("was refused")
+
+    before, calls = lines(), 300
+    with grpc.insecure_channel(keyed.grpc) as channel:
+        drain = channel.unary_unary(METHODS + "Drain")
+        for call in [drain.future(b"", timeout=60) for _ in range(calls)]:
+            assert call.exception().code() == grpc.StatusCode.UNAUTHENTICATED
+    assert lines() - before < calls / 2  # a line a second
+    ask(keyed)
+
+
 def test_workers_without_it_end_with_one_line(keyed, tmp_path):
     other = tmp_path / "other"
     other.write_text("e" * 32)
