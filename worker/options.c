@@ -92,7 +92,8 @@ status options_parse(int argc, char **argv, arena *memory, options *out, bool *e
         {"reduce", CONFIG_CHOICE, &o->reduce, 0, 0, "auto|host|nccl|peer", NULL,
          "who adds partial sums; auto: host on cpu, the faster of nccl and peer memory on cuda"},
         {"one-shot", CONFIG_BYTES, &o->one_shot, 0, 1 << 20, NULL, NULL,
-         "peer: sums up to this long go straight to every rank; 0: measured at the start"},
+         "peer: sums up to this long go straight to every rank, longer ones by the NVSwitch where "
+         "it adds right; 0: measured at the start"},
         {"multicast", CONFIG_BOOL, &o->multicast, 0, 0, NULL, NULL,
          "peer: let the NVSwitch add where it can and is faster (H100 and later; with --sums "
          "exact, "

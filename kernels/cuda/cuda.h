@@ -1,16 +1,17 @@
 // cuda: the inside of the CUDA backend: its state, and what its files offer one another. The
 // kernels and their launchers are in the .cu files; everything here is C and runs on the host.
 //
-//   probe.c     what cards there are, and why one cannot be used
-//   cuda.c      memory, copies, waiting, and the first error
-//   ring.c      pinned slots that take turns (mail.h)
-//   plan.c      kernels_begin: the step's rows into device memory
-//   graph.c     kernels_run, kernels_piece: recorded steps
-//   place.c     weights from the file's layout into the device's, from memory that holds all of
-//   them stage.c     the same, piece by piece while they are read operators.c each operator of the
-//   table to its launcher sampler.c   sampling: slots, and what goes up and comes back per step
-//   mixture.c   mixtures of experts: their operators and scratch
-//   cublas.c    large products by cuBLASLt, with the option `fast`
+// - probe.c: what cards there are, and why one cannot be used
+// - cuda.c: memory, copies, waiting, and the first error
+// - ring.c: pinned slots that take turns (mail.h)
+// - plan.c: kernels_begin: the step's rows into device memory
+// - graph.c: kernels_run, kernels_piece: recorded steps
+// - place.c: weights from the file's layout into the device's, from memory that holds all of them
+// - stage.c: the same, piece by piece while they are read
+// - operators.c: each operator of the table to its launcher
+// - sampler.c: sampling: slots, and what goes up and comes back per step
+// - mixture.c: mixtures of experts: their operators and scratch
+// - cublas.c: large products by cuBLASLt, with the option `fast`
 //
 // Private to kernels/cuda.
 #ifndef OCTANT_KERNELS_CUDA_CUDA_H
