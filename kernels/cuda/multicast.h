@@ -7,11 +7,11 @@
 // The ranks are processes with a card each. Every step is taken by all, and the next one begins
 // only when all have told that theirs went well (worker/reduce_multicast.c), since the driver may
 // wait for ever for cards that do not come:
-//   multicast_open    asks the card and the driver; makes this rank's copy; rank 0 the team's
-//   object multicast_share   rank 0 hands the object to the others, as a file descriptor through
-//   sockets
-//                     of this host; this rank's card joins the team
-//   multicast_bind    this rank's copy becomes part of the object; both get their addresses
+// - multicast_open asks the card and the driver, and makes this rank's copy; rank 0 the team's
+//   object.
+// - multicast_share: rank 0 hands the object to the others, as a file descriptor through sockets of
+//   this host; this rank's card joins the team.
+// - multicast_bind: this rank's copy becomes part of the object; both get their addresses.
 // Where a step fails, all close what they have, and other ways are taken. A process that dies in
 // the middle leaves nothing behind: the driver and the kernel take back all of it.
 //
